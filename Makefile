@@ -1,0 +1,96 @@
+# sluice: `make help` lists what can be made.
+
+CC      ?= gcc
+PREFIX  ?= /usr/local
+DESTDIR ?=
+BUILD   ?= build
+# address, undefined or thread sanitizer builds: make SANITIZE=address,undefined BUILD=build/asan
+SANITIZE ?=
+
+VERSION := $(shell cat packaging/version)
+LIBRARIES := fuse3 libcurl libzstd libcrypto jansson liburing zlib libisal
+
+CFLAGS   ?= -O2 -g
+override CPPFLAGS += -I. -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -DFUSE_USE_VERSION=314 \
+             -DSLUICE_VERSION='"$(VERSION)"' $(shell pkg-config --cflags $(LIBRARIES))
+override CFLAGS   += -std=gnu17 -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
+             -Wvla -Wpointer-arith -fno-strict-aliasing -pthread -MMD -MP
+ifneq ($(SANITIZE),)
+override CFLAGS   += -fsanitize=$(SANITIZE) -fno-omit-frame-pointer
+override LDFLAGS  += -fsanitize=$(SANITIZE)
+else
+override CPPFLAGS += -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2
+override CFLAGS   += -fstack-protector-strong -fPIE
+override LDFLAGS  += -pie -Wl,-z,relro,-z,now
+endif
+LDLIBS := $(shell pkg-config --libs $(LIBRARIES)) -pthread
+
+FOLDERS         := base fetcher index cache fuse
+LIBRARY_SOURCES := $(wildcard $(addsuffix /*.c,$(FOLDERS)))
+COMMAND_SOURCES := $(wildcard deploytool/*.c)
+UNIT_SOURCES    := $(wildcard tests/unit/test_*.c)
+HEADERS         := $(wildcard $(addsuffix /*.h,$(FOLDERS)) deploytool/*.h tests/unit/*.h)
+SOURCES         := $(LIBRARY_SOURCES) $(COMMAND_SOURCES) $(wildcard tests/unit/*.c)
+
+LIBRARY_OBJECTS := $(LIBRARY_SOURCES:%.c=$(BUILD)/%.o)
+COMMAND_OBJECTS := $(COMMAND_SOURCES:%.c=$(BUILD)/%.o)
+UNIT_TESTS      := $(UNIT_SOURCES:tests/unit/%.c=$(BUILD)/tests/%)
+
+.PHONY: all help unit test check bench install clean format packages
+.DEFAULT_GOAL := all
+
+all: $(BUILD)/sluice ## build the sluice command (the default)
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
+
+packages: ## install the Debian packages that building and testing need (as root)
+	packaging/install-packages
+
+$(BUILD)/%.o: %.c packaging/version
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
+
+$(BUILD)/libsluice.a: $(LIBRARY_OBJECTS)
+	@rm -f $@
+	$(AR) rcs $@ $^
+
+$(BUILD)/sluice: $(COMMAND_OBJECTS) $(BUILD)/libsluice.a
+	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+$(BUILD)/tests/%: tests/unit/%.c $(BUILD)/libsluice.a
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $< $(BUILD)/libsluice.a $(LDLIBS) -lcmocka
+
+unit: $(UNIT_TESTS) ## build and run the unit tests only
+	@tests/run --unit $(UNIT_TESTS)
+
+test: ## install what is missing, build, run every test; TEST=name runs one
+	packaging/install-packages
+	$(MAKE) --no-print-directory all unit-build
+	tests/run $(TEST)
+
+unit-build: $(UNIT_TESTS)
+
+check: ## format, tidy, static analysis, sanitizer builds with the unit tests
+	packaging/install-packages
+	tests/check
+
+bench: all ## measure the figures of docs/performance.md (long)
+	bench/run
+
+format: ## rewrite the sources in the project's format
+	clang-format -i $(SOURCES) $(HEADERS)
+
+install: all ## install to $(DESTDIR)$(PREFIX)
+	install -D -m 0755 $(BUILD)/sluice $(DESTDIR)$(PREFIX)/bin/sluice
+	for page in $(wildcard docs/man/*.1); do \
+	    install -D -m 0644 $$page $(DESTDIR)$(PREFIX)/share/man/man1/$$(basename $$page) || exit 1; \
+	done
+	install -D -m 0644 packaging/completion/sluice.bash \
+	    $(DESTDIR)$(PREFIX)/share/bash-completion/completions/sluice
+
+clean: ## remove what was built
+	rm -rf build
+
+-include $(LIBRARY_OBJECTS:.o=.d) $(COMMAND_OBJECTS:.o=.d) $(UNIT_TESTS:=.d)

@@ -1,0 +1,29 @@
+/*
+ * Lines for people about what a long-running process does. Goes to standard
+ * error, or to a file once log_open() was called. Thread safe. Never log
+ * credentials, tokens or query strings of redirects (they carry signatures).
+ */
+#ifndef SLUICE_BASE_LOG_H
+#define SLUICE_BASE_LOG_H
+
+#include "base/error.h"
+
+enum log_level { LOG_ERROR, LOG_WARNING, LOG_INFO, LOG_DEBUG };
+
+/* Shows this level and the more severe ones; starts at LOG_WARNING. */
+void log_set_level(enum log_level level);
+/* True where a line of `level` would be shown (for costly arguments). */
+int log_enabled(enum log_level level);
+/* From now on lines go to `path` (made with mode 0600, appended), with a time stamp. */
+int log_open(const char *path, struct error **error);
+
+/* Writes one line; control characters are shown as '?'. At most 50 lines of
+ * LOG_ERROR and LOG_WARNING a second are written, then one line tells how many were left out. */
+void log_line(enum log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+#define log_error(...)   log_line(LOG_ERROR, __VA_ARGS__)
+#define log_warning(...) log_line(LOG_WARNING, __VA_ARGS__)
+#define log_info(...)    log_line(LOG_INFO, __VA_ARGS__)
+#define log_debug(...)   log_line(LOG_DEBUG, __VA_ARGS__)
+
+#endif

@@ -1,0 +1,125 @@
+/*
+ * OCI distribution client: https://github.com/opencontainers/distribution-spec (1.1).
+ *
+ * One client owns one thread that runs libcurl's multi interface; no thread
+ * waits per request. All functions may be called from any thread except that
+ * thread (that is: not from a range_done callback, apart from
+ * registry_fetch_range() itself, which may). Connections are kept and used
+ * again. Authentication (anonymous, basic, bearer token), credentials (docker
+ * config and helpers), retries with back-off and jitter, and redirects (without
+ * the Authorization header to other hosts) are handled inside. Errors never
+ * show credentials or the query of a redirect.
+ */
+#ifndef SLUICE_FETCHER_REGISTRY_H
+#define SLUICE_FETCHER_REGISTRY_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/buffer.h"
+#include "base/digest.h"
+#include "base/error.h"
+
+struct registry_client;
+
+struct registry_options {
+    bool plain_http;          /* speak HTTP to every registry, not only to loopback */
+    unsigned connections;     /* per host at the most; 0: 8 */
+    unsigned attempts;        /* per request, the first included; 0: 4 */
+    unsigned connect_seconds; /* 0: 5 */
+    unsigned stall_seconds;   /* no byte for so long is a failure; 0: 15 */
+};
+
+/* `options` may be NULL. */
+struct registry_client *registry_client_new(const struct registry_options *options,
+                                            struct error **error);
+/* Ends every request (their callbacks come with ERROR_CANCELLED), then the thread. NULL is fine. */
+void registry_client_free(struct registry_client *client);
+
+/* Where a call goes. The strings are borrowed for the time of the call. */
+struct repository {
+    const char *registry; /* as struct image_reference */
+    const char *name;     /* image_reference.repository */
+};
+
+#define REGISTRY_MANIFEST_LIMIT (4u << 20) /* the distribution specification's 4 MiB */
+
+struct registry_manifest {
+    struct buffer body;
+    char *media_type;     /* of the answer; owned */
+    struct digest digest; /* of the body; checked when asked by digest */
+};
+void registry_manifest_free(struct registry_manifest *manifest);
+
+/* `target` is a tag or a digest. ERROR_NOT_FOUND where the registry says so with authority. */
+int registry_get_manifest(struct registry_client *client, const struct repository *repository,
+                          const char *target, struct registry_manifest *ret, struct error **error);
+
+/* What a tag means now (HEAD, falling back to GET where the answer has no Docker-Content-Digest).
+ */
+int registry_resolve_tag(struct registry_client *client, const struct repository *repository,
+                         const char *tag, struct digest *ret, struct error **error);
+
+/* `target` is a tag or the digest of `data`. `ret_subject_known`, when not NULL, says whether the
+ * registry answered with OCI-Subject (it then keeps the referrers list itself). */
+int registry_put_manifest(struct registry_client *client, const struct repository *repository,
+                          const char *target, const char *media_type, const void *data,
+                          size_t length, bool *ret_subject_known, struct error **error);
+
+/* The list of referrers of `subject` as an OCI image index (JSON) in `ret`: by the Referrers API,
+ * else by the fallback tag "sha256-<hex>". An empty list is an answer too (ret->length is 0).
+ * `artifact_type` (or NULL) is asked for as a filter; the caller must filter again. */
+int registry_get_referrers(struct registry_client *client, const struct repository *repository,
+                           const struct digest *subject, const char *artifact_type,
+                           struct buffer *ret, struct error **error);
+
+/* A whole blob of at most `limit` bytes into memory, verified. */
+int registry_get_blob(struct registry_client *client, const struct repository *repository,
+                      const struct digest *digest, size_t limit, struct buffer *ret,
+                      struct error **error);
+/* 1: the registry has it, 0: it has not, -1: error. */
+int registry_has_blob(struct registry_client *client, const struct repository *repository,
+                      const struct digest *digest, struct error **error);
+/* POST, then one PUT. */
+int registry_put_blob(struct registry_client *client, const struct repository *repository,
+                      const struct digest *digest, const void *data, size_t length,
+                      struct error **error);
+
+/*
+ * A blob read forward as a stream through a small bounded buffer (back-pressure
+ * by pausing the transfer). A connection that breaks is resumed by a range at
+ * the offset reached. The bytes are not verified here: the reader hashes.
+ */
+struct blob_stream;
+int registry_open_blob(struct registry_client *client, const struct repository *repository,
+                       const struct digest *digest, uint64_t length, struct blob_stream **ret,
+                       struct error **error);
+/* At most `capacity` bytes; waits until at least one is there. 0 exactly at `length`, -1 on error.
+ */
+ssize_t blob_stream_read(struct blob_stream *stream, void *data, size_t capacity,
+                         struct error **error);
+/* May be called at any time; ends the transfer. */
+void blob_stream_close(struct blob_stream *stream);
+
+/*
+ * Bytes [offset, offset + length) of a blob, asynchronously. `done` is called exactly once, on the
+ * client's thread, and must not wait: with `body` (exactly `length` bytes; the callee may take
+ * body->data and zero the struct, else it is freed) or with body NULL and `error` (owned by the
+ * callee). The bytes are not verified here. Gives up after `timeout_ms` altogether, retries
+ * included. `repository` and `digest` are copied.
+ */
+typedef void range_done(void *context, struct buffer *body, struct error *error);
+void registry_fetch_range(struct registry_client *client, const struct repository *repository,
+                          const struct digest *digest, uint64_t offset, size_t length,
+                          unsigned timeout_ms, range_done *done, void *context);
+
+struct registry_statistics {
+    uint64_t requests;       /* HTTP requests sent, retries and token requests included */
+    uint64_t bytes_received; /* body bytes of answers */
+    uint64_t retries;
+};
+void registry_client_statistics(struct registry_client *client, struct registry_statistics *ret);
+
+#endif

@@ -1,0 +1,78 @@
+/*
+ * The data path: reads of a layer's stream, from the cache or the registry.
+ *
+ * A hit is answered at once. A miss is parked on its chunk; there is one fetch
+ * per chunk whoever asks, and chunks that are wanted and adjacent are fetched
+ * in one range. Nobody waits: answers come from whichever thread completes.
+ * Every chunk is verified (SHA-256) before it is stored or served; one found on
+ * disk is hashed before its first use in this process, and fetched again if
+ * damaged. Memory is bounded by `memory_limit`, whatever is asked.
+ */
+#ifndef SLUICE_FUSE_LAYER_DEVICE_H
+#define SLUICE_FUSE_LAYER_DEVICE_H
+
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/error.h"
+#include "cache/cache.h"
+#include "fetcher/registry.h"
+#include "index/chunk_table.h"
+
+/* What all devices of a server share: worker threads, memory budget, counters. */
+struct data_path;
+
+struct data_path_options {
+    size_t memory_limit;       /* bytes of fetched and decoded data held at once; 0: 32 MiB */
+    unsigned read_timeout_ms;  /* a parked read ends with EIO after this; 0: 60,000 */
+    unsigned workers;          /* threads that decode and hash; 0: the number of cores, at most 4 */
+    unsigned ranges_in_flight; /* range requests at once; 0: 8 */
+};
+
+/* `client` and `cache` are borrowed and must outlive it. `options` may be NULL. */
+int data_path_new(struct data_path **ret, struct registry_client *client, struct cache *cache,
+                  const struct data_path_options *options, struct error **error);
+/* After every device is closed. */
+void data_path_free(struct data_path *path);
+
+struct data_path_statistics {
+    uint64_t chunks_fetched, bytes_fetched; /* from the registry: blob bytes */
+    uint64_t bytes_decoded;
+    uint64_t reads_hit, reads_missed; /* reads answered from the cache / parked */
+    uint64_t bytes_served;
+    uint64_t chunks_in_flight, reads_waiting; /* now */
+    uint64_t window_bytes_fetched;
+    uint64_t chunks_damaged; /* found damaged on disk or in an answer */
+    uint64_t read_errors;    /* reads that ended in EIO */
+    uint64_t store_errors;   /* chunks served but not stored (disk full) */
+};
+void data_path_statistics(struct data_path *path, struct data_path_statistics *ret);
+/* The newest reason for an EIO as a line in fresh memory; NULL when there was none. */
+char *data_path_last_error(struct data_path *path);
+
+struct layer_device;
+
+struct layer_device_source {
+    const char *registry, *repository; /* copied */
+    const struct chunk_table *table;   /* borrowed, must outlive the device */
+    struct digest table_digest;        /* of the encoded table: the cache's key */
+    struct digest windows_digest;      /* of the windows blob; used when table->group_count > 0 */
+};
+int layer_device_open(struct data_path *path, const struct layer_device_source *source,
+                      struct layer_device **ret, struct error **error);
+/* Parked reads end with EIO first. */
+void layer_device_close(struct layer_device *device);
+
+/* How much of the layer the node has. */
+void layer_device_presence(struct layer_device *device, uint32_t *ret_chunks_present,
+                           uint64_t *ret_bytes_present);
+
+/* `data` holds `result` bytes and is valid during the call only; or `result` is a negative errno.
+ * Called exactly once, perhaps before layer_device_read() returns, on any thread; must not wait. */
+typedef void device_read_done(void *context, const void *data, ssize_t result);
+/* Bytes [offset, offset + length) of the stream; bytes past its end read as zeros. `length` is at
+ * most 4 MiB. */
+void layer_device_read(struct layer_device *device, uint64_t offset, size_t length,
+                       device_read_done *done, void *context);
+
+#endif

@@ -1,0 +1,73 @@
+/*
+ * What one layer says, in the order of its tar: entries, whiteouts, links.
+ *
+ * It is not a file tree: parents may be implied, hard links may reach into
+ * lower layers, whiteouts mean something only above others. index/merge.h makes
+ * a tree of a chain of such tables.
+ */
+#ifndef SLUICE_INDEX_ENTRY_TABLE_H
+#define SLUICE_INDEX_ENTRY_TABLE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buffer.h"
+#include "base/error.h"
+
+enum entry_type {
+    ENTRY_REGULAR = 1,
+    ENTRY_DIRECTORY,
+    ENTRY_SYMLINK,
+    ENTRY_HARDLINK, /* target names another path of this or a lower layer; only path and target
+                       count */
+    ENTRY_CHARACTER_DEVICE,
+    ENTRY_BLOCK_DEVICE,
+    ENTRY_FIFO,
+    ENTRY_WHITEOUT, /* path (without ".wh.") is hidden in the lower layers */
+    ENTRY_OPAQUE,   /* all that the lower layers have in directory path is hidden */
+};
+
+struct entry_xattr {
+    const char *name; /* full name, "user.x", "security.capability"; at most 255 bytes, no NUL */
+    const void *value;
+    uint32_t value_length; /* at most 65,535 */
+};
+
+/* Paths are relative and clean: no leading, trailing or doubled '/', no "." or ".." component, no
+ * NUL, components of at most 255 bytes, 4,095 bytes at most; "" is the root (type directory or
+ * opaque only). */
+struct entry {
+    enum entry_type type;
+    const char *path; /* NUL-terminated */
+    const char
+        *target;   /* symlink: as it stands, 1 to 4,095 bytes; hard link: a clean path; else NULL */
+    uint32_t mode; /* permission bits, 07777 */
+    uint32_t uid, gid;
+    int64_t mtime; /* seconds */
+    uint32_t mtime_nsec;
+    uint64_t size;        /* regular files: bytes */
+    uint64_t data_offset; /* regular files with size > 0: where in the stream; a multiple of 512 */
+    uint32_t device_major, device_minor;
+    const struct entry_xattr *xattrs; /* sorted by name, no name twice, no trusted.overlay.* */
+    uint32_t xattr_count;
+};
+
+/* Owns the memory of its entries (an arena; entries keep their address). */
+struct entry_table;
+
+struct entry_table *entry_table_new(void); /* NULL: out of memory */
+/* Copies `entry` and all it points to, after checking every rule above (ERROR_INVALID). */
+int entry_table_append(struct entry_table *table, const struct entry *entry, struct error **error);
+size_t entry_table_count(const struct entry_table *table);
+const struct entry *entry_table_get(const struct entry_table *table, size_t position);
+void entry_table_free(struct entry_table *table);
+
+/* The format of docs/formats.md: magic and version, then compact records (paths as a
+ * difference to the one before). Deterministic. */
+int entry_table_encode(const struct entry_table *table, struct buffer *ret, struct error **error);
+/* Hostile bytes in; refuses what the encoder would not have written. `stream_length` bounds data.
+ */
+int entry_table_decode(struct entry_table **ret, const void *data, size_t length,
+                       uint64_t stream_length, struct error **error);
+
+#endif

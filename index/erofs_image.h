@@ -1,0 +1,96 @@
+/*
+ * Reading a metadata image in place (memory that holds a whole EROFS image
+ * without file data, as merge_layers() makes it).
+ *
+ * erofs_image_open() checks the superblock and device table, and
+ * erofs_image_validate() walks everything; after that the other functions
+ * cannot fail on format and never read outside the memory. They still check
+ * bounds on each access and answer -EIO, since the memory may be a mapped file.
+ */
+#ifndef SLUICE_INDEX_EROFS_IMAGE_H
+#define SLUICE_INDEX_EROFS_IMAGE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/digest.h"
+#include "base/error.h"
+
+#define EROFS_DEVICES_MAX 512
+
+struct erofs_image {
+    const uint8_t *data; /* borrowed */
+    uint64_t size;
+    uint64_t root_nid;
+    uint64_t inode_count;
+    uint32_t device_count;
+    uint64_t device_table_offset;
+};
+
+int erofs_image_open(struct erofs_image *ret, const void *data, uint64_t size,
+                     struct error **error);
+/* Walks every inode, directory, extent and attribute; accepts what our writer writes and nothing
+ * else. `device_lengths[i]` is the length in bytes of device i + 1's stream. */
+int erofs_image_validate(const struct erofs_image *image, const uint64_t *device_lengths,
+                         uint32_t device_count, struct error **error);
+/* Device `device` (from 1): its length rounded up to 512, and its tag (the layer's diffID). */
+int erofs_image_device(const struct erofs_image *image, uint32_t device, uint64_t *ret_length,
+                       struct digest *ret_tag, struct error **error);
+
+struct erofs_inode {
+    uint64_t nid;
+    uint32_t mode; /* with the file type, as st_mode */
+    uint32_t link_count;
+    uint32_t uid, gid;
+    uint64_t size;
+    int64_t mtime;
+    uint32_t mtime_nsec;
+    uint32_t rdev;          /* as the kernel's new_encode_dev() */
+    uint64_t header_offset; /* for this file's own use below */
+    uint32_t xattr_size;
+    uint16_t layout;
+    uint32_t start_block; /* or chunk format */
+};
+
+/* All return 0 or a negative errno. */
+int erofs_image_inode(const struct erofs_image *image, uint64_t nid, struct erofs_inode *ret);
+/* -ENOENT when the directory has no such name. */
+int erofs_image_lookup(const struct erofs_image *image, const struct erofs_inode *directory,
+                       const char *name, size_t length, uint64_t *ret_nid);
+
+struct erofs_dirent {
+    const char *name; /* not NUL-terminated */
+    size_t name_length;
+    uint64_t nid;
+    uint8_t type;         /* DT_* of <dirent.h> */
+    uint64_t next_cookie; /* where to go on after this one */
+};
+/* The entry at `cookie` (0 is the first; "." and ".." are among them). 1: *ret is filled,
+ * 0: the end, or a negative errno. */
+int erofs_image_readdir(const struct erofs_image *image, const struct erofs_inode *directory,
+                        uint64_t cookie, struct erofs_dirent *ret);
+
+/* Points into the image; not NUL-terminated. */
+int erofs_image_symlink(const struct erofs_image *image, const struct erofs_inode *inode,
+                        const char **ret_target, size_t *ret_length);
+
+struct erofs_extent {
+    uint32_t device;        /* from 1; 0: a hole, reads as zeros */
+    uint64_t device_offset; /* bytes */
+    uint64_t length;        /* bytes of the file, from the offset asked for; never past its end */
+};
+/* Where byte `offset` (< size) of a regular file is. */
+int erofs_image_map(const struct erofs_image *image, const struct erofs_inode *inode,
+                    uint64_t offset, struct erofs_extent *ret);
+
+/* The value's length, with ret_value pointing into the image; -ENODATA when there is none. */
+ssize_t erofs_image_getxattr(const struct erofs_image *image, const struct erofs_inode *inode,
+                             const char *name, const void **ret_value);
+/* Names, each with its NUL, as listxattr(2): their length in all; written only when they fit in
+ * `capacity` (0 asks for the length), else -ERANGE. */
+ssize_t erofs_image_listxattr(const struct erofs_image *image, const struct erofs_inode *inode,
+                              char *names, size_t capacity);
+
+#endif

@@ -1,0 +1,32 @@
+/*
+ * One merge function, the same in builder and node: the tables of a chain of
+ * layers, lowest first, become the EROFS metadata image of the merged tree.
+ */
+#ifndef SLUICE_INDEX_MERGE_H
+#define SLUICE_INDEX_MERGE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buffer.h"
+#include "base/digest.h"
+#include "base/error.h"
+#include "index/entry_table.h"
+
+struct merge_layer {
+    const struct entry_table *entries;
+    uint64_t stream_length;      /* bytes of the device */
+    struct digest stream_digest; /* diffID: the device table's tag */
+};
+
+/*
+ * Applies the layers as an unpacker would, entry by entry in the order of the
+ * tar; whiteouts and opaque markers act on lower layers only. Parents that no
+ * layer names are directories 0755 root:root with time 0. Symlinks in the
+ * parent path of an entry are followed inside the root, as containerd does.
+ * Layer i becomes EROFS device i + 1. Deterministic to the byte.
+ */
+int merge_layers(const struct merge_layer *layers, size_t count, struct buffer *ret_erofs,
+                 struct error **error);
+
+#endif
