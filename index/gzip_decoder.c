@@ -130,11 +130,12 @@ ssize_t gzip_decoder_run(struct gzip_decoder *decoder, const uint8_t **data, siz
             decoder->step = STEP_DEFLATE;
             break;
         case STEP_DEFLATE: {
+            size_t before = *length;
             ssize_t count =
                 run_deflate(decoder, data, length, out + written, capacity - written, error);
             if (count < 0) return -1;
             written += (size_t)count;
-            if (count == 0 && *length == 0 && decoder->step == STEP_DEFLATE)
+            if (count == 0 && *length == before && decoder->step == STEP_DEFLATE)
                 return (ssize_t)written;
             break;
         }

@@ -1,0 +1,54 @@
+#include "base/json.h"
+
+json_t *json_read_object(const void *data, size_t length, const char *what, struct error **error)
+{
+    json_error_t reason;
+    json_t *root = json_loadb(data ? data : "", length, JSON_REJECT_DUPLICATES, &reason);
+    if (!root) {
+        error_set(error, ERROR_INVALID, "%s is not JSON (%s)", what, reason.text);
+        return NULL;
+    }
+    if (!json_is_object(root)) {
+        json_decref(root);
+        error_set(error, ERROR_INVALID, "%s is not a JSON object", what);
+        return NULL;
+    }
+    return root;
+}
+
+const char *json_optional_text(const json_t *object, const char *field)
+{
+    return json_string_value(json_object_get(object, field));
+}
+
+const char *json_field_text(const json_t *object, const char *field, struct error **error)
+{
+    const char *text = json_optional_text(object, field);
+    if (!text) error_set(error, ERROR_INVALID, "'%s' is missing or no string", field);
+    return text;
+}
+
+const json_t *json_field_array(const json_t *object, const char *field, struct error **error)
+{
+    const json_t *array = json_object_get(object, field);
+    if (json_is_array(array)) return array;
+    error_set(error, ERROR_INVALID, "'%s' is missing or no array", field);
+    return NULL;
+}
+
+int json_field_size(const json_t *object, const char *field, uint64_t *ret, struct error **error)
+{
+    const json_t *value = json_object_get(object, field);
+    if (!json_is_integer(value) || json_integer_value(value) < 0 ||
+        json_integer_value(value) > (1ll << 53))
+        return error_set(error, ERROR_INVALID, "'%s' is missing or no size", field);
+    *ret = (uint64_t)json_integer_value(value);
+    return 0;
+}
+
+int json_field_digest(const json_t *object, const char *field, struct digest *ret,
+                      struct error **error)
+{
+    const char *text = json_field_text(object, field, error);
+    return text ? digest_parse(ret, text, error) : -1;
+}

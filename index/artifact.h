@@ -1,0 +1,73 @@
+/*
+ * The index as an OCI artifact: a manifest whose layers are the parts, with the
+ * image's manifest as its subject. docs/formats.md, "Index artifact".
+ */
+#ifndef SLUICE_INDEX_ARTIFACT_H
+#define SLUICE_INDEX_ARTIFACT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buffer.h"
+#include "base/digest.h"
+#include "base/error.h"
+
+#define ARTIFACT_TYPE_INDEX "application/vnd.sluice.index.v1+json"
+#define MEDIA_TYPE_METADATA "application/vnd.sluice.metadata.v1.erofs+zstd"
+#define MEDIA_TYPE_CHUNKS   "application/vnd.sluice.chunks.v1+zstd"
+#define MEDIA_TYPE_ENTRIES  "application/vnd.sluice.entries.v1+zstd"
+#define MEDIA_TYPE_WINDOWS  "application/vnd.sluice.windows.v1"
+/* The config of an artifact that has none (image specification 1.1, "empty descriptor"). */
+#define MEDIA_TYPE_EMPTY "application/vnd.oci.empty.v1+json"
+#define EMPTY_CONFIG     "{}"
+
+/* A part larger than this, decoded, is refused: 1,000,000 entries need about 130 MB. */
+#define PART_LENGTH_MAX (1ull << 30)
+
+/* A blob of the artifact. */
+struct index_part {
+    struct digest digest;         /* of the blob */
+    uint64_t size;                /* of the blob */
+    struct digest content_digest; /* decoded; for windows the same as above */
+    uint64_t content_size;
+};
+
+struct index_layer {
+    struct digest blob_digest; /* of the image's layer */
+    struct index_part chunks;
+    struct index_part entries;
+    struct index_part windows; /* size 0: there is none */
+};
+
+struct index_artifact {
+    struct digest subject; /* the image's manifest */
+    uint64_t subject_size;
+    char *subject_media_type;
+    struct index_part metadata;
+    struct index_layer *layers; /* as in the image, lowest first */
+    size_t layer_count;
+};
+
+/* The manifest, deterministic to the byte. */
+int index_artifact_encode(const struct index_artifact *artifact, struct buffer *ret,
+                          struct error **error);
+/* Hostile bytes in: everything but the blobs' content is checked. */
+int index_artifact_decode(struct index_artifact *ret, const void *data, size_t length,
+                          struct error **error);
+void index_artifact_free(struct index_artifact *artifact);
+
+/* zstd for metadata, chunk and entry tables. */
+int index_part_compress(const void *data, size_t length, struct buffer *ret, struct error **error);
+/* Decodes exactly part->content_size bytes and checks both digests. */
+int index_part_expand(const struct index_part *part, const void *data, size_t length,
+                      struct buffer *ret, struct error **error);
+
+/* In a list of referrers (an OCI image index): the digest of the newest index, or false. */
+bool index_referrer_find(const void *data, size_t length, struct digest *ret);
+/* The list with this artifact's descriptor in it, in place of other sluice indexes; `data` may be
+ * empty. Everything else in the list is kept. */
+int index_referrer_add(const void *data, size_t length, const struct digest *artifact,
+                       uint64_t artifact_size, struct buffer *ret, struct error **error);
+
+#endif
