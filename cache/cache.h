@@ -6,6 +6,7 @@
  *   blobs/<sha256 hex>     small parts of indexes, manifests, metadata
  *   names/<sha256 hex>     what a name last meant (small JSON texts)
  *   layers/<sha256 hex>/   data (sparse; offset = stream offset), present (a byte per chunk)
+ *   temporary/             files that are being written
  *
  * The directory is made with mode 0700; one that others can write to, or that belongs to somebody
  * else, is refused.
@@ -77,11 +78,15 @@ typedef void cache_done(void *context, ssize_t result);
  * another negative errno. `data` must stay until then. */
 ssize_t layer_cache_read(struct layer_cache *layer, uint64_t offset, void *data, size_t length,
                          cache_done *done, void *context);
+/* The count of the first bytes of the range that are in the page cache, copied to `data`; 0 when
+ * none are; -EINVAL outside the stream. Never waits. */
+ssize_t layer_cache_read_now(struct layer_cache *layer, uint64_t offset, void *data, size_t length);
 /* Writes a verified chunk's bytes at `offset`, then marks it. `data` is borrowed until `done`. */
 void layer_cache_store(struct layer_cache *layer, uint32_t chunk, uint64_t offset, const void *data,
                        size_t length, cache_done *done, void *context);
-/* The range was served and is not likely to be asked for again through us (the kernel holds it):
- * drop its pages, so that memory does not hold them twice. */
+/* A chunk's range was served and is not likely to be asked for again through us (the kernel holds
+ * what it asked for): once 32 others were served after it, its pages are dropped, so that memory
+ * does not hold them twice. */
 void layer_cache_drop_behind(struct layer_cache *layer, uint64_t offset, size_t length);
 
 #endif
