@@ -2,6 +2,10 @@
  * The plain FUSE front door: the merged tree of an image as a read-only file
  * system. All metadata is answered from the mapped index without asking anybody;
  * file contents come from layer devices.
+ *
+ * A server ends in this order: rootfs_serve() returns (the tree is out of the
+ * name space by then, and no new read reaches a device), the devices are closed
+ * (reads that are still parked answer EIO), rootfs_free().
  */
 #ifndef SLUICE_FUSE_ROOTFS_H
 #define SLUICE_FUSE_ROOTFS_H
@@ -16,25 +20,28 @@ struct rootfs;
 
 struct rootfs_options {
     const char *mountpoint; /* an existing directory, absolute */
-    const char *source;     /* what /proc/mounts shows: the image's name */
-    bool allow_suid;        /* default: nosuid */
-    bool allow_devices;     /* default: nodev */
-    bool allow_other;       /* as root: yes, with default_permissions */
+    const char *source;     /* what /proc/mounts shows: the image's name; copied */
+    bool allow_suid;        /* default: nosuid; only root may ask */
+    bool allow_devices;     /* default: nodev; only root may ask */
+    bool allow_other;       /* implied for root; others need user_allow_other in /etc/fuse.conf */
     unsigned threads;       /* that take requests; 0: 4 */
 };
 
-/* `image` must have been validated; `devices[i]` is EROFS device i + 1. All are borrowed.
- * After this the tree is usable as soon as rootfs_serve() runs. */
+/* `image` must have been validated; `devices[i]` is EROFS device i + 1, and there is one for each
+ * device of the image. All are borrowed; the array of devices is copied. Mounts at once: who looks
+ * into the tree waits until rootfs_serve() runs. */
 int rootfs_mount(struct rootfs **ret, const struct erofs_image *image,
                  struct layer_device *const *devices, uint32_t device_count,
                  const struct rootfs_options *options, struct error **error);
-/* Serves until the file system is unmounted or rootfs_stop() is called. `ready` (may be NULL) is
- * called once the kernel's FUSE_INIT has been answered. */
+/* Serves until the file system is unmounted everywhere or rootfs_stop() is called; may be called
+ * once. `ready` (may be NULL) is called on this thread once the kernel's FUSE_INIT has been
+ * answered: from then on the tree can be used. */
 int rootfs_serve(struct rootfs *rootfs, void (*ready)(void *context), void *context,
                  struct error **error);
-/* Safe in a signal handler. */
+/* Safe in a signal handler and on any thread, until rootfs_free(). */
 void rootfs_stop(struct rootfs *rootfs);
-/* Unmounts if still mounted. Call before the devices are closed. */
+/* Unmounts if still mounted, waits until the devices have answered what they were asked, and ends
+ * the connection: who still has files open in the tree gets ENOTCONN. NULL is allowed. */
 void rootfs_free(struct rootfs *rootfs);
 
 #endif

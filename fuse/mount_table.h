@@ -1,0 +1,20 @@
+/* What is mounted where, by /proc/self/mountinfo (proc_pid_mountinfo(5)): asking it touches no
+ * file system, so a dead or hanging mount cannot stop the one who asks. */
+#ifndef SLUICE_FUSE_MOUNT_TABLE_H
+#define SLUICE_FUSE_MOUNT_TABLE_H
+
+#include <stdbool.h>
+
+#include "base/error.h"
+
+struct mount_entry {
+    unsigned device_major, device_minor; /* of the superblock, as in st_dev */
+    char type[32];                       /* "ext4", "fuse.sluice"; cut if longer */
+};
+
+/* The uppermost mount whose mount point is `path` (absolute, without symbolic links, "." or "..").
+ * *ret_found tells whether there is one. */
+int mount_table_find(const char *path, bool *ret_found, struct mount_entry *ret,
+                     struct error **error);
+
+#endif

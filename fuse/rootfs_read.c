@@ -1,0 +1,288 @@
+/*
+ * File contents. A read that one extent holds is answered straight from the
+ * memory of the device that has it. One that crosses extents or holes is
+ * gathered in memory of its own, because FUSE takes one reply; so that a
+ * thousand such reads do not take a thousand buffers, they wait in a list
+ * while GATHER_MEMORY is in use. Threads never wait.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "fuse/rootfs-internal.h"
+
+#define READ_MAX      (4u << 20) /* layer_device_read() takes no more */
+#define GATHER_MEMORY (32u << 20)
+
+struct read_request {
+    struct rootfs *rootfs;
+    fuse_req_t request;
+    struct erofs_inode inode;
+    uint64_t offset;
+    size_t length;
+
+    /* While it is gathered: */
+    struct read_request *next;
+    uint8_t *data;
+    atomic_uint pieces; /* that are not answered yet */
+    atomic_int failure; /* the first one's errno */
+};
+
+struct piece {
+    struct read_request *read;
+    size_t position, length; /* in read->data */
+};
+
+/* A run of the file, from `position` of the request on, that is contiguous on one device. */
+struct run {
+    size_t position, length;
+    uint32_t device; /* 0: a hole */
+    uint64_t device_offset;
+};
+
+static void count_outstanding(struct rootfs *rootfs)
+{
+    pthread_mutex_lock(&rootfs->lock);
+    rootfs->reads_outstanding++;
+    pthread_mutex_unlock(&rootfs->lock);
+}
+
+/* The last thing that is done for a read: rootfs_free() may go on from here. */
+static void finish_read(struct read_request *read)
+{
+    struct rootfs *rootfs = read->rootfs;
+    free(read->data);
+    free(read);
+    pthread_mutex_lock(&rootfs->lock);
+    if (--rootfs->reads_outstanding == 0) pthread_cond_broadcast(&rootfs->changed);
+    pthread_mutex_unlock(&rootfs->lock);
+}
+
+static void finish_read_with(struct read_request *read, int number)
+{
+    fuse_reply_err(read->request, number);
+    finish_read(read);
+}
+
+/* The longest run at `position` of the request; 0 or a negative errno. */
+static int next_run(const struct read_request *read, size_t position, struct run *ret)
+{
+    const struct rootfs *rootfs = read->rootfs;
+    *ret = (struct run){ .position = position };
+    while (position < read->length) {
+        struct erofs_extent extent;
+        int result = erofs_image_map(rootfs->image, &read->inode, read->offset + position, &extent);
+        if (result < 0) return result;
+        if (extent.length == 0 || extent.device > rootfs->device_count) return -EIO;
+        bool continues =
+            ret->length > 0 && extent.device == ret->device &&
+            (!extent.device || extent.device_offset == ret->device_offset + ret->length);
+        if (ret->length > 0 && !continues) break;
+        if (ret->length == 0) {
+            ret->device = extent.device;
+            ret->device_offset = extent.device_offset;
+        }
+        size_t left = read->length - position;
+        size_t length = extent.length < left ? (size_t)extent.length : left;
+        ret->length += length;
+        position += length;
+    }
+    return 0;
+}
+
+/* ---- one run: straight ---- */
+
+static void reply_straight(void *context, const void *data, ssize_t result)
+{
+    struct read_request *read = context;
+    if (result == (ssize_t)read->length) {
+        fuse_reply_buf(read->request, data, read->length);
+        finish_read(read);
+    } else {
+        finish_read_with(read, result < 0 ? (int)-result : EIO);
+    }
+}
+
+/* ---- several: gathered ---- */
+
+static void start_waiting_gathers(struct rootfs *rootfs);
+
+static void finish_piece(struct read_request *read)
+{
+    if (atomic_fetch_sub(&read->pieces, 1) > 1) return;
+    struct rootfs *rootfs = read->rootfs;
+    int failure = atomic_load(&read->failure);
+    if (failure)
+        fuse_reply_err(read->request, failure);
+    else
+        fuse_reply_buf(read->request, (const char *)read->data, read->length);
+
+    pthread_mutex_lock(&rootfs->lock);
+    rootfs->gather_memory -= read->length;
+    pthread_mutex_unlock(&rootfs->lock);
+    start_waiting_gathers(rootfs);
+    finish_read(read);
+}
+
+static void fail_gather(struct read_request *read, int number)
+{
+    int none = 0;
+    atomic_compare_exchange_strong(&read->failure, &none, number);
+}
+
+static void take_piece(void *context, const void *data, ssize_t result)
+{
+    struct piece *piece = context;
+    struct read_request *read = piece->read;
+    if (result == (ssize_t)piece->length)
+        memcpy(read->data + piece->position, data, piece->length);
+    else
+        fail_gather(read, result < 0 ? (int)-result : EIO);
+    free(piece);
+    finish_piece(read);
+}
+
+static int ask_for_piece(struct read_request *read, const struct run *run)
+{
+    if (run->device == 0) return 0; /* the memory is zero already */
+    struct piece *piece = malloc(sizeof *piece);
+    if (!piece) return -ENOMEM;
+    *piece = (struct piece){ read, run->position, run->length };
+    atomic_fetch_add(&read->pieces, 1);
+    layer_device_read(read->rootfs->devices[run->device - 1], run->device_offset, run->length,
+                      take_piece, piece);
+    return 0;
+}
+
+static void gather(struct read_request *read)
+{
+    /* One piece is this function itself: the answer cannot go before all are asked for. */
+    atomic_store(&read->pieces, 1);
+    read->data = calloc(1, read->length);
+    int result = read->data ? 0 : -ENOMEM;
+    for (size_t position = 0; !result && position < read->length;) {
+        struct run run;
+        result = next_run(read, position, &run);
+        if (!result) result = ask_for_piece(read, &run);
+        position += run.length;
+    }
+    if (result < 0) fail_gather(read, -result);
+    finish_piece(read);
+}
+
+/* One thread at a time starts them, in a loop: a device may answer at once, and then
+ * finish_piece() comes back here. */
+static void start_waiting_gathers(struct rootfs *rootfs)
+{
+    pthread_mutex_lock(&rootfs->lock);
+    if (rootfs->gather_starting) {
+        pthread_mutex_unlock(&rootfs->lock);
+        return;
+    }
+    rootfs->gather_starting = true;
+    struct read_request *read;
+    while ((read = rootfs->gather_first) && rootfs->gather_memory + read->length <= GATHER_MEMORY) {
+        rootfs->gather_first = read->next;
+        rootfs->gather_memory += read->length;
+        pthread_mutex_unlock(&rootfs->lock);
+        gather(read);
+        pthread_mutex_lock(&rootfs->lock);
+    }
+    rootfs->gather_starting = false;
+    pthread_cond_broadcast(&rootfs->changed);
+    pthread_mutex_unlock(&rootfs->lock);
+}
+
+static void queue_gather(struct read_request *read)
+{
+    struct rootfs *rootfs = read->rootfs;
+    pthread_mutex_lock(&rootfs->lock);
+    bool closing = rootfs->closing;
+    if (!closing) {
+        if (rootfs->gather_first)
+            rootfs->gather_last->next = read;
+        else
+            rootfs->gather_first = read;
+        rootfs->gather_last = read;
+    }
+    pthread_mutex_unlock(&rootfs->lock);
+    if (closing)
+        finish_read_with(read, EIO);
+    else
+        start_waiting_gathers(rootfs);
+}
+
+/* ---- the request ---- */
+
+static void start_read(struct read_request *read)
+{
+    struct run run;
+    int result = next_run(read, 0, &run);
+    if (result < 0) {
+        log_error("metadata: extents of inode %llu: %s", (unsigned long long)read->inode.nid,
+                  strerror(-result));
+        finish_read_with(read, -result);
+    } else if (run.device != 0 && run.length == read->length) {
+        layer_device_read(read->rootfs->devices[run.device - 1], run.device_offset, run.length,
+                          reply_straight, read);
+    } else {
+        queue_gather(read);
+    }
+}
+
+void rootfs_read(fuse_req_t request, fuse_ino_t node, size_t size, off_t offset,
+                 struct fuse_file_info *file)
+{
+    (void)file;
+    struct rootfs *rootfs = fuse_req_userdata(request);
+    struct erofs_inode inode;
+    int result = rootfs_inode(rootfs, node, &inode);
+    if (!result && !S_ISREG(inode.mode)) result = S_ISDIR(inode.mode) ? -EISDIR : -EINVAL;
+    if (!result && (offset < 0 || size > READ_MAX)) result = -EINVAL;
+    if (result < 0) {
+        fuse_reply_err(request, -result);
+        return;
+    }
+    if ((uint64_t)offset >= inode.size || size == 0) {
+        fuse_reply_buf(request, NULL, 0);
+        return;
+    }
+    uint64_t left = inode.size - (uint64_t)offset;
+    struct read_request *read = calloc(1, sizeof *read);
+    if (!read) {
+        fuse_reply_err(request, ENOMEM);
+        return;
+    }
+    read->rootfs = rootfs;
+    read->request = request;
+    read->inode = inode;
+    read->offset = (uint64_t)offset;
+    read->length = size < left ? size : (size_t)left;
+    count_outstanding(rootfs);
+    start_read(read);
+}
+
+void rootfs_read_close(struct rootfs *rootfs)
+{
+    pthread_mutex_lock(&rootfs->lock);
+    rootfs->closing = true;
+    struct read_request *waiting = rootfs->gather_first;
+    rootfs->gather_first = NULL;
+    while (rootfs->gather_starting)
+        pthread_cond_wait(&rootfs->changed, &rootfs->lock);
+    pthread_mutex_unlock(&rootfs->lock);
+    while (waiting) {
+        struct read_request *next = waiting->next;
+        finish_read_with(waiting, EIO);
+        waiting = next;
+    }
+}
+
+void rootfs_read_drain(struct rootfs *rootfs)
+{
+    pthread_mutex_lock(&rootfs->lock);
+    while (rootfs->reads_outstanding > 0)
+        pthread_cond_wait(&rootfs->changed, &rootfs->lock);
+    pthread_mutex_unlock(&rootfs->lock);
+}
