@@ -1,0 +1,107 @@
+"""The index's metadata is an EROFS image that the kernel and erofs-utils take."""
+
+import os
+import subprocess
+
+from tools import erofs_mount, images, tree, workplace
+from tools.layout import Layout
+from tools.testcase import EndToEnd
+
+METADATA = "application/vnd.sluice.metadata.v1.erofs+zstd"
+
+
+def _chroot_with_erofs_utils(directory):
+    root = os.path.join(directory, "root")
+    subprocess.run([os.path.join(workplace.TOOLS, "debian-rootfs"), root, "trixie",
+                    "--include=erofs-utils"], check=True)
+
+
+def erofs_utils_root():
+    """Debian 12's erofs-utils is older than 512-byte blocks; a chroot of Debian 13 has 1.8."""
+    recipe = "trixie erofs-utils " + workplace.source_of("debian-rootfs")
+    return os.path.join(workplace.kept("erofs-utils", recipe, _chroot_with_erofs_utils), "root")
+
+
+class KernelMount(EndToEnd):
+    """Metadata from a layout that `sluice index --output` wrote; devices are the plain tars."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.image = images.debian()
+
+    def setUp(self):
+        reference = self.push(self.image.layout, self.image.tag, "debian")
+        output = os.path.join(self.directory, self._testMethodName)
+        self.sluice("index", reference, "--output", output)
+        self.metadata = os.path.join(self.directory, self._testMethodName + ".erofs")
+        self.extract_metadata(Layout(output))
+
+    def extract_metadata(self, layout):
+        parts = layout.json(layout.manifests()[0]["digest"])["layers"]
+        metadata = [part for part in parts if part["mediaType"] == METADATA]
+        self.assertEqual(len(metadata), 1)
+        subprocess.run(["zstd", "-q", "-d", "-f", layout.blob_path(metadata[0]["digest"]), "-o",
+                        self.metadata], check=True)
+
+    def mount_by_kernel(self):
+        point = self.make_directory("mnt")
+        try:
+            erofs_mount.mount(self.metadata, self.image.tars, point)
+        except OSError as error:
+            with open("/proc/filesystems", encoding="ascii") as file:
+                known = "\terofs\n" in file.read()
+            # Before Linux 6.12 EROFS wants a block device.
+            release = tuple(map(int, os.uname().release.split(".")[:2]))
+            if not known or release < (6, 12):
+                self.skipTest(f"the kernel does not mount EROFS from a file: {error}")
+            raise
+        self.addCleanup(erofs_mount.unmount, point)
+        return point
+
+    def test_kernel_shows_the_same_tree(self):
+        truth = tree.snapshot(images.unpacked(self.image))
+        seen = tree.snapshot(self.mount_by_kernel())
+        # A kernel without SELinux does not list its attribute.
+        seen["special/labelled"].xattrs.pop("security.selinux", None)
+        lines = tree.differences(truth, seen)
+        self.assertEqual(lines[:20], [], f"{len(lines)} differences")
+        self.assertEqual(tree.directory_time_differences(self.image.tars, seen)[:20], [])
+
+    def run_in_chroot(self, *command):
+        """Runs a program of erofs-utils 1.8 with the test's files at /image."""
+        script = ('mkdir -p "$1/image" && mount --bind "$2" "$1/image" && shift 2 && '
+                  'exec chroot "$@"')
+        return subprocess.run(
+            ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh",
+             erofs_utils_root(), self.directory, erofs_utils_root(), *command],
+            text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+
+    def link_devices(self):
+        """The layers' tars in the test's directory, where the chroot sees them."""
+        names = []
+        for number, tar in enumerate(self.image.tars):
+            name = f"device-{number}"
+            target = os.path.join(self.directory, name)
+            if not os.path.exists(target):
+                os.link(tar, target)
+            names.append("--device=/image/" + name)
+        return names
+
+    def test_fsck_of_erofs_utils_agrees(self):
+        image = "/image/" + os.path.basename(self.metadata)
+        done = self.run_in_chroot("fsck.erofs", *self.link_devices(), image)
+        self.assertEqual(done.returncode, 0, done.stdout)
+        self.assertIn("No errors found", done.stdout)
+
+    def test_dump_of_erofs_utils_agrees(self):
+        image = "/image/" + os.path.basename(self.metadata)
+        devices = self.link_devices()
+        truth = tree.snapshot(images.unpacked(self.image), contents=False)
+        done = self.run_in_chroot("dump.erofs", "-s", *devices, image)
+        self.assertEqual(done.returncode, 0, done.stdout)
+        inodes = len({node.same_as or path for path, node in truth.items()})
+        self.assertRegex(done.stdout, rf"(?m)^Filesystem inode count: +{inodes}$")
+        self.assertRegex(done.stdout, r"(?m)^Filesystem blocksize: +512$")
+        done = self.run_in_chroot("dump.erofs", "--path=/special/owner", *devices, image)
+        self.assertRegex(done.stdout, r"Uid: 123456 +Gid: 3000000 +Access: 0640/rw-r-----")

@@ -1,0 +1,151 @@
+"""Layers for images: tars written entry by entry, differences of tars, and ways to compress them."""
+
+import gzip
+import hashlib
+import io
+import os
+import subprocess
+import tarfile
+
+PLAIN = "application/vnd.oci.image.layer.v1.tar"
+GZIP = PLAIN + "+gzip"
+ZSTD = PLAIN + "+zstd"
+
+
+class LayerWriter:
+    """One layer's tar. Times, owners and modes are what the caller says, nothing of this machine."""
+
+    def __init__(self, path, tar_format=tarfile.PAX_FORMAT):
+        self.tar = tarfile.open(path, "w", format=tar_format)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.tar.close()
+
+    def add(self, name, kind=tarfile.REGTYPE, data=b"", **fields):
+        entry = tarfile.TarInfo(name)
+        entry.type = kind
+        entry.mode = fields.pop("mode", 0o755 if kind == tarfile.DIRTYPE else 0o644)
+        entry.mtime = fields.pop("mtime", 1600000000)
+        xattrs = fields.pop("xattrs", {})
+        entry.pax_headers = {
+            "SCHILY.xattr." + key: value.decode("utf-8", "surrogateescape")
+            for key, value in xattrs.items()
+        }
+        for key, value in fields.items():
+            setattr(entry, key, value)
+        entry.size = len(data)
+        self.tar.addfile(entry, io.BytesIO(data) if data else None)
+
+    def directory(self, name, **fields):
+        self.add(name, tarfile.DIRTYPE, **fields)
+
+    def file(self, name, data=b"", **fields):
+        self.add(name, tarfile.REGTYPE, data, **fields)
+
+    def symlink(self, name, target, **fields):
+        self.add(name, tarfile.SYMTYPE, linkname=target, mode=0o777, **fields)
+
+    def hardlink(self, name, target, **fields):
+        self.add(name, tarfile.LNKTYPE, linkname=target, **fields)
+
+    def device(self, name, kind, major, minor, **fields):
+        self.add(name, kind, devmajor=major, devminor=minor, **fields)
+
+    def fifo(self, name, **fields):
+        self.add(name, tarfile.FIFOTYPE, **fields)
+
+    def whiteout(self, path):
+        directory, name = os.path.split(path)
+        self.file(os.path.join(directory, ".wh." + name))
+
+    def opaque(self, directory):
+        self.file(os.path.join(directory, ".wh..wh..opq"))
+
+
+def _digest_of_member(tar, entry):
+    if not entry.isreg():
+        return None
+    digest = hashlib.sha256()
+    source = tar.extractfile(entry)
+    while block := source.read(1 << 20):
+        digest.update(block)
+    return digest.digest()
+
+
+def _what_it_is(tar, entry):
+    # The time of a directory says only when something was put into it.
+    time = None if entry.isdir() else int(entry.mtime)
+    return (entry.type, entry.mode, entry.uid, entry.gid, time, entry.size, entry.linkname,
+            _digest_of_member(tar, entry))
+
+
+def difference(lower_path, upper_path, layer_path):
+    """Writes the layer that turns the tree of one tar into that of another."""
+    with tarfile.open(lower_path) as lower:
+        before = {entry.name: _what_it_is(lower, entry) for entry in lower}
+    with tarfile.open(upper_path) as upper, \
+            tarfile.open(layer_path, "w", format=tarfile.PAX_FORMAT) as layer:
+        names, changed = set(), set()
+        for entry in upper:
+            names.add(entry.name)
+            same = before.get(entry.name) == _what_it_is(upper, entry)
+            if same and not (entry.islnk() and entry.linkname in changed):
+                continue
+            changed.add(entry.name)
+            layer.addfile(entry, upper.extractfile(entry) if entry.isreg() else None)
+        gone = set(before) - names
+        for name in sorted(gone):
+            directory, base = os.path.split(name)
+            if directory not in gone:
+                layer.addfile(tarfile.TarInfo(os.path.join(directory, ".wh." + base)))
+
+
+def compress(tar_path, blob_path, how):
+    """Compresses a tar in one of the forms that layers are found in; returns the media type."""
+    with open(tar_path, "rb") as source, open(blob_path, "wb") as target:
+        return COMPRESSIONS[how](source, target)
+
+
+def _pipe(*command):
+    def run(source, target):
+        subprocess.run(command, stdin=source, stdout=target, check=True)
+        return ZSTD if "zstd" in command[0] else GZIP
+    return run
+
+
+def _plain(source, target):
+    while block := source.read(1 << 20):
+        target.write(block)
+    return PLAIN
+
+
+def _slices(compress_one, media_type, length):
+    def run(source, target):
+        while block := source.read(length):
+            target.write(compress_one(block))
+        return media_type
+    return run
+
+
+def _zstd(block):
+    return subprocess.run(["zstd", "-q", "-c"], input=block, stdout=subprocess.PIPE,
+                          check=True).stdout
+
+
+COMPRESSIONS = {
+    "tar": _plain,
+    "gzip": _pipe("gzip", "-n"),
+    "gzip-best": _pipe("gzip", "-9n"),
+    "gzip-fast": _pipe("gzip", "-1n"),
+    "gzip-independent": _pipe("pigz", "-n", "-i"),
+    "gzip-parallel": _pipe("pigz", "-n", "-p", "2"),
+    "gzip-members": _slices(lambda block: gzip.compress(block, mtime=0), GZIP, 700_001),
+    "gzip-stored": _slices(lambda block: gzip.compress(block, 0, mtime=0), GZIP, -1),
+    "zstd-frames": _slices(_zstd, ZSTD, 1 << 20),
+    "zstd-odd-frames": _slices(_zstd, ZSTD, 333_333),
+    "zstd-parallel": _pipe("pzstd", "-q", "-c", "-p", "2"),
+    "zstd-one-frame": _pipe("zstd", "-q", "-c"),
+}

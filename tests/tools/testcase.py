@@ -1,0 +1,151 @@
+"""What every end-to-end test has: a place, a registry, the command, and a clean exit."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+import unittest
+
+from tools import workplace
+from tools.registry import Client, Registry, push
+
+
+def why_no_mounts():
+    """Why this machine cannot mount, or None."""
+    if os.geteuid() != 0:
+        return "not root"
+    try:
+        os.close(os.open("/dev/fuse", os.O_RDWR))
+    except OSError as error:
+        return f"/dev/fuse: {error.strerror}"
+    return None
+
+
+def mounts_under(directory):
+    """Mount points below a directory, the newest first."""
+    found = []
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), line.split()[4])
+            if point == directory or point.startswith(directory + "/"):
+                found.append(point)
+    return found[::-1]
+
+
+def servers_under(directory):
+    """Processes of the sluice command that work in this directory, as (pid, command line)."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/cmdline", "rb") as file:
+                words = file.read().decode(errors="replace").split("\0")
+        except OSError:
+            continue
+        if os.path.basename(words[0]) == "sluice" and any(directory in word for word in words):
+            found.append((int(pid), " ".join(words)))
+    return found
+
+
+class EndToEnd(unittest.TestCase):
+    """Each class has a directory, a cache, and a registry of its own."""
+
+    maxDiff = None
+    needs_mount = True  # else the class runs where nothing can be mounted, too
+
+    @classmethod
+    def setUpClass(cls):
+        cls.directory = workplace.fresh_directory(cls.__name__)
+        cls.addClassCleanup(cls.leave_nothing)
+        cls.cache = os.path.join(cls.directory, "cache")
+        cls.registry = Registry(os.path.join(cls.directory, "registry"))
+        cls.addClassCleanup(cls.registry.stop)
+        home = os.path.join(cls.directory, "home")
+        os.mkdir(home)
+        cls.environment = {"HOME": home, "PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}
+        for name in ("ASAN_OPTIONS", "UBSAN_OPTIONS", "TSAN_OPTIONS"):
+            if name in os.environ:
+                cls.environment[name] = os.environ[name]
+
+    @classmethod
+    def leave_nothing(cls):
+        """Ends what a failed test left behind, then removes the directory."""
+        for pid, _ in servers_under(cls.directory):
+            os.kill(pid, signal.SIGKILL)
+        for point in mounts_under(cls.directory):
+            subprocess.run(["umount", "-l", point], check=False, stderr=subprocess.DEVNULL)
+        if not mounts_under(cls.directory):
+            shutil.rmtree(cls.directory, ignore_errors=True)
+
+    # ---- the command ----
+
+    def sluice(self, *arguments, expect=0, timeout=240, environment=None):
+        """Runs the command; its exit code must be `expect`."""
+        done = subprocess.run([workplace.SLUICE, *map(str, arguments)], text=True,
+                              stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout,
+                              check=False, env={**self.environment, **(environment or {})})
+        self.assertEqual(done.returncode, expect,
+                         f"sluice {' '.join(map(str, arguments))}\n{done.stdout}{done.stderr}")
+        return done
+
+    def fails(self, *arguments, says=(), code=1, **options):
+        """The command must fail with one line that holds all the words of `says`."""
+        done = self.sluice(*arguments, expect=code, **options)
+        lines = done.stderr.strip().splitlines()
+        self.assertEqual(len(lines), 1, f"one line expected, got: {done.stderr}")
+        self.assertRegex(lines[0], r"^sluice( \w+)?: ")
+        for word in says:
+            self.assertIn(word.lower(), lines[0].lower())
+        return lines[0]
+
+    def make_directory(self, name):
+        path = os.path.join(self.directory, f"{self._testMethodName}-{name}")
+        os.mkdir(path)
+        return path
+
+    def mount(self, reference, *options, cache=None, name="mnt", **run_options):
+        """Mounts and returns the directory; unmounted when the test ends."""
+        point = os.path.join(self.directory, f"{self._testMethodName}-{name}")
+        os.makedirs(point, exist_ok=True)
+        self.addCleanup(self.unmount_if_mounted, point)
+        self.mount_output = self.sluice("mount", reference, point, "--cache", cache or self.cache,
+                                        *options, **run_options)
+        self.assertTrue(os.path.ismount(point), "mounted after `sluice mount` returned")
+        return point
+
+    def unmount(self, point, *options):
+        self.sluice("umount", point, *options)
+        self.assertFalse(os.path.ismount(point), "not mounted after `sluice umount` returned")
+        self.wait_until(lambda: not servers_under(point), "the server has ended")
+
+    def unmount_if_mounted(self, point):
+        if mounts_under(point):
+            self.unmount(point)
+
+    def status(self, point):
+        return json.loads(self.sluice("status", point, "--json").stdout)
+
+    def wait_until(self, condition, what, seconds=30):
+        deadline = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > deadline:
+                self.fail(f"not reached in {seconds} s: {what}")
+            time.sleep(0.02)
+
+    # ---- images ----
+
+    def reference(self, repository, tag="latest", registry=None):
+        return f"{(registry or self.registry).name}/{repository}:{tag}"
+
+    def push(self, layout, layout_tag, repository, tag="latest", registry=None, credentials=None):
+        """Puts an image of a layout into a registry; returns its reference."""
+        registry = registry or self.registry
+        push(layout, layout.find(layout_tag), registry.name, repository, tag, credentials)
+        return self.reference(repository, tag, registry)
+
+    def client(self, registry=None, credentials=None):
+        client = Client((registry or self.registry).name, credentials)
+        self.addCleanup(client.close)
+        return client

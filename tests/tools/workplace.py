@@ -1,0 +1,67 @@
+"""Where the tests keep what is costly to make, and where things of the project are."""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import tempfile
+import time
+
+TOOLS = os.path.dirname(os.path.abspath(__file__))
+PROJECT = os.path.dirname(os.path.dirname(TOOLS))
+SLUICE = os.path.abspath(os.environ.get("SLUICE", os.path.join(PROJECT, "build", "sluice")))
+WORK = os.environ.get("SLUICE_WORK", "/var/tmp/sluice-tests")
+
+
+def kept(name, recipe, make):
+    """The directory that make(directory) filled; made once for each text of `recipe`.
+
+    Whatever decides the content (package names, options, the source of the maker) belongs into
+    `recipe`, so that a changed recipe never meets what an older one made.
+    """
+    key = hashlib.sha256(recipe.encode()).hexdigest()[:16]
+    directory = os.path.join(WORK, "kept", f"{name}-{key}")
+    os.makedirs(os.path.dirname(directory), mode=0o700, exist_ok=True)
+    with _locked(directory + ".lock"):
+        if not os.path.isdir(directory):
+            shutil.rmtree(directory + ".new", ignore_errors=True)
+            os.mkdir(directory + ".new")
+            make(directory + ".new")
+            os.rename(directory + ".new", directory)
+    os.utime(directory)
+    _remove_unused(os.path.dirname(directory))
+    return directory
+
+
+def _remove_unused(parent, days=7):
+    """Recipes change; what nobody asked for in a week goes."""
+    for entry in os.scandir(parent):
+        if time.time() - entry.stat().st_mtime > days * 86400:
+            if entry.is_dir():
+                shutil.rmtree(entry.path, ignore_errors=True)
+            else:
+                os.unlink(entry.path)
+
+
+@contextlib.contextmanager
+def _locked(path):
+    with open(path, "w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def source_of(*names):
+    """The text of tools, for use in a recipe."""
+    texts = []
+    for name in names:
+        with open(os.path.join(TOOLS, name), encoding="utf-8") as file:
+            texts.append(file.read())
+    return "\0".join(texts)
+
+
+def fresh_directory(name):
+    """An empty directory of this process, on the disk of WORK (not tmpfs: EROFS and xattrs)."""
+    parent = os.path.join(WORK, "run")
+    os.makedirs(parent, mode=0o700, exist_ok=True)
+    return tempfile.mkdtemp(prefix=name + "-", dir=parent)
