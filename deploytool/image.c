@@ -1,0 +1,116 @@
+#include "deploytool/image.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+
+int image_parse(struct image *ret, const char *reference, const struct platform *platform,
+                struct error **error)
+{
+    *ret = (struct image){ .platform = *platform };
+    if (image_reference_parse(&ret->reference, reference, error) < 0) return -1;
+    ret->name = image_reference_format(&ret->reference);
+    if (!ret->name) {
+        image_free(ret);
+        return error_set_memory(error);
+    }
+    ret->repository = (struct repository){ ret->reference.registry, ret->reference.repository };
+    return 0;
+}
+
+int image_set_manifest(struct image *image, const struct digest *digest, const char *media_type,
+                       struct buffer *body, struct error **error)
+{
+    if (image_manifest_parse(&image->manifest, body->data, body->length, error) < 0)
+        return error_prefix(error, "image %s", image->name);
+    image->media_type = strdup(media_type);
+    if (!image->media_type) return error_set_memory(error);
+    image->digest = *digest;
+    image->body = *body;
+    *body = (struct buffer){ 0 };
+    return 0;
+}
+
+/* The media type that the index names as its subject's: the one the body states, since an answer's
+ * header may carry parameters or nothing. */
+static const char *media_type_of(const struct registry_manifest *manifest)
+{
+    return strcmp(manifest->media_type, MEDIA_TYPE_DOCKER_MANIFEST) == 0
+               ? MEDIA_TYPE_DOCKER_MANIFEST
+               : MEDIA_TYPE_OCI_MANIFEST;
+}
+
+int image_resolve(struct image *image, struct registry_client *client, struct error **error)
+{
+    struct registry_manifest manifest = { 0 };
+    if (registry_get_manifest(client, &image->repository, image_reference_target(&image->reference),
+                              &manifest, error) < 0)
+        return -1;
+    image->target = manifest.digest;
+    int result = 0;
+    if (manifest_is_image_index(manifest.media_type, manifest.body.data, manifest.body.length)) {
+        struct digest digest;
+        char text[DIGEST_TEXT_SIZE];
+        result = image_index_select(manifest.body.data, manifest.body.length, &image->platform,
+                                    &digest, error);
+        if (result < 0) error_prefix(error, "%s", image->name);
+        registry_manifest_free(&manifest);
+        manifest = (struct registry_manifest){ 0 };
+        if (result == 0)
+            result = registry_get_manifest(client, &image->repository, digest_format(&digest, text),
+                                           &manifest, error);
+    }
+    if (result == 0)
+        result = image_set_manifest(image, &manifest.digest, media_type_of(&manifest),
+                                    &manifest.body, error);
+    registry_manifest_free(&manifest);
+    return result;
+}
+
+uint64_t image_blob_bytes(const struct image *image)
+{
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < image->manifest.layer_count; i++)
+        bytes += image->manifest.layers[i].size;
+    return bytes;
+}
+
+void image_free(struct image *image)
+{
+    image_reference_free(&image->reference);
+    image_manifest_free(&image->manifest);
+    buffer_free(&image->body);
+    free(image->media_type);
+    free(image->name);
+    *image = (struct image){ 0 };
+}
+
+int image_find_index(const struct image *image, struct registry_client *client, struct digest *ret,
+                     struct error **error)
+{
+    cleanup_buffer struct buffer referrers = { 0 };
+    if (registry_get_referrers(client, &image->repository, &image->digest, ARTIFACT_TYPE_INDEX,
+                               &referrers, error) < 0)
+        return -1;
+    return index_referrer_find(referrers.data, referrers.length, ret) ? 1 : 0;
+}
+
+int image_check_index(const struct image *image, const struct index_artifact *artifact,
+                      struct error **error)
+{
+    bool same = digest_equal(&artifact->subject, &image->digest) &&
+                artifact->layer_count == image->manifest.layer_count;
+    for (size_t i = 0; same && i < artifact->layer_count; i++)
+        same = digest_equal(&artifact->layers[i].blob_digest, &image->manifest.layers[i].digest);
+    if (same) return 0;
+    error_set(error, ERROR_INVALID, "image %s: the index found for it is of another image",
+              image->name);
+    return error_hint(error, "make a new one with: sluice index --force %s", image->name);
+}
+
+int image_without_index(const struct image *image, struct error **error)
+{
+    error_set(error, ERROR_NOT_FOUND, "image %s has no sluice index", image->name);
+    return error_hint(error, "make one with: sluice index %s", image->name);
+}

@@ -1,0 +1,52 @@
+/* Builds the index of an image: scans its layers in parallel, merges, and packs the parts. */
+#ifndef SLUICE_DEPLOYTOOL_INDEX_BUILD_H
+#define SLUICE_DEPLOYTOOL_INDEX_BUILD_H
+
+#include <stdatomic.h>
+#include <stddef.h>
+
+#include "base/buffer.h"
+#include "deploytool/image.h"
+#include "index/artifact.h"
+#include "index/layer_scan.h"
+
+/* A blob of the index, ready to be pushed or written. */
+struct built_part {
+    struct index_part part;
+    struct buffer blob;
+};
+
+struct built_layer {
+    struct layer_tables tables; /* the windows blob is moved out into `windows` */
+    struct built_part chunks, entries, windows;
+};
+
+struct built_index {
+    struct built_layer *layers; /* one for each different layer of the image */
+    size_t different_count;
+    size_t *layer_of; /* position in `layers` of each layer of the image */
+    size_t layer_count;
+    struct built_part metadata;
+    uint64_t inode_count;
+    struct index_artifact artifact;
+    struct buffer manifest; /* the encoded artifact */
+    struct digest digest;   /* of `manifest` */
+};
+
+struct index_progress {
+    _Atomic uint64_t bytes_read; /* of the layers' blobs */
+    /* Called when a layer is done, by whichever thread did it; may be NULL. */
+    void (*layer_done)(void *context, size_t layer, const struct built_layer *built);
+    void *context;
+};
+
+/* `threads`: layers at once, 0: the number of cores. */
+int index_build(const struct image *image, struct registry_client *client, unsigned threads,
+                struct index_progress *progress, struct built_index *ret, struct error **error);
+void built_index_free(struct built_index *index);
+
+/* The parts that belong to the index, each once: calls `each` until it returns other than 0. */
+int built_index_each_part(const struct built_index *index,
+                          int (*each)(void *context, const struct built_part *part), void *context);
+
+#endif

@@ -1,0 +1,159 @@
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "base/parallel.h"
+#include "deploytool/index_publish.h"
+
+#define PUSHES_AT_ONCE 4
+/* The fallback tag is read, changed and written without a lock; somebody else may do the same. */
+#define FALLBACK_ATTEMPTS 6
+
+struct push {
+    const struct image *image;
+    struct registry_client *client;
+    const struct built_part **parts;
+    size_t count;
+    bool *pushed;
+};
+
+static int collect_part(void *context, const struct built_part *part)
+{
+    struct push *push = context;
+    push->parts[push->count++] = part;
+    return 0;
+}
+
+static int push_blob(const struct image *image, struct registry_client *client,
+                     const struct digest *digest, const void *data, size_t length, bool *ret_pushed,
+                     struct error **error)
+{
+    int present = registry_has_blob(client, &image->repository, digest, error);
+    if (present < 0) return -1;
+    *ret_pushed = !present;
+    if (present) return 0;
+    return registry_put_blob(client, &image->repository, digest, data, length, error);
+}
+
+static int push_part(void *context, size_t position, struct error **error)
+{
+    struct push *push = context;
+    const struct built_part *part = push->parts[position];
+    return push_blob(push->image, push->client, &part->part.digest, part->blob.data,
+                     part->blob.length, &push->pushed[position], error);
+}
+
+static int push_parts(const struct image *image, struct registry_client *client,
+                      const struct built_index *index, struct publish_result *ret,
+                      struct error **error)
+{
+    size_t most = 1 + 3 * index->different_count;
+    cleanup_free const struct built_part **parts = calloc(most, sizeof *parts);
+    cleanup_free bool *pushed = calloc(most, sizeof *pushed);
+    struct push push = { image, client, parts, 0, pushed };
+    if (!parts || !pushed) return error_set_memory(error);
+    built_index_each_part(index, collect_part, &push);
+    if (parallel_run(push.count, PUSHES_AT_ONCE, push_part, &push, error) < 0) return -1;
+    for (size_t i = 0; i < push.count; i++) {
+        if (pushed[i]) {
+            ret->parts_pushed++;
+            ret->bytes_pushed += parts[i]->blob.length;
+        } else {
+            ret->parts_present++;
+        }
+    }
+    struct digest empty;
+    bool config_pushed;
+    digest_of(EMPTY_CONFIG, strlen(EMPTY_CONFIG), &empty);
+    return push_blob(image, client, &empty, EMPTY_CONFIG, strlen(EMPTY_CONFIG), &config_pushed,
+                     error);
+}
+
+/* The referrers tag schema of the distribution specification 1.1: an image index under the tag
+ * sha256-<hex of the subject>. */
+static char *fallback_tag(const struct digest *subject, char tag[DIGEST_TEXT_SIZE])
+{
+    digest_format(subject, tag);
+    tag[strlen("sha256")] = '-';
+    return tag;
+}
+
+/* What the fallback tag lists now; empty where there is none. */
+static int read_fallback(const struct image *image, struct registry_client *client, const char *tag,
+                         struct buffer *ret, struct error **error)
+{
+    struct registry_manifest list = { 0 };
+    struct error *reason = NULL;
+    if (registry_get_manifest(client, &image->repository, tag, &list, &reason) < 0) {
+        if (error_kind_of(reason) != ERROR_NOT_FOUND) return error_move(error, reason);
+        error_free(reason);
+        return 0;
+    }
+    *ret = list.body;
+    list.body = (struct buffer){ 0 };
+    registry_manifest_free(&list);
+    return 0;
+}
+
+static int attach_by_tag(const struct image *image, struct registry_client *client,
+                         const struct built_index *index, struct error **error)
+{
+    char tag[DIGEST_TEXT_SIZE];
+    fallback_tag(&image->digest, tag);
+    for (unsigned attempt = 0; attempt < FALLBACK_ATTEMPTS; attempt++) {
+        cleanup_buffer struct buffer list = { 0 }, changed = { 0 };
+        struct digest listed;
+        if (read_fallback(image, client, tag, &list, error) < 0) return -1;
+        /* Also the reading back after the push of the round before. */
+        if (index_referrer_find(list.data, list.length, &listed) &&
+            digest_equal(&listed, &index->digest))
+            return 0;
+        if (attempt > 0) {
+            log_info("tag %s was changed by somebody else at the same time; trying again", tag);
+            usleep(50000u << attempt);
+        }
+        if (index_referrer_add(list.data, list.length, &index->digest, index->manifest.length,
+                               &changed, error) < 0)
+            return error_prefix(error, "%s: tag %s", image->name, tag);
+        if (registry_put_manifest(client, &image->repository, tag, MEDIA_TYPE_OCI_INDEX,
+                                  changed.data, changed.length, NULL, error) < 0)
+            return -1;
+    }
+    error_set(error, ERROR_UNREACHABLE,
+              "%s: tag %s (the list of referrers) lost our entry %d times; somebody else keeps "
+              "writing it",
+              image->name, tag, FALLBACK_ATTEMPTS);
+    return error_hint(error, "run the command again");
+}
+
+int index_push(const struct image *image, struct registry_client *client,
+               const struct built_index *index, struct publish_result *ret, struct error **error)
+{
+    char digest[DIGEST_TEXT_SIZE];
+    bool subject_known;
+    *ret = (struct publish_result){ 0 };
+    if (push_parts(image, client, index, ret, error) < 0 ||
+        registry_put_manifest(client, &image->repository, digest_format(&index->digest, digest),
+                              MEDIA_TYPE_OCI_MANIFEST, index->manifest.data, index->manifest.length,
+                              &subject_known, error) < 0)
+        return error_prefix(error, "push index");
+    if (subject_known) return 0;
+    return attach_by_tag(image, client, index, error);
+}
+
+int index_parts_present(const struct image *image, struct registry_client *client,
+                        const struct index_artifact *artifact, struct error **error)
+{
+    int present = registry_has_blob(client, &image->repository, &artifact->metadata.digest, error);
+    for (size_t i = 0; present == 1 && i < artifact->layer_count; i++) {
+        const struct index_layer *layer = &artifact->layers[i];
+        const struct index_part *const parts[] = { &layer->chunks, &layer->entries,
+                                                   &layer->windows };
+        for (size_t k = 0; present == 1 && k < 3; k++)
+            if (parts[k]->size)
+                present = registry_has_blob(client, &image->repository, &parts[k]->digest, error);
+    }
+    return present;
+}

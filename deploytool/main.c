@@ -1,0 +1,59 @@
+/* `sluice`: the command for people and for CI. */
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "deploytool/command.h"
+
+static const struct command *const commands[] = { &index_command, &inspect_command, &mount_command,
+                                                  &umount_command, &status_command };
+#define COMMAND_COUNT (sizeof commands / sizeof *commands)
+
+static void print_help(FILE *to)
+{
+    fputs("usage: sluice [-v] COMMAND ...\n\n"
+          "Containers that start before their image has arrived: mounts an OCI image from an\n"
+          "index of a few megabytes and fetches only what is read.\n\n",
+          to);
+    for (size_t i = 0; i < COMMAND_COUNT; i++)
+        fprintf(to, "  %-8s %-10s %s\n", commands[i]->name, commands[i]->arguments,
+                commands[i]->summary);
+    fputs("\n  -v, --verbose  tell more (twice: debug)\n"
+          "  --version      print the version\n"
+          "  --help         this text; 'sluice COMMAND --help' for a command\n\n"
+          "example: sluice index localhost:5000/python:3.11 &&\n"
+          "         sluice mount localhost:5000/python:3.11 /mnt\n",
+          to);
+}
+
+int main(int argc, char **argv)
+{
+    /* Output to a closed pipe must be an error that is said, not a silent end. */
+    signal(SIGPIPE, SIG_IGN);
+    int first = 1;
+    for (; first < argc && argv[first][0] == '-'; first++) {
+        const char *option = argv[first];
+        if (strcmp(option, "-v") == 0 || strcmp(option, "--verbose") == 0) {
+            log_set_level(log_enabled(LOG_INFO) ? LOG_DEBUG : LOG_INFO);
+        } else if (strcmp(option, "--version") == 0) {
+            puts("sluice " SLUICE_VERSION);
+            return command_finish();
+        } else if (strcmp(option, "-h") == 0 || strcmp(option, "--help") == 0) {
+            print_help(stdout);
+            return command_finish();
+        } else {
+            fprintf(stderr, "sluice: unknown option '%s'; see 'sluice --help'\n", option);
+            return EXIT_USAGE;
+        }
+    }
+    if (first == argc) {
+        print_help(stderr);
+        return EXIT_USAGE;
+    }
+    for (size_t i = 0; i < COMMAND_COUNT; i++)
+        if (strcmp(argv[first], commands[i]->name) == 0)
+            return commands[i]->run(argc - first, argv + first);
+    fprintf(stderr, "sluice: unknown command '%s'; see 'sluice --help'\n", argv[first]);
+    return EXIT_USAGE;
+}
