@@ -23,7 +23,7 @@ override CPPFLAGS += -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2
 override CFLAGS   += -fstack-protector-strong -fPIE
 override LDFLAGS  += -pie -Wl,-z,relro,-z,now
 endif
-LDLIBS := $(shell pkg-config --libs $(LIBRARIES)) -pthread
+LDLIBS = $(shell pkg-config --libs $(LIBRARIES)) -pthread
 
 FOLDERS         := base fetcher index cache fuse
 LIBRARY_SOURCES := $(wildcard $(addsuffix /*.c,$(FOLDERS)))
@@ -66,7 +66,7 @@ unit: $(UNIT_TESTS) ## build and run the unit tests only
 	@tests/run --unit $(UNIT_TESTS)
 
 test: ## install what is missing, build, run every test; TEST=name runs one
-	packaging/install-packages
+	packaging/install-packages build run test
 	$(MAKE) --no-print-directory all unit-build
 	tests/run $(TEST)
 

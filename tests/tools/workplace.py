@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
 import time
 
@@ -14,6 +15,17 @@ SLUICE = os.path.abspath(os.environ.get("SLUICE", os.path.join(PROJECT, "build",
 WORK = os.environ.get("SLUICE_WORK", "/var/tmp/sluice-tests")
 
 
+def _directory_of_work(name):
+    """A directory in WORK, which must be ours: it is used as root, and /var/tmp is everybody's."""
+    os.makedirs(WORK, mode=0o700, exist_ok=True)
+    info = os.lstat(WORK)
+    if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.geteuid():
+        raise PermissionError(f"{WORK} belongs to somebody else; set SLUICE_WORK")
+    path = os.path.join(WORK, name)
+    os.makedirs(path, mode=0o700, exist_ok=True)
+    return path
+
+
 def kept(name, recipe, make):
     """The directory that make(directory) filled; made once for each text of `recipe`.
 
@@ -21,8 +33,7 @@ def kept(name, recipe, make):
     `recipe`, so that a changed recipe never meets what an older one made.
     """
     key = hashlib.sha256(recipe.encode()).hexdigest()[:16]
-    directory = os.path.join(WORK, "kept", f"{name}-{key}")
-    os.makedirs(os.path.dirname(directory), mode=0o700, exist_ok=True)
+    directory = os.path.join(_directory_of_work("kept"), f"{name}-{key}")
     with _locked(directory + ".lock"):
         if not os.path.isdir(directory):
             shutil.rmtree(directory + ".new", ignore_errors=True)
@@ -62,6 +73,4 @@ def source_of(*names):
 
 def fresh_directory(name):
     """An empty directory of this process, on the disk of WORK (not tmpfs: EROFS and xattrs)."""
-    parent = os.path.join(WORK, "run")
-    os.makedirs(parent, mode=0o700, exist_ok=True)
-    return tempfile.mkdtemp(prefix=name + "-", dir=parent)
+    return tempfile.mkdtemp(prefix=name + "-", dir=_directory_of_work("run"))
