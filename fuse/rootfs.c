@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -193,7 +194,8 @@ int rootfs_mount(struct rootfs **ret, const struct erofs_image *image,
 struct server_thread {
     struct rootfs *rootfs;
     pthread_t thread;
-    bool running;
+    bool running; /* to be joined */
+    atomic_bool ended;
     struct fuse_buf request;
     int failure; /* errno with which it ended; 0: unmounted or stopped */
 };
@@ -204,11 +206,7 @@ static int serve_one(struct rootfs *rootfs, struct fuse_buf *request)
     int length = fuse_session_receive_buf(rootfs->session, request);
     if (length == -EINTR || length == -EAGAIN) return 1;
     if (length <= 0) return length;
-    /* A thread must not be cancelled half way through a request. */
-    int state;
-    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
     fuse_session_process_buf(rootfs->session, request);
-    pthread_setcancelstate(state, NULL);
     return 1;
 }
 
@@ -232,6 +230,7 @@ static void *run_server_thread(void *context)
         server->failure = -result;
         break;
     }
+    atomic_store(&server->ended, true);
     wake_supervisor(server->rootfs);
     return NULL;
 }
@@ -254,12 +253,27 @@ static int answer_init(struct rootfs *rootfs, struct fuse_buf *request, struct e
     return 0;
 }
 
-/* Signals are for the caller's thread. */
+static void do_nothing(int number)
+{
+    (void)number;
+}
+
+/* Threads sleep in read(2), where a signal is all that reaches them (a poll before each read
+ * would cost every request, and wake all threads for each). Sent to these threads only. */
+static int wake_signal(void)
+{
+    return SIGRTMAX - 3;
+}
+
+/* Other signals are for the caller's thread. */
 static int start_threads(struct rootfs *rootfs, struct server_thread *servers, struct error **error)
 {
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
+    struct sigaction action = { .sa_handler = do_nothing };
+    sigaction(wake_signal(), &action, NULL);
+    sigset_t others, before;
+    sigfillset(&others);
+    sigdelset(&others, wake_signal());
+    pthread_sigmask(SIG_SETMASK, &others, &before);
     int number = 0;
     for (unsigned i = 0; i < rootfs->thread_count && !number; i++) {
         number = pthread_create(&servers[i].thread, NULL, run_server_thread, &servers[i]);
@@ -279,14 +293,21 @@ static void wait_for_wake(struct rootfs *rootfs)
         continue;
 }
 
-/* Threads are asleep in read(2), where only cancelling reaches them. */
+/* A signal that comes just before the thread falls asleep is lost: it is sent until it works. */
+static void join_thread(struct server_thread *server)
+{
+    while (!atomic_load(&server->ended)) {
+        pthread_kill(server->thread, wake_signal());
+        nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
+    }
+    pthread_join(server->thread, NULL);
+}
+
 static void stop_threads(struct rootfs *rootfs, struct server_thread *servers)
 {
     fuse_session_exit(rootfs->session);
     for (unsigned i = 0; i < rootfs->thread_count; i++)
-        if (servers[i].running) pthread_cancel(servers[i].thread);
-    for (unsigned i = 0; i < rootfs->thread_count; i++)
-        if (servers[i].running) pthread_join(servers[i].thread, NULL);
+        if (servers[i].running) join_thread(&servers[i]);
 }
 
 static int serve_with(struct rootfs *rootfs, struct server_thread *servers,
