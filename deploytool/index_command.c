@@ -136,7 +136,7 @@ static uint64_t part_bytes(const struct outcome *outcome, uint64_t *ret_before_m
     return all;
 }
 
-static int print_json(const struct outcome *outcome)
+static int print_json(const struct outcome *outcome, struct error **error)
 {
     char manifest[DIGEST_TEXT_SIZE], index[DIGEST_TEXT_SIZE], platform[PLATFORM_TEXT_SIZE];
     uint64_t before_mount, all = part_bytes(outcome, &before_mount);
@@ -151,7 +151,7 @@ static int print_json(const struct outcome *outcome)
         (json_int_t)outcome->published.parts_pushed, "parts_present",
         (json_int_t)outcome->published.parts_present, "bytes_pushed",
         (json_int_t)outcome->published.bytes_pushed);
-    if (!root) return -1;
+    if (!root) return error_set_memory(error);
     json_dumpf(root, stdout, JSON_INDENT(2));
     putchar('\n');
     return 0;
@@ -179,10 +179,11 @@ static void print_text(const struct outcome *outcome)
 
 static enum exit_code report(const struct outcome *outcome, bool json)
 {
+    struct error *error = NULL;
     if (!json)
         print_text(outcome);
-    else if (print_json(outcome) < 0)
-        return command_failed(NULL);
+    else if (print_json(outcome, &error) < 0)
+        return command_failed(error);
     return command_finish();
 }
 

@@ -169,7 +169,7 @@ void fuse_mount_detach(struct fuse_mount *mount)
         return;
     else if (errno != EPERM)
         log_warning("unmount '%s': %s", mount->mountpoint, strerror(errno));
-    else if (fusermount_detach(mount->mountpoint, &error) < 0)
+    else if (fusermount_detach(mount->mountpoint, true, &error) < 0)
         log_warning("unmount '%s': %s", mount->mountpoint, error_message(error));
 }
 

@@ -148,8 +148,9 @@ int fusermount_attach(const char *mountpoint, const char *options, struct error 
     return run_helper(arguments, &descriptor, error) < 0 ? -1 : descriptor;
 }
 
-int fusermount_detach(const char *mountpoint, struct error **error)
+int fusermount_detach(const char *mountpoint, bool lazy, struct error **error)
 {
-    char *arguments[] = { HELPER, "-u", "-z", "-q", "--", (char *)mountpoint, NULL };
-    return run_helper(arguments, NULL, error);
+    char *at_once[] = { HELPER, "-u", "-z", "-q", "--", (char *)mountpoint, NULL };
+    char *unless_busy[] = { HELPER, "-u", "--", (char *)mountpoint, NULL };
+    return run_helper(lazy ? at_once : unless_busy, NULL, error);
 }

@@ -1,0 +1,251 @@
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "base/parallel.h"
+#include "deploytool/command.h"
+#include "deploytool/image.h"
+#include "index/artifact.h"
+#include "index/chunk_table.h"
+#include "index/entry_table.h"
+#include "index/erofs_image.h"
+
+#define FETCHES_AT_ONCE 8
+
+struct inspected_layer {
+    enum layer_kind kind;
+    uint64_t blob_bytes, stream_bytes;
+    uint32_t chunks, checkpoints, windows;
+    uint64_t largest_chunk;
+    size_t entries;
+};
+
+struct inspection {
+    struct image image;
+    struct registry_client *client;
+    struct digest index;
+    struct index_artifact artifact;
+    struct inspected_layer *layers;
+    uint64_t inodes;
+};
+
+static int fetch_part(struct inspection *inspection, const struct index_part *part,
+                      struct buffer *ret, struct error **error)
+{
+    cleanup_buffer struct buffer blob = { 0 };
+    if (registry_get_blob(inspection->client, &inspection->image.repository, &part->digest,
+                          (size_t)part->size, &blob, error) < 0)
+        return -1;
+    return index_part_expand(part, blob.data, blob.length, ret, error);
+}
+
+static int inspect_metadata(struct inspection *inspection, struct error **error)
+{
+    cleanup_buffer struct buffer content = { 0 };
+    struct erofs_image erofs;
+    if (fetch_part(inspection, &inspection->artifact.metadata, &content, error) < 0 ||
+        erofs_image_open(&erofs, content.data, content.length, error) < 0)
+        return -1;
+    inspection->inodes = erofs.inode_count;
+    return 0;
+}
+
+static int inspect_layer(struct inspection *inspection, size_t layer, struct error **error)
+{
+    const struct index_layer *parts = &inspection->artifact.layers[layer];
+    struct inspected_layer *found = &inspection->layers[layer];
+    cleanup_buffer struct buffer chunks = { 0 }, entries = { 0 };
+    struct chunk_table *table;
+    struct entry_table *entry_table;
+    if (fetch_part(inspection, &parts->chunks, &chunks, error) < 0 ||
+        chunk_table_decode(&table, chunks.data, chunks.length, error) < 0)
+        return -1;
+    found->kind = table->kind;
+    found->blob_bytes = table->blob_length;
+    found->stream_bytes = table->stream_length;
+    found->chunks = table->chunk_count;
+    found->windows = table->window_count;
+    for (uint32_t i = 0; i < table->chunk_count; i++) {
+        if (table->chunks[i].start != CHUNK_CONTINUES) found->checkpoints++;
+        if (chunk_length(table, i) > found->largest_chunk)
+            found->largest_chunk = chunk_length(table, i);
+    }
+    chunk_table_free(table);
+    if (fetch_part(inspection, &parts->entries, &entries, error) < 0 ||
+        entry_table_decode(&entry_table, entries.data, entries.length, found->stream_bytes, error) <
+            0)
+        return -1;
+    found->entries = entry_table_count(entry_table);
+    entry_table_free(entry_table);
+    return 0;
+}
+
+/* parallel_work: position 0 is the metadata, layer i stands at i + 1. */
+static int inspect_part(void *context, size_t position, struct error **error)
+{
+    struct inspection *inspection = context;
+    int result = position == 0 ? inspect_metadata(inspection, error)
+                               : inspect_layer(inspection, position - 1, error);
+    return result < 0 ? error_prefix(error, "index of %s", inspection->image.name) : 0;
+}
+
+static int inspect(struct inspection *inspection, struct error **error)
+{
+    char text[DIGEST_TEXT_SIZE];
+    struct image *image = &inspection->image;
+    struct registry_manifest manifest = { 0 };
+    if (image_resolve(image, inspection->client, error) < 0) return -1;
+    int found = image_find_index(image, inspection->client, &inspection->index, error);
+    if (found == 0) return image_without_index(image, error);
+    if (found < 0 ||
+        registry_get_manifest(inspection->client, &image->repository,
+                              digest_format(&inspection->index, text), &manifest, error) < 0)
+        return -1;
+    int result = index_artifact_decode(&inspection->artifact, manifest.body.data,
+                                       manifest.body.length, error);
+    registry_manifest_free(&manifest);
+    if (result < 0) return error_prefix(error, "index of %s", image->name);
+    if (image_check_index(image, &inspection->artifact, error) < 0) return -1;
+    inspection->layers = calloc(inspection->artifact.layer_count, sizeof *inspection->layers);
+    if (!inspection->layers) return error_set_memory(error);
+    return parallel_run(inspection->artifact.layer_count + 1, FETCHES_AT_ONCE, inspect_part,
+                        inspection, error);
+}
+
+/* ---- output ---- */
+
+struct part_sums {
+    uint64_t metadata, chunks, entries, windows, before_mount, all;
+};
+
+static struct part_sums sum_parts(const struct index_artifact *artifact)
+{
+    struct part_sums sums = { .metadata = artifact->metadata.size };
+    for (size_t i = 0; i < artifact->layer_count; i++) {
+        sums.chunks += artifact->layers[i].chunks.size;
+        sums.entries += artifact->layers[i].entries.size;
+        sums.windows += artifact->layers[i].windows.size;
+    }
+    sums.before_mount = sums.metadata + sums.chunks;
+    sums.all = sums.before_mount + sums.entries + sums.windows;
+    return sums;
+}
+
+static json_t *layer_json(const struct inspection *inspection, size_t i)
+{
+    char digest[DIGEST_TEXT_SIZE];
+    const struct inspected_layer *layer = &inspection->layers[i];
+    const struct index_layer *parts = &inspection->artifact.layers[i];
+    return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "digest",
+                     digest_format(&parts->blob_digest, digest), "kind",
+                     layer_kind_name(layer->kind), "blob_bytes", (json_int_t)layer->blob_bytes,
+                     "stream_bytes", (json_int_t)layer->stream_bytes, "chunks",
+                     (json_int_t)layer->chunks, "checkpoints", (json_int_t)layer->checkpoints,
+                     "windows", (json_int_t)layer->windows, "largest_chunk_bytes",
+                     (json_int_t)layer->largest_chunk, "entries", (json_int_t)layer->entries,
+                     "chunk_table_bytes", (json_int_t)parts->chunks.size, "entry_table_bytes",
+                     (json_int_t)parts->entries.size, "windows_bytes",
+                     (json_int_t)parts->windows.size);
+}
+
+static int print_json(const struct inspection *inspection, struct error **error)
+{
+    char platform[PLATFORM_TEXT_SIZE], manifest[DIGEST_TEXT_SIZE], index[DIGEST_TEXT_SIZE];
+    struct part_sums sums = sum_parts(&inspection->artifact);
+    json_t *layers = json_array();
+    for (size_t i = 0; i < inspection->artifact.layer_count; i++)
+        json_array_append_new(layers, layer_json(inspection, i));
+    cleanup_json json_t *root = json_pack(
+        "{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "reference",
+        inspection->image.name, "platform", platform_format(&inspection->image.platform, platform),
+        "manifest_digest", digest_format(&inspection->image.digest, manifest), "index_digest",
+        digest_format(&inspection->index, index), "image_bytes",
+        (json_int_t)image_blob_bytes(&inspection->image), "inodes", (json_int_t)inspection->inodes,
+        "metadata_bytes", (json_int_t)sums.metadata, "chunk_table_bytes", (json_int_t)sums.chunks,
+        "entry_table_bytes", (json_int_t)sums.entries, "windows_bytes", (json_int_t)sums.windows,
+        "bytes_before_mount", (json_int_t)sums.before_mount, "index_bytes", (json_int_t)sums.all,
+        "layers", layers);
+    if (!root) return error_set_memory(error);
+    json_dumpf(root, stdout, JSON_INDENT(2));
+    putchar('\n');
+    return 0;
+}
+
+static void print_text(const struct inspection *inspection)
+{
+    struct part_sums sums = sum_parts(&inspection->artifact);
+    char a[SIZE_TEXT_SIZE], b[SIZE_TEXT_SIZE], c[SIZE_TEXT_SIZE], d[SIZE_TEXT_SIZE];
+    char digest[DIGEST_TEXT_SIZE], platform[PLATFORM_TEXT_SIZE];
+    char count[COUNT_TEXT_SIZE], more[COUNT_TEXT_SIZE];
+    uint64_t image_bytes = image_blob_bytes(&inspection->image);
+    printf("%s (%s)\n", inspection->image.name,
+           platform_format(&inspection->image.platform, platform));
+    printf("  manifest  %s\n", digest_format(&inspection->image.digest, digest));
+    printf("  index     %s\n", digest_format(&inspection->index, digest));
+    printf("  size      %s, %.2f %% of the image's %s; a node fetches %s before it mounts\n",
+           format_size(sums.all, a), image_bytes ? (double)sums.all * 100 / (double)image_bytes : 0,
+           format_size(image_bytes, b), format_size(sums.before_mount, c));
+    printf("  parts     metadata %s, chunk tables %s, entry tables %s, gzip windows %s\n",
+           format_size(sums.metadata, a), format_size(sums.chunks, b), format_size(sums.entries, c),
+           format_size(sums.windows, d));
+    printf("  tree      %s inodes\n", format_count(inspection->inodes, count));
+    for (size_t i = 0; i < inspection->artifact.layer_count; i++) {
+        const struct inspected_layer *layer = &inspection->layers[i];
+        printf("  layer %zu   %.19s %s: %s (%s unpacked), %s chunks, %s entries%s\n", i + 1,
+               digest_format(&inspection->artifact.layers[i].blob_digest, digest),
+               layer_kind_name(layer->kind), format_size(layer->blob_bytes, a),
+               format_size(layer->stream_bytes, b), format_count(layer->chunks, count),
+               format_count(layer->entries, more),
+               layer->chunks > 8 * (uint64_t)layer->checkpoints
+                   ? "; few places to start decoding: read forward as a stream"
+                   : "");
+    }
+}
+
+static enum exit_code run(int argc, char **argv)
+{
+    static const struct option options[] = {
+        COMMON_OPTIONS, PLATFORM_LONG, PLAIN_HTTP_LONG, JSON_LONG, { 0 }
+    };
+    struct common_options common;
+    struct inspection inspection = { 0 };
+    struct error *error = NULL;
+    enum exit_code code;
+    int option;
+    common_options_init(&common);
+    while ((option = getopt_long(argc, argv, "hv", options, NULL)) != -1)
+        if (!command_option(&inspect_command, &common, option, &code)) return code;
+    if (!command_arguments(&inspect_command, argc, 1, 1, &code)) return code;
+    if (image_parse(&inspection.image, argv[optind], &common.platform, &error) < 0)
+        return command_failed(error);
+    struct registry_options registry = { .plain_http = common.plain_http };
+    inspection.client = registry_client_new(&registry, &error);
+    if (!inspection.client || inspect(&inspection, &error) < 0)
+        code = command_failed(error);
+    else if (common.json && print_json(&inspection, &error) < 0)
+        code = command_failed(error);
+    else {
+        if (!common.json) print_text(&inspection);
+        code = command_finish();
+    }
+    registry_client_free(inspection.client);
+    index_artifact_free(&inspection.artifact);
+    free(inspection.layers);
+    image_free(&inspection.image);
+    return code;
+}
+
+const struct command inspect_command = {
+    .name = "inspect",
+    .arguments = "REF",
+    .summary = "show what the index of an image holds and what it costs",
+    .help = "  --platform OS/ARCH[/VARIANT]  of a multi-platform image (this machine's)\n"
+            "  --plain-http    speak HTTP (loopback registries: always)\n"
+            "  --json          print it as JSON\n"
+            "  -v, --verbose   tell more\n\n"
+            "example: sluice inspect registry.example.com/team/app:1.2\n",
+    .run = run,
+};

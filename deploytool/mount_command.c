@@ -1,0 +1,235 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "deploytool/command.h"
+#include "deploytool/server.h"
+#include "fuse/control.h"
+
+enum { OPTION_CACHE = OPTION_OWN, OPTION_INDEX, OPTION_SUID, OPTION_DEV };
+
+#define SYSTEM_CACHE "/var/cache/sluice"
+
+/* In fresh memory; NULL: error is set. */
+static char *default_cache(struct error **error)
+{
+    const char *base = getenv("XDG_CACHE_HOME");
+    const char *home = getenv("HOME");
+    char *path = NULL;
+    if (geteuid() == 0)
+        path = strdup(SYSTEM_CACHE);
+    else if (base && base[0] == '/')
+        path = format_text("%s/sluice", base);
+    else if (home && home[0] == '/')
+        path = format_text("%s/.cache/sluice", home);
+    else {
+        error_set(error, ERROR_INVALID, "there is no home directory for a cache");
+        error_hint(error, "name one with --cache DIR");
+        return NULL;
+    }
+    if (!path) error_set_memory(error);
+    return path;
+}
+
+/* The directory to mount on, absolute and without links, in fresh memory; NULL: error is set. */
+static char *resolve_mountpoint(const char *directory, struct error **error)
+{
+    struct stat found;
+    char *resolved = realpath(directory, NULL);
+    if (!resolved) {
+        error_set_errno(error, errno, "mount point '%s'", directory);
+        if (errno == ENOENT) error_hint(error, "make it with: mkdir '%s'", directory);
+        return NULL;
+    }
+    if (stat(resolved, &found) == 0 && S_ISDIR(found.st_mode)) return resolved;
+    free(resolved);
+    error_set(error, ERROR_INVALID, "mount point '%s' is no directory", directory);
+    return NULL;
+}
+
+/* ---- a server left behind ---- */
+
+static void ignore_ready(void *context)
+{
+    (void)context;
+}
+
+struct detached {
+    int ready; /* the pipe to the process that was typed; closed when all is well */
+    char *log; /* file for lines from now on */
+};
+
+/* The tree is usable: let go of the terminal and of whoever waits. */
+static void detach(void *context)
+{
+    struct detached *detached = context;
+    struct error *error = NULL;
+    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    if (log_open(detached->log, &error) < 0) {
+        log_warning("%s; going on without a log", error_message(error));
+        error_free(error);
+    }
+    if (null >= 0) {
+        dup2(null, STDIN_FILENO);
+        dup2(null, STDOUT_FILENO);
+        dup2(null, STDERR_FILENO);
+        if (null > STDERR_FILENO) close(null);
+    }
+    if (chdir("/") < 0) log_warning("chdir to /: %s", strerror(errno));
+    ssize_t written = write(detached->ready, "1", 1);
+    (void)written; /* the other side may have been killed; the mount is what was asked for */
+    close(detached->ready);
+    detached->ready = -1;
+}
+
+/* "<socket>.log" in the run directory, so that it is found beside the socket. */
+static char *log_path(const char *mountpoint, struct error **error)
+{
+    cleanup_free char *socket = control_socket_path(mountpoint, error);
+    if (!socket) return NULL;
+    char *suffix = strrchr(socket, '.');
+    char *path = format_text("%.*s.log", (int)(suffix ? suffix - socket : INT_MAX), socket);
+    if (!path) error_set_memory(error);
+    return path;
+}
+
+static enum exit_code serve_detached(const struct server_options *options, int ready)
+{
+    struct error *error = NULL;
+    cleanup_free char *log = log_path(options->mountpoint, &error);
+    struct detached detached = { ready, log };
+    setsid();
+    if (!log || server_run(options, detach, &detached, &error) < 0) {
+        if (detached.ready >= 0) return command_failed(error);
+        log_error("%s: %s", options->mountpoint, error_message(error));
+        error_free(error);
+        return EXIT_FAILED;
+    }
+    if (detached.ready < 0) unlink(log); /* a clean end leaves nothing */
+    return EXIT_OK;
+}
+
+static enum exit_code leave_server_behind(const struct server_options *options)
+{
+    struct error *error = NULL;
+    int pipe_ends[2];
+    if (pipe2(pipe_ends, O_CLOEXEC) < 0) {
+        error_set_errno(&error, errno, "make a pipe");
+        return command_failed(error);
+    }
+    pid_t child = fork();
+    if (child < 0) {
+        error_set_errno(&error, errno, "start the server");
+        return command_failed(error);
+    }
+    if (child == 0) {
+        close(pipe_ends[0]);
+        exit((int)serve_detached(options, pipe_ends[1]));
+    }
+    close(pipe_ends[1]);
+    char mark;
+    ssize_t count;
+    while ((count = read(pipe_ends[0], &mark, 1)) < 0 && errno == EINTR)
+        continue;
+    if (count == 1) return EXIT_OK;
+    int status;
+    if (waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status)) {
+        return EXIT_FAILED; /* it has said why */
+    }
+    error_set(&error, ERROR_SYSTEM, "mount %s: the server ended before the tree was usable",
+              options->mountpoint);
+    return command_failed(error);
+}
+
+static enum exit_code mount_image(struct server_options *options, const char *directory,
+                                  const char *cache, bool foreground)
+{
+    struct error *error = NULL;
+    cleanup_free char *chosen_cache = cache ? strdup(cache) : default_cache(&error);
+    cleanup_free char *mountpoint = chosen_cache ? resolve_mountpoint(directory, &error) : NULL;
+    if (!mountpoint) return command_failed(error);
+    options->cache = chosen_cache;
+    options->mountpoint = mountpoint;
+    if (!foreground) return leave_server_behind(options);
+    return server_run(options, ignore_ready, NULL, &error) < 0 ? command_failed(error) : EXIT_OK;
+}
+
+static enum exit_code run(int argc, char **argv)
+{
+    static const struct option options[] = {
+        COMMON_OPTIONS,
+        PLATFORM_LONG,
+        PLAIN_HTTP_LONG,
+        { "foreground", no_argument, NULL, 'f' },
+        { "cache", required_argument, NULL, OPTION_CACHE },
+        { "index", required_argument, NULL, OPTION_INDEX },
+        { "suid", no_argument, NULL, OPTION_SUID },
+        { "dev", no_argument, NULL, OPTION_DEV },
+        { 0 },
+    };
+    struct common_options common;
+    struct server_options chosen = { 0 };
+    struct digest pinned;
+    const char *cache = NULL;
+    bool foreground = false;
+    enum exit_code code;
+    int option;
+    common_options_init(&common);
+    while ((option = getopt_long(argc, argv, "hvf", options, NULL)) != -1) {
+        struct error *error = NULL;
+        switch (option) {
+        case 'f':
+            foreground = true;
+            break;
+        case OPTION_CACHE:
+            cache = optarg;
+            break;
+        case OPTION_INDEX:
+            if (digest_parse(&pinned, optarg, &error) < 0) {
+                code = command_usage(&mount_command, "--index: %s", error_message(error));
+                error_free(error);
+                return code;
+            }
+            chosen.pinned_index = &pinned;
+            break;
+        case OPTION_SUID:
+            chosen.allow_suid = true;
+            break;
+        case OPTION_DEV:
+            chosen.allow_devices = true;
+            break;
+        default:
+            if (!command_option(&mount_command, &common, option, &code)) return code;
+        }
+    }
+    if (!command_arguments(&mount_command, argc, 2, 2, &code)) return code;
+    chosen.reference = argv[optind];
+    chosen.platform = common.platform;
+    chosen.plain_http = common.plain_http;
+    return mount_image(&chosen, argv[optind + 1], cache, foreground);
+}
+
+const struct command mount_command = {
+    .name = "mount",
+    .arguments = "REF DIR",
+    .summary = "mount an image that has an index; leaves a server behind",
+    .help = "  -f, --foreground  serve in this process, until interrupted or unmounted\n"
+            "  --cache DIR       keep what was fetched there (root: " SYSTEM_CACHE ",\n"
+            "                    others: ~/.cache/sluice)\n"
+            "  --index DIGEST    use this index and no other\n"
+            "  --platform OS/ARCH[/VARIANT]  of a multi-platform image (this machine's)\n"
+            "  --suid, --dev     obey set-user-id bits, device files (as root)\n"
+            "  --plain-http      speak HTTP (loopback registries: always)\n"
+            "  -v, --verbose     tell more\n\n"
+            "example: sluice mount registry.example.com/team/app:1.2 /mnt\n",
+    .run = run,
+};

@@ -1,0 +1,43 @@
+#include "deploytool/mountpoint.h"
+
+#include <errno.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/file.h"
+
+static char *resolve(const char *path, const char *named, struct error **error)
+{
+    char *resolved = realpath(path, NULL);
+    if (!resolved) error_set_errno(error, errno, "'%s'", named);
+    return resolved;
+}
+
+char *mountpoint_path(const char *directory, struct error **error)
+{
+    cleanup_free char *path = strdup(directory);
+    if (!path) {
+        error_set_memory(error);
+        return NULL;
+    }
+    size_t length = strlen(path);
+    while (length > 1 && path[length - 1] == '/')
+        path[--length] = '\0';
+    char *slash = strrchr(path, '/');
+    const char *name = slash ? slash + 1 : path;
+    char ignored;
+    bool is_link = readlink(path, &ignored, 1) >= 0;
+    if (*name == '\0' || strcmp(name, ".") == 0 || strcmp(name, "..") == 0 || is_link)
+        return resolve(path, directory, error);
+    cleanup_free char *above =
+        !slash ? strdup(".") : strndup(path, slash == path ? 1 : (size_t)(slash - path));
+    cleanup_free char *parent = above ? resolve(above, directory, error) : NULL;
+    if (!above) error_set_memory(error);
+    if (!parent) return NULL;
+    char *absolute = format_text("%s/%s", strcmp(parent, "/") == 0 ? "" : parent, name);
+    if (!absolute) error_set_memory(error);
+    return absolute;
+}

@@ -1,0 +1,14 @@
+/* A directory that a person names, as the absolute path under which its mount is known. */
+#ifndef SLUICE_DEPLOYTOOL_MOUNTPOINT_H
+#define SLUICE_DEPLOYTOOL_MOUNTPOINT_H
+
+#include "base/error.h"
+
+/*
+ * In fresh memory; NULL: error is set. Only what is above the directory is
+ * resolved: to look at the directory itself would mean to ask its server, and
+ * that may be gone.
+ */
+char *mountpoint_path(const char *directory, struct error **error);
+
+#endif

@@ -1,0 +1,225 @@
+#include "deploytool/server.h"
+
+#include <malloc.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "deploytool/node_image.h"
+#include "fuse/control.h"
+#include "fuse/layer_device.h"
+#include "fuse/rootfs.h"
+
+struct server {
+    const struct server_options *options;
+    struct registry_client *client;
+    struct cache *cache;
+    struct node_image node;
+    bool loaded;
+    struct data_path *path;
+    struct layer_device **devices;
+    size_t device_count;
+    struct rootfs *rootfs;
+    struct control_server *control;
+    time_t started;
+    pthread_mutex_t status_lock;
+    bool stopping; /* under status_lock: what a status tells of is going away */
+};
+
+/* ---- status ---- */
+
+static json_t *layer_status(const struct server *server, size_t layer)
+{
+    char digest[DIGEST_TEXT_SIZE];
+    uint32_t chunks_present;
+    uint64_t bytes_present;
+    const struct chunk_table *table = server->node.tables[layer];
+    layer_device_presence(server->devices[layer], &chunks_present, &bytes_present);
+    return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I}", "digest",
+                     digest_format(&table->blob_digest, digest), "kind",
+                     layer_kind_name(table->kind), "chunks", (json_int_t)table->chunk_count,
+                     "chunks_present", (json_int_t)chunks_present, "bytes_present",
+                     (json_int_t)bytes_present, "stream_bytes", (json_int_t)table->stream_length,
+                     "blob_bytes", (json_int_t)table->blob_length);
+}
+
+static void add_size(json_t *object, const char *name, uint64_t value)
+{
+    json_object_set_new(object, name, json_integer((json_int_t)value));
+}
+
+static void add_text(json_t *object, const char *name, const char *value)
+{
+    /* What is no UTF-8 (a file name in a path) is shown byte by byte as Latin-1 would. */
+    json_t *text = value ? json_string(value) : json_null();
+    json_object_set_new(object, name, text ? text : json_string("(not UTF-8)"));
+}
+
+static void add_counters(json_t *root, struct data_path *path)
+{
+    struct data_path_statistics counters;
+    data_path_statistics(path, &counters);
+    add_size(root, "chunks_fetched", counters.chunks_fetched);
+    add_size(root, "bytes_fetched", counters.bytes_fetched);
+    add_size(root, "window_bytes_fetched", counters.window_bytes_fetched);
+    add_size(root, "bytes_decoded", counters.bytes_decoded);
+    add_size(root, "bytes_served", counters.bytes_served);
+    add_size(root, "reads_hit", counters.reads_hit);
+    add_size(root, "reads_missed", counters.reads_missed);
+    add_size(root, "chunks_in_flight", counters.chunks_in_flight);
+    add_size(root, "reads_waiting", counters.reads_waiting);
+    add_size(root, "chunks_damaged", counters.chunks_damaged);
+    add_size(root, "store_errors", counters.store_errors);
+    add_size(root, "errors", counters.read_errors);
+    cleanup_free char *last_error = data_path_last_error(path);
+    add_text(root, "last_error", last_error);
+}
+
+static int append_status(const struct server *server, struct buffer *ret)
+{
+    char digest[DIGEST_TEXT_SIZE];
+    cleanup_json json_t *root = json_object();
+    if (!root) return -1;
+    add_text(root, "reference", server->node.image.name);
+    add_text(root, "manifest_digest", digest_format(&server->node.image.digest, digest));
+    add_text(root, "index_digest", digest_format(&server->node.index_digest, digest));
+    add_text(root, "trust", index_trust_name(server->node.trust));
+    add_text(root, "mountpoint", server->options->mountpoint);
+    add_text(root, "cache", server->options->cache);
+    add_text(root, "front", "fuse");
+    add_size(root, "pid", (uint64_t)getpid());
+    add_size(root, "uptime_seconds", (uint64_t)(time(NULL) - server->started));
+    add_size(root, "image_bytes", image_blob_bytes(&server->node.image));
+    add_size(root, "entries", server->node.metadata.inode_count);
+    add_counters(root, server->path);
+    json_t *layers = json_array();
+    for (size_t i = 0; i < server->device_count; i++)
+        json_array_append_new(layers, layer_status(server, i));
+    json_object_set_new(root, "layers", layers);
+    cleanup_free char *text = json_dumps(root, JSON_COMPACT);
+    return text ? buffer_append(ret, text, strlen(text)) : -1;
+}
+
+/* control_status */
+static int write_status(void *context, struct buffer *ret)
+{
+    struct server *server = context;
+    pthread_mutex_lock(&server->status_lock);
+    int result = server->stopping ? -1 : append_status(server, ret);
+    pthread_mutex_unlock(&server->status_lock);
+    return result;
+}
+
+/* ---- signals ---- */
+
+static struct rootfs *stopped_by_signal;
+
+static void stop_on_signal(int number)
+{
+    (void)number;
+    rootfs_stop(stopped_by_signal);
+}
+
+static void catch_signals(struct rootfs *rootfs)
+{
+    struct sigaction action = { .sa_handler = rootfs ? stop_on_signal : SIG_DFL };
+    stopped_by_signal = rootfs;
+    sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGHUP, &action, NULL);
+}
+
+/* ---- start and end ---- */
+
+/* Buffers of a chunk or more go back to the system when they are freed, instead of growing the
+ * heap; and threads share few heaps. */
+static void bound_heap(void)
+{
+    mallopt(M_MMAP_THRESHOLD, 128 << 10);
+    mallopt(M_ARENA_MAX, 2);
+    mallopt(M_TRIM_THRESHOLD, 1 << 20);
+}
+
+static int open_devices(struct server *server, struct error **error)
+{
+    const struct node_image *node = &server->node;
+    server->devices = calloc(node->artifact.layer_count, sizeof *server->devices);
+    if (!server->devices) return error_set_memory(error);
+    for (size_t i = 0; i < node->artifact.layer_count; i++) {
+        const struct index_layer *layer = &node->artifact.layers[i];
+        struct layer_device_source source = {
+            .registry = node->image.repository.registry,
+            .repository = node->image.repository.name,
+            .table = node->tables[i],
+            .table_digest = layer->chunks.content_digest,
+            .windows_digest = layer->windows.digest,
+        };
+        if (layer_device_open(server->path, &source, &server->devices[i], error) < 0) return -1;
+        server->device_count++;
+    }
+    return 0;
+}
+
+static int start(struct server *server, struct error **error)
+{
+    const struct server_options *options = server->options;
+    struct registry_options registry = { .plain_http = options->plain_http };
+    server->client = registry_client_new(&registry, error);
+    if (!server->client || cache_open(&server->cache, options->cache, error) < 0 ||
+        node_image_load(&server->node, server->client, server->cache, options->reference,
+                        &options->platform, options->pinned_index, error) < 0)
+        return -1;
+    server->loaded = true;
+    if (data_path_new(&server->path, server->client, server->cache, NULL, error) < 0 ||
+        open_devices(server, error) < 0)
+        return -1;
+    struct rootfs_options rootfs = { .mountpoint = options->mountpoint,
+                                     .source = server->node.image.name,
+                                     .allow_suid = options->allow_suid,
+                                     .allow_devices = options->allow_devices };
+    cleanup_free char *socket = control_socket_path(options->mountpoint, error);
+    if (!socket || control_server_start(&server->control, socket, write_status, server, error) < 0)
+        return -1;
+    return rootfs_mount(&server->rootfs, &server->node.metadata, server->devices,
+                        (uint32_t)server->device_count, &rootfs, error);
+}
+
+/* In the order that fuse/rootfs.h asks for; those who wait for the end are told last. */
+static void stop(struct server *server)
+{
+    pthread_mutex_lock(&server->status_lock);
+    server->stopping = true;
+    pthread_mutex_unlock(&server->status_lock);
+    for (size_t i = 0; i < server->device_count; i++)
+        layer_device_close(server->devices[i]);
+    free(server->devices);
+    rootfs_free(server->rootfs);
+    control_server_stop(server->control);
+    if (server->path) data_path_free(server->path);
+    if (server->loaded) node_image_free(&server->node);
+    registry_client_free(server->client);
+    if (server->cache) cache_free(server->cache);
+}
+
+int server_run(const struct server_options *options, void (*ready)(void *context), void *context,
+               struct error **error)
+{
+    struct server server = { .options = options,
+                             .started = time(NULL),
+                             .status_lock = PTHREAD_MUTEX_INITIALIZER };
+    bound_heap();
+    int result = start(&server, error);
+    if (result == 0) {
+        catch_signals(server.rootfs);
+        result = rootfs_serve(server.rootfs, ready, context, error);
+        catch_signals(NULL);
+    }
+    stop(&server);
+    return result;
+}

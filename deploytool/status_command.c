@@ -1,0 +1,158 @@
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/buffer.h"
+#include "base/cleanup.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "deploytool/command.h"
+#include "deploytool/mountpoint.h"
+#include "fuse/control.h"
+
+/* ---- as text ---- */
+
+static uint64_t size_of(const json_t *status, const char *field)
+{
+    json_int_t value = json_integer_value(json_object_get(status, field));
+    return value > 0 ? (uint64_t)value : 0;
+}
+
+static const char *text_of(const json_t *status, const char *field)
+{
+    const char *text = json_optional_text(status, field);
+    return text ? text : "-";
+}
+
+static unsigned percent(uint64_t part, uint64_t whole)
+{
+    return whole ? (unsigned)((double)part * 100 / (double)whole) : 100;
+}
+
+static void print_layers(const json_t *status)
+{
+    size_t i;
+    json_t *layer;
+    char present[SIZE_TEXT_SIZE], stream[SIZE_TEXT_SIZE];
+    json_array_foreach(json_object_get(status, "layers"), i, layer)
+        printf("  layer %zu   %.19s %s: %u %% here (%s of %s unpacked)\n", i + 1,
+               text_of(layer, "digest"), text_of(layer, "kind"),
+               percent(size_of(layer, "bytes_present"), size_of(layer, "stream_bytes")),
+               format_size(size_of(layer, "bytes_present"), present),
+               format_size(size_of(layer, "stream_bytes"), stream));
+}
+
+static void print_status(const json_t *status)
+{
+    char fetched[SIZE_TEXT_SIZE], image[SIZE_TEXT_SIZE], served[SIZE_TEXT_SIZE];
+    char chunks[COUNT_TEXT_SIZE], hits[COUNT_TEXT_SIZE], misses[COUNT_TEXT_SIZE];
+    printf("%s on %s\n", text_of(status, "reference"), text_of(status, "mountpoint"));
+    printf("  manifest  %s\n", text_of(status, "manifest_digest"));
+    printf("  index     %s (%s)\n", text_of(status, "index_digest"), text_of(status, "trust"));
+    printf("  front     %s, server %llu, up %llu s, cache %s\n", text_of(status, "front"),
+           (unsigned long long)size_of(status, "pid"),
+           (unsigned long long)size_of(status, "uptime_seconds"), text_of(status, "cache"));
+    printf("  fetched   %s in %s chunks (%u %% of the image's %s)\n",
+           format_size(size_of(status, "bytes_fetched"), fetched),
+           format_count(size_of(status, "chunks_fetched"), chunks),
+           percent(size_of(status, "bytes_fetched"), size_of(status, "image_bytes")),
+           format_size(size_of(status, "image_bytes"), image));
+    printf("  served    %s; %s reads from the cache, %s waited for the registry\n",
+           format_size(size_of(status, "bytes_served"), served),
+           format_count(size_of(status, "reads_hit"), hits),
+           format_count(size_of(status, "reads_missed"), misses));
+    printf("  now       %llu chunks in flight, %llu reads waiting; errors so far: %llu\n",
+           (unsigned long long)size_of(status, "chunks_in_flight"),
+           (unsigned long long)size_of(status, "reads_waiting"),
+           (unsigned long long)size_of(status, "errors"));
+    if (json_optional_text(status, "last_error"))
+        printf("  last error: %s\n", text_of(status, "last_error"));
+    print_layers(status);
+}
+
+/* ---- the command ---- */
+
+/* What a server says; NULL: error is set. */
+static json_t *query(const char *socket, struct error **error)
+{
+    cleanup_buffer struct buffer text = { 0 };
+    if (control_query(socket, &text, error) < 0) return NULL;
+    return json_read_object(text.data, text.length, "the server's answer", error);
+}
+
+/* A server that has just ended is no error in a list; one that does not answer is worth a line. */
+static void add_to_list(void *context, const char *socket)
+{
+    json_t *list = context;
+    struct error *error = NULL;
+    json_t *status = query(socket, &error);
+    if (status)
+        json_array_append_new(list, status);
+    else if (error_kind_of(error) != ERROR_NOT_FOUND)
+        log_warning("%s", error_message(error));
+    error_free(error);
+}
+
+static enum exit_code print_one(const char *directory, bool json)
+{
+    struct error *error = NULL;
+    cleanup_free char *path = mountpoint_path(directory, &error);
+    cleanup_free char *socket = path ? control_socket_path(path, &error) : NULL;
+    if (!socket) return command_failed(error);
+    cleanup_json json_t *status = query(socket, &error);
+    if (!status) {
+        if (error_kind_of(error) != ERROR_NOT_FOUND) return command_failed(error);
+        error_free(error);
+        error = NULL;
+        error_set(&error, ERROR_NOT_FOUND, "no sluice server serves '%s'", path);
+        error_hint(&error, "'sluice status' lists those that run");
+        return command_failed(error);
+    }
+    if (json) {
+        json_dumpf(status, stdout, JSON_INDENT(2));
+        putchar('\n');
+    } else {
+        print_status(status);
+    }
+    return command_finish();
+}
+
+static enum exit_code print_all(bool json)
+{
+    struct error *error = NULL;
+    cleanup_json json_t *list = json_array();
+    if (!list || control_list(add_to_list, list, &error) < 0) return command_failed(error);
+    if (json) {
+        json_dumpf(list, stdout, JSON_INDENT(2));
+        putchar('\n');
+        return command_finish();
+    }
+    size_t i;
+    json_t *status;
+    json_array_foreach(list, i, status) print_status(status);
+    if (json_array_size(list) == 0) puts("no image is mounted");
+    return command_finish();
+}
+
+static enum exit_code run(int argc, char **argv)
+{
+    static const struct option options[] = { COMMON_OPTIONS, JSON_LONG, { 0 } };
+    struct common_options common;
+    enum exit_code code;
+    int option;
+    common_options_init(&common);
+    while ((option = getopt_long(argc, argv, "hv", options, NULL)) != -1)
+        if (!command_option(&status_command, &common, option, &code)) return code;
+    if (!command_arguments(&status_command, argc, 0, 1, &code)) return code;
+    return optind < argc ? print_one(argv[optind], common.json) : print_all(common.json);
+}
+
+const struct command status_command = {
+    .name = "status",
+    .arguments = "[DIR]",
+    .summary = "what the servers of mounted images fetched, served and wait for",
+    .help = "  --json         print it as JSON (a list, or one object with DIR)\n"
+            "  -v, --verbose  tell more\n\n"
+            "example: sluice status /mnt\n",
+    .run = run,
+};
