@@ -36,7 +36,7 @@ LIBRARY_OBJECTS := $(LIBRARY_SOURCES:%.c=$(BUILD)/%.o)
 COMMAND_OBJECTS := $(COMMAND_SOURCES:%.c=$(BUILD)/%.o)
 UNIT_TESTS      := $(UNIT_SOURCES:tests/unit/%.c=$(BUILD)/tests/%)
 
-.PHONY: all help unit test check bench install clean format packages
+.PHONY: all help unit unit-build test check compile-flags bench install clean format packages
 .DEFAULT_GOAL := all
 
 all: $(BUILD)/sluice ## build the sluice command (the default)
@@ -78,6 +78,9 @@ check: ## format, tidy, static analysis, sanitizer builds with the unit tests
 
 bench: all ## measure the figures of docs/performance.md (long)
 	bench/run
+
+compile-flags: # for tests/check
+	@echo -std=gnu17 $(CPPFLAGS)
 
 format: ## rewrite the sources in the project's format
 	clang-format -i $(SOURCES) $(HEADERS)

@@ -1,0 +1,56 @@
+# bash completion for sluice
+
+# Mount points of sluice that begin with $1.
+_sluice_mounts() {
+    local point kind
+    while read -r _ point kind _; do
+        [[ $kind == fuse.sluice && $point == "$1"* ]] && printf '%b\n' "$point"
+    done < /proc/self/mounts
+}
+
+_sluice() {
+    local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]}
+    local command='' word options
+    COMPREPLY=()
+    for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
+        case $word in
+        index | inspect | mount | umount | status)
+            command=$word
+            break
+            ;;
+        esac
+    done
+    case $previous in
+    --output | --cache)
+        mapfile -t COMPREPLY < <(compgen -d -- "$current")
+        return
+        ;;
+    --platform)
+        mapfile -t COMPREPLY < <(compgen -W 'linux/amd64 linux/arm64' -- "$current")
+        return
+        ;;
+    --threads | --index)
+        return
+        ;;
+    esac
+    case $command in
+    '') options='index inspect mount umount status --verbose --version --help' ;;
+    index) options='--platform --output --threads --force --plain-http --json --verbose --help' ;;
+    inspect) options='--platform --plain-http --json --verbose --help' ;;
+    mount)
+        options='--foreground --cache --index --platform --suid --dev --plain-http --verbose --help'
+        ;;
+    umount) options='--lazy --verbose --help' ;;
+    status) options='--json --verbose --help' ;;
+    esac
+    if [[ -z $command || $current == -* ]]; then
+        mapfile -t COMPREPLY < <(compgen -W "$options" -- "$current")
+        return
+    fi
+    case $command in
+    mount) mapfile -t COMPREPLY < <(compgen -d -- "$current") ;;
+    umount | status) mapfile -t COMPREPLY < <(_sluice_mounts "$current") ;;
+    esac
+}
+
+complete -o filenames -F _sluice sluice
