@@ -1,0 +1,252 @@
+/* What all devices of a server share. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "base/log.h"
+#include "base/thread.h"
+#include "fuse/layer_device-internal.h"
+
+#define MEMORY_LIMIT     (32u << 20)
+#define READ_TIMEOUT_MS  60000u
+#define RANGES_IN_FLIGHT 8u
+#define WORKERS_MAX      4
+
+uint64_t milliseconds_now(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+/* ---- entering and leaving ---- */
+
+void data_path_enter(struct data_path *path, struct actions *actions)
+{
+    STAILQ_INIT(&actions->answers);
+    STAILQ_INIT(&actions->failures);
+    STAILQ_INIT(&actions->expirations);
+    STAILQ_INIT(&actions->loads);
+    STAILQ_INIT(&actions->checks);
+    STAILQ_INIT(&actions->stores);
+    STAILQ_INIT(&actions->requests);
+    STAILQ_INIT(&actions->dead_runs);
+    STAILQ_INIT(&actions->dead_bytes);
+    STAILQ_INIT(&actions->reports);
+    pthread_mutex_lock(&path->lock);
+}
+
+/* Takes the first of a list; each is out of the list before it is worked on, for that may free it.
+ */
+#define TAKE(list, variable)               \
+    ((variable = STAILQ_FIRST(list)) && ({ \
+         STAILQ_REMOVE_HEAD(list, action); \
+         true;                             \
+     }))
+
+static void free_dead(struct actions *actions)
+{
+    struct run *run;
+    struct chunk_bytes *bytes;
+    while (TAKE(&actions->dead_runs, run))
+        run_free(run);
+    while (TAKE(&actions->dead_bytes, bytes)) {
+        free(bytes->data);
+        free(bytes);
+    }
+}
+
+/* Readers first: the rest can wait for them. */
+static void perform(struct actions *actions)
+{
+    struct device_read *read;
+    struct active_chunk *chunk;
+    struct range_request *request;
+    struct report *report;
+    while (TAKE(&actions->answers, read))
+        read_answer(read);
+    while (TAKE(&actions->failures, read))
+        read_answer_failure(read);
+    while (TAKE(&actions->expirations, read))
+        read_answer_expired(read);
+    while (TAKE(&actions->requests, request))
+        range_request_send(request);
+    while (TAKE(&actions->loads, read))
+        read_load(read);
+    while (TAKE(&actions->checks, chunk))
+        chunk_check(chunk);
+    while (TAKE(&actions->stores, chunk))
+        chunk_store(chunk);
+    while (TAKE(&actions->reports, report)) {
+        log_error("%s", report->text);
+        free(report->text);
+        free(report);
+    }
+    free_dead(actions);
+}
+
+void data_path_leave(struct data_path *path, struct actions *actions)
+{
+    /* What is on this node goes before what has to be fetched. */
+    read_start_loads(path, actions);
+    chunk_start_checks(path, actions);
+    run_start_wanted(path, actions);
+    pthread_mutex_unlock(&path->lock);
+    perform(actions);
+}
+
+void data_path_report(struct data_path *path, struct actions *actions, const char *format, ...)
+{
+    char *text = NULL;
+    va_list arguments;
+    va_start(arguments, format);
+    int length = vasprintf(&text, format, arguments);
+    va_end(arguments);
+    if (length < 0) return;
+    struct report *report = malloc(sizeof *report);
+    if (report && (report->text = strdup(text))) {
+        STAILQ_INSERT_TAIL(&actions->reports, report, action);
+        report = NULL;
+    }
+    free(report);
+    free(path->last_error);
+    path->last_error = text;
+}
+
+void device_busy(struct layer_device *device)
+{
+    device->busy++;
+}
+
+void device_idle(struct layer_device *device)
+{
+    if (--device->busy == 0) pthread_cond_broadcast(&device->path->changed);
+}
+
+/* ---- the timer ---- */
+
+static void wait_until(struct data_path *path, uint64_t deadline)
+{
+    struct timespec until = { (time_t)(deadline / 1000), (long)(deadline % 1000) * 1000000 };
+    pthread_cond_timedwait(&path->timer_wake, &path->lock, &until);
+}
+
+static void *timer_loop(void *argument)
+{
+    struct data_path *path = argument;
+    struct actions actions;
+    data_path_enter(path, &actions);
+    while (!path->ending) {
+        struct device_read *read = TAILQ_FIRST(&path->parked);
+        if (!read) {
+            pthread_cond_wait(&path->timer_wake, &path->lock);
+        } else if (read->deadline > milliseconds_now()) {
+            wait_until(path, read->deadline);
+        } else {
+            read_expire(read, &actions);
+            data_path_leave(path, &actions);
+            data_path_enter(path, &actions);
+        }
+    }
+    data_path_leave(path, &actions);
+    return NULL;
+}
+
+/* ---- making and ending ---- */
+
+static void apply_options(struct data_path *path, const struct data_path_options *options,
+                          unsigned *ret_workers)
+{
+    struct data_path_options given = options ? *options : (struct data_path_options){ 0 };
+    path->memory.limit = given.memory_limit ? given.memory_limit : MEMORY_LIMIT;
+    path->read_timeout_ms = given.read_timeout_ms ? given.read_timeout_ms : READ_TIMEOUT_MS;
+    path->ranges_limit = given.ranges_in_flight ? given.ranges_in_flight : RANGES_IN_FLIGHT;
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    if (cores < 1) cores = 1;
+    if (cores > WORKERS_MAX) cores = WORKERS_MAX;
+    *ret_workers = given.workers ? given.workers : (unsigned)cores;
+}
+
+static void init_waiting(pthread_cond_t *condition)
+{
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(condition, &attributes);
+    pthread_condattr_destroy(&attributes);
+}
+
+int data_path_new(struct data_path **ret, struct registry_client *client, struct cache *cache,
+                  const struct data_path_options *options, struct error **error)
+{
+    struct data_path *path = calloc(1, sizeof *path);
+    if (!path) return error_set_memory(error);
+    unsigned workers;
+    path->client = client;
+    path->cache = cache;
+    apply_options(path, options, &workers);
+    pthread_mutex_init(&path->lock, NULL);
+    pthread_cond_init(&path->changed, NULL);
+    init_waiting(&path->timer_wake);
+    TAILQ_INIT(&path->wanted);
+    TAILQ_INIT(&path->checks);
+    TAILQ_INIT(&path->kept);
+    TAILQ_INIT(&path->loads);
+    TAILQ_INIT(&path->parked);
+    TAILQ_INIT(&path->runs);
+    TAILQ_INIT(&path->windows);
+    if (worker_pool_new(&path->workers, workers, error) < 0 ||
+        thread_start(&path->timer, "sluice-timer", timer_loop, path, error) < 0) {
+        data_path_free(path);
+        return -1;
+    }
+    path->timer_started = true;
+    *ret = path;
+    return 0;
+}
+
+void data_path_free(struct data_path *path)
+{
+    if (!path) return;
+    pthread_mutex_lock(&path->lock);
+    path->ending = true;
+    pthread_cond_signal(&path->timer_wake);
+    pthread_mutex_unlock(&path->lock);
+    if (path->timer_started) pthread_join(path->timer, NULL);
+    worker_pool_free(path->workers);
+    pthread_cond_destroy(&path->timer_wake);
+    pthread_cond_destroy(&path->changed);
+    pthread_mutex_destroy(&path->lock);
+    free(path->last_error);
+    free(path);
+}
+
+void data_path_statistics(struct data_path *path, struct data_path_statistics *ret)
+{
+    const struct path_counters *counters = &path->counters;
+    *ret = (struct data_path_statistics){
+        .chunks_fetched = counters->chunks_fetched,
+        .bytes_fetched = counters->bytes_fetched,
+        .bytes_decoded = counters->bytes_decoded,
+        .reads_hit = counters->reads_hit,
+        .reads_missed = counters->reads_missed,
+        .bytes_served = counters->bytes_served,
+        .chunks_in_flight = counters->chunks_in_flight,
+        .reads_waiting = counters->reads_waiting,
+        .window_bytes_fetched = counters->window_bytes_fetched,
+        .chunks_damaged = counters->chunks_damaged,
+        .read_errors = counters->read_errors,
+        .store_errors = counters->store_errors,
+    };
+}
+
+char *data_path_last_error(struct data_path *path)
+{
+    pthread_mutex_lock(&path->lock);
+    char *text = path->last_error ? strdup(path->last_error) : NULL;
+    pthread_mutex_unlock(&path->lock);
+    return text;
+}

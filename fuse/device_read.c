@@ -1,0 +1,250 @@
+/*
+ * A read that could not be answered at once: one piece for each chunk it
+ * touches. When the last piece's chunk is here, the bytes in memory are handed
+ * out; what is only in the cache file is loaded first.
+ *
+ * Pieces hold the bytes they got until the whole read is answered, so that a
+ * chunk that cannot be stored (disk full) is not fetched over and over for a
+ * read that needs two.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fuse/layer_device-internal.h"
+
+/* ---- where a piece is ---- */
+
+void read_piece_range(const struct read_piece *piece, size_t *ret_in_chunk, size_t *ret_in_read,
+                      size_t *ret_length)
+{
+    const struct device_read *read = piece->read;
+    const struct chunk_table *table = read->device->table;
+    uint64_t chunk_start = table->chunks[piece->chunk].stream_offset;
+    uint64_t chunk_end = chunk_start + chunk_length(table, piece->chunk);
+    uint64_t start = read->offset > chunk_start ? read->offset : chunk_start;
+    uint64_t end = read->offset + read->data_length;
+    if (end > chunk_end) end = chunk_end;
+    *ret_in_chunk = (size_t)(start - chunk_start);
+    *ret_in_read = (size_t)(start - read->offset);
+    *ret_length = (size_t)(end - start);
+}
+
+/* ---- answering ---- */
+
+static void count_answer(const struct device_read *read, ssize_t result)
+{
+    struct path_counters *counters = &read->device->path->counters;
+    if (read->missed)
+        atomic_fetch_add(&counters->reads_missed, 1);
+    else if (result >= 0)
+        atomic_fetch_add(&counters->reads_hit, 1);
+    if (result < 0)
+        atomic_fetch_add(&counters->read_errors, 1);
+    else
+        atomic_fetch_add(&counters->bytes_served, (uint64_t)result);
+}
+
+void read_reply(const struct device_read *read, const void *data, ssize_t result)
+{
+    count_answer(read, result);
+    read->done(read->context, data, result);
+}
+
+/* Under the lock. */
+void read_unreference(struct device_read *read, struct actions *actions)
+{
+    if (--read->references > 0) return;
+    for (uint32_t i = 0; i < read->piece_count; i++)
+        if (read->pieces[i].bytes)
+            chunk_bytes_unreference(read->device->path, read->pieces[i].bytes, actions);
+    atomic_fetch_sub(&read->device->path->counters.reads_waiting, 1);
+    device_idle(read->device);
+    free(read);
+}
+
+void read_release(struct device_read *read)
+{
+    struct data_path *path = read->device->path;
+    struct actions actions;
+    data_path_enter(path, &actions);
+    read_unreference(read, &actions);
+    data_path_leave(path, &actions);
+}
+
+void read_copy_pieces(const struct device_read *read, uint8_t *buffer)
+{
+    size_t in_chunk, in_read, length;
+    for (uint32_t i = 0; i < read->piece_count; i++) {
+        const struct read_piece *piece = &read->pieces[i];
+        if (!piece->bytes) continue;
+        read_piece_range(piece, &in_chunk, &in_read, &length);
+        memcpy(buffer + in_read, piece->bytes->data + in_chunk, length);
+    }
+    memset(buffer + read->data_length, 0, read->length - read->data_length);
+}
+
+void read_answer(struct device_read *read)
+{
+    size_t in_chunk, in_read, length;
+    read_piece_range(&read->pieces[0], &in_chunk, &in_read, &length);
+    if (length == read->length) {
+        read_reply(read, read->pieces[0].bytes->data + in_chunk, (ssize_t)length);
+    } else {
+        uint8_t *buffer = thread_buffer_take(read->length);
+        if (buffer) {
+            read_copy_pieces(read, buffer);
+            read_reply(read, buffer, (ssize_t)read->length);
+        } else {
+            read_reply(read, NULL, -ENOMEM);
+        }
+        thread_buffer_give(buffer);
+    }
+    read_release(read);
+}
+
+void read_answer_failure(struct device_read *read)
+{
+    read_reply(read, NULL, -EIO);
+    read_release(read);
+}
+
+void read_answer_expired(struct device_read *read)
+{
+    read_answer_failure(read);
+}
+
+/* ---- parking ---- */
+
+static bool is_in_memory(const struct device_read *read)
+{
+    for (uint32_t i = 0; i < read->piece_count; i++)
+        if (!read->pieces[i].bytes) return false;
+    return true;
+}
+
+/* No piece waits any more. */
+static void all_here(struct device_read *read, struct actions *actions)
+{
+    struct data_path *path = read->device->path;
+    if (is_in_memory(read)) {
+        read->state = READ_FINISHING;
+        TAILQ_REMOVE(&path->parked, read, parked);
+        STAILQ_INSERT_TAIL(&actions->answers, read, action);
+    } else {
+        read->state = READ_QUEUED;
+        TAILQ_INSERT_TAIL(&path->loads, read, queue);
+    }
+}
+
+void read_piece_is_here(struct read_piece *piece, struct actions *actions)
+{
+    struct device_read *read = piece->read;
+    if (--read->waiting == 0 && read->state == READ_WAITING) all_here(read, actions);
+}
+
+/* Waits for every piece that has no bytes yet. */
+void read_await(struct device_read *read, struct actions *actions)
+{
+    read->state = READ_WAITING;
+    read->waiting = 1; /* so that nothing is finished before the last piece was looked at */
+    for (uint32_t i = 0; i < read->piece_count; i++) {
+        struct read_piece *piece = &read->pieces[i];
+        if (piece->bytes) continue;
+        if (chunk_await(read->device, piece, actions) < 0) {
+            read_fail(read, actions);
+            return;
+        }
+        if (read->state != READ_WAITING) return; /* failed at once */
+        if (piece->awaits) read->waiting++;
+    }
+    if (--read->waiting == 0) all_here(read, actions);
+}
+
+static struct device_read *read_new(struct layer_device *device, uint64_t offset, size_t length,
+                                    size_t data_length, uint32_t first, uint32_t count)
+{
+    struct device_read *read = calloc(1, sizeof *read + count * sizeof read->pieces[0]);
+    if (!read) return NULL;
+    read->device = device;
+    read->offset = offset;
+    read->length = length;
+    read->data_length = data_length;
+    read->references = 1;
+    read->piece_count = count;
+    for (uint32_t i = 0; i < count; i++) {
+        struct read_piece *piece = &read->pieces[i];
+        piece->read = read;
+        piece->chunk = first + i;
+        /* Another process may have stored it: a look at the file, so not under the lock. */
+        piece->stored = chunk_state(device, piece->chunk) == CHUNK_ABSENT &&
+                        layer_cache_has(device->cache, piece->chunk);
+    }
+    return read;
+}
+
+void read_park(struct layer_device *device, uint64_t offset, size_t length, size_t data_length,
+               uint32_t first_chunk, uint32_t last_chunk, device_read_done *done, void *context)
+{
+    struct data_path *path = device->path;
+    struct device_read *read =
+        read_new(device, offset, length, data_length, first_chunk, last_chunk - first_chunk + 1);
+    if (!read) {
+        done(context, NULL, -ENOMEM);
+        return;
+    }
+    read->done = done;
+    read->context = context;
+    struct actions actions;
+    data_path_enter(path, &actions);
+    device_busy(device);
+    atomic_fetch_add(&path->counters.reads_waiting, 1);
+    read->deadline = milliseconds_now() + path->read_timeout_ms;
+    if (TAILQ_EMPTY(&path->parked)) pthread_cond_signal(&path->timer_wake);
+    TAILQ_INSERT_TAIL(&path->parked, read, parked);
+    if (device->closing)
+        read_fail(read, &actions);
+    else
+        read_await(read, &actions);
+    data_path_leave(path, &actions);
+}
+
+/* ---- giving up ---- */
+
+/* Out of every list; its pieces wait no longer. */
+static void withdraw(struct device_read *read, struct actions *actions)
+{
+    for (uint32_t i = 0; i < read->piece_count; i++)
+        if (read->pieces[i].awaits) chunk_forsake(&read->pieces[i], actions);
+    if (read->state == READ_QUEUED) TAILQ_REMOVE(&read->device->path->loads, read, queue);
+    TAILQ_REMOVE(&read->device->path->parked, read, parked);
+    read->state = READ_FINISHING;
+}
+
+void read_fail(struct device_read *read, struct actions *actions)
+{
+    withdraw(read, actions);
+    STAILQ_INSERT_TAIL(&actions->failures, read, action);
+}
+
+void read_expire(struct device_read *read, struct actions *actions)
+{
+    const struct layer_device *device = read->device;
+    struct data_path *path = device->path;
+    if (read->state == READ_LOADING) {
+        data_path_report(path, actions, "layer %s...: the cache's disk did not answer within %u ms",
+                         device->name, path->read_timeout_ms);
+        TAILQ_REMOVE(&path->parked, read, parked);
+        read->expired = true;
+        read->references++;
+        STAILQ_INSERT_TAIL(&actions->expirations, read, action);
+        return;
+    }
+    data_path_report(
+        path, actions,
+        "layer %s...: no bytes for offset %llu from %s/%s within %u ms; the reader gets "
+        "an I/O error and may try again",
+        device->name, (unsigned long long)read->offset, device->registry, device->repository,
+        path->read_timeout_ms);
+    read_fail(read, actions);
+}

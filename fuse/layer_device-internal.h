@@ -1,0 +1,402 @@
+/*
+ * What the files of the data path share.
+ *
+ * One lock per data path covers everything but a chunk's state byte, which the
+ * hit path reads alone. Nothing slow and no callback happens under it: who
+ * holds the lock notes in a `struct actions` what is to be done, and
+ * data_path_leave() does it after letting go.
+ *
+ *   data_path.c       the shared parts: entering and leaving, reports, the timer
+ *   layer_device.c    opening, closing, the hit path
+ *   device_read.c     parked reads: their pieces, answering; read_load.c: loading from disk
+ *   chunk_state.c     the life of a chunk: awaited, checked, arrived, stored, failed
+ *   run.c             which chunks are fetched next, in one range
+ *   run_decode.c      a run's bytes on their way through the decoder
+ *   window_cache.c    gzip windows
+ *   range_request.c   one range request that can be abandoned
+ *   memory_budget.c, worker_pool.c, thread_buffer.c
+ */
+#ifndef SLUICE_FUSE_LAYER_DEVICE_INTERNAL_H
+#define SLUICE_FUSE_LAYER_DEVICE_INTERNAL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <sys/queue.h>
+
+#include "fuse/layer_device.h"
+#include "index/chunk_decoder.h"
+
+#define DEVICE_READ_MAX  (4u << 20)
+#define RANGE_LENGTH_MAX (4u << 20)
+
+struct actions;
+
+/* ---- worker_pool.c: threads that decode and hash ---- */
+
+struct job {
+    void (*work)(struct job *job); /* may free what the job is part of */
+    STAILQ_ENTRY(job) link;
+};
+
+struct worker_pool;
+int worker_pool_new(struct worker_pool **ret, unsigned threads, struct error **error);
+/* After the last job is done. NULL is fine. */
+void worker_pool_free(struct worker_pool *pool);
+/* In the order of the calls; `job` stays the caller's until its work runs. */
+void worker_pool_add(struct worker_pool *pool, struct job *job);
+
+/* ---- memory_budget.c: bytes of fetched and decoded data (under the data path's lock) ---- */
+
+/* Each kind may always have one holder, whatever is used: so everything moves on, and the limit is
+ * passed by one holder of each kind at the most. */
+enum memory_kind { MEMORY_RUN, MEMORY_CHECK, MEMORY_LOAD, MEMORY_KINDS };
+
+struct memory_budget {
+    size_t limit, used, peak;
+    unsigned holders[MEMORY_KINDS];
+};
+
+/* Becomes a holder of `bytes`; false: wait until something is given back. */
+bool memory_hold(struct memory_budget *budget, enum memory_kind kind, size_t bytes);
+void memory_let_go(struct memory_budget *budget, enum memory_kind kind, size_t bytes);
+/* Counts bytes without a holder. */
+void memory_charge(struct memory_budget *budget, size_t bytes);
+void memory_release(struct memory_budget *budget, size_t bytes);
+
+/* ---- range_request.c ---- */
+
+/* `owner` gets the body or the error; on the registry client's thread. Both are the callee's. */
+typedef void range_arrived(void *owner, struct buffer *body, struct error *error);
+
+struct range_request {
+    _Atomic(void *) owner; /* NULL once abandoned or arrived */
+    range_arrived *arrived;
+    struct layer_device *device;
+    struct digest digest;
+    uint64_t offset;
+    size_t length;
+    STAILQ_ENTRY(range_request) action;
+};
+
+/* The request is sent when the lock is let go. NULL: out of memory. */
+struct range_request *range_request_new(struct layer_device *device, const struct digest *digest,
+                                        uint64_t offset, size_t length, range_arrived *arrived,
+                                        void *owner, struct actions *actions);
+/* Under the lock. True: `arrived` will not be called. False: it is about to be. */
+bool range_request_abandon(struct range_request *request);
+/* Without the lock. */
+void range_request_send(struct range_request *request);
+
+/* ---- chunks ---- */
+
+enum chunk_state {
+    CHUNK_ABSENT,   /* not here, or not known to be here */
+    CHUNK_CHECKING, /* some process stored it; is being read and hashed, or waits for that */
+    CHUNK_WANTED,   /* waits for a run */
+    CHUNK_FETCHING, /* part of a run: its range or its decoding is under way */
+    CHUNK_READY,    /* verified bytes in memory, being stored (or kept, where that failed) */
+    CHUNK_PRESENT,  /* in the cache file, verified by this process */
+};
+
+/* Decoded bytes, counted in the budget for as long as they live. */
+struct chunk_bytes {
+    uint8_t *data;
+    size_t length;
+    unsigned references;
+    STAILQ_ENTRY(chunk_bytes) action;
+};
+
+/* A chunk that is neither absent nor merely present. */
+struct active_chunk {
+    struct layer_device *device;
+    uint32_t chunk;
+    struct active_chunk *hash_next;
+    TAILQ_ENTRY(active_chunk) queue; /* of the data path: `wanted`, `checks` or `kept` */
+    TAILQ_HEAD(, read_piece) waiters;
+    struct chunk_bytes *bytes; /* CHECKING: being read; READY */
+    ssize_t read_result;       /* CHECKING */
+    struct job job;            /* CHECKING: hashing */
+    STAILQ_ENTRY(active_chunk) action;
+};
+
+/* ---- reads ---- */
+
+struct read_piece {
+    struct device_read *read;
+    uint32_t chunk;
+    bool stored;                 /* absent so far, but found in the cache's presence map */
+    struct active_chunk *awaits; /* while waiting */
+    struct chunk_bytes *bytes;   /* NULL when not waiting: the chunk is in the cache file */
+    TAILQ_ENTRY(read_piece) waiter;
+};
+
+enum read_state {
+    READ_WAITING,   /* for chunks */
+    READ_QUEUED,    /* all chunks are here; waits for memory to load some from disk */
+    READ_LOADING,   /* is with the cache */
+    READ_FINISHING, /* being answered */
+};
+
+struct device_read {
+    struct layer_device *device;
+    uint64_t offset;
+    size_t length;      /* asked for */
+    size_t data_length; /* that lie within the stream */
+    device_read_done *done;
+    void *context;
+    enum read_state state;
+    uint64_t deadline;               /* milliseconds, CLOCK_MONOTONIC */
+    unsigned references;             /* two while a read that is loading is answered by the timer */
+    bool expired;                    /* was answered by the timer */
+    bool missed;                     /* had to wait for the registry */
+    uint32_t waiting;                /* pieces */
+    uint8_t *buffer;                 /* READ_LOADING */
+    uint32_t load_first, load_end;   /* pieces that are with the cache */
+    TAILQ_ENTRY(device_read) parked; /* until FINISHING or expired */
+    TAILQ_ENTRY(device_read) queue;  /* QUEUED */
+    STAILQ_ENTRY(device_read) action;
+    uint32_t piece_count;
+    struct read_piece pieces[];
+};
+
+/* ---- runs ---- */
+
+enum run_state {
+    RUN_FETCHING,  /* a piece of the blob is asked for */
+    RUN_WAITING,   /* for the gzip window */
+    RUN_DECODING,  /* is with the workers */
+    RUN_SUSPENDED, /* nobody wants what comes next; the decoder is kept for when somebody does */
+};
+
+/*
+ * Chunks first to last, decoded in one go from one range; or, where chunks
+ * continue each other for long, from the range's pieces one after the other,
+ * for as long as somebody wants a chunk ahead.
+ */
+struct run {
+    struct layer_device *device;
+    enum run_state state;
+    uint32_t first, last;
+    uint32_t next;                /* the chunk to be decoded next */
+    uint32_t wanted_last;         /* the furthest chunk that somebody wants */
+    uint64_t start, end, fetched; /* in the blob */
+    struct range_request *request;
+    struct buffer body;
+    size_t body_used;
+    struct window_group_entry *windows; /* NULL: needs none */
+    struct chunk_decoder *decoder;
+    size_t body_memory, decoded_memory; /* held; SUSPENDED: charged */
+    unsigned attempts;
+    struct job job;
+    TAILQ_ENTRY(run) link;
+    STAILQ_ENTRY(run) action;
+};
+
+enum windows_state {
+    WINDOWS_LOADING,  /* from the cache directory */
+    WINDOWS_FETCHING, /* from the registry */
+    WINDOWS_CHECKING, /* against the digest */
+    WINDOWS_READY,
+    WINDOWS_FAILED, /* no longer in the list; freed when its last user leaves */
+};
+
+/* The compressed bytes of a group of windows. */
+struct window_group_entry {
+    struct layer_device *device;
+    uint32_t group;
+    enum windows_state state;
+    struct buffer data;
+    char *failure;  /* FAILED: why; NULL: out of memory */
+    unsigned users; /* runs */
+    unsigned attempts;
+    struct range_request *request;
+    struct job job;
+    TAILQ_ENTRY(window_group_entry) link; /* least recently used first */
+};
+
+/* ---- the data path and its devices ---- */
+
+struct path_counters {
+    _Atomic uint64_t chunks_fetched, bytes_fetched, bytes_decoded, reads_hit, reads_missed,
+        bytes_served, chunks_in_flight, reads_waiting, window_bytes_fetched, chunks_damaged,
+        read_errors, store_errors;
+};
+
+TAILQ_HEAD(chunk_queue, active_chunk);
+TAILQ_HEAD(read_queue, device_read);
+
+struct data_path {
+    struct registry_client *client;
+    struct cache *cache;
+    unsigned read_timeout_ms;
+    unsigned ranges_limit;
+    struct worker_pool *workers;
+    struct path_counters counters;
+
+    pthread_mutex_t lock;
+    pthread_cond_t changed; /* a store or a device's work has ended */
+    struct memory_budget memory;
+    struct chunk_queue wanted, checks, kept;
+    size_t kept_bytes;
+    size_t storing_bytes;
+    struct read_queue loads;  /* QUEUED */
+    struct read_queue parked; /* by deadline */
+    TAILQ_HEAD(, run) runs;   /* suspended ones: least recently used first */
+    unsigned ranges;          /* runs that are FETCHING */
+    size_t suspended_bytes;
+    TAILQ_HEAD(, window_group_entry) windows;
+    size_t windows_bytes;
+    char *last_error;
+    _Atomic uint64_t store_error_reported; /* milliseconds */
+
+    pthread_t timer;
+    pthread_cond_t timer_wake;
+    bool timer_started, ending;
+};
+
+#define CHUNK_BUCKETS 256u
+
+struct layer_device {
+    struct data_path *path;
+    char *registry, *repository;
+    const struct chunk_table *table;
+    struct digest windows_digest;
+    struct layer_cache *cache;
+    char name[20];           /* the blob's digest, shortened, for messages */
+    _Atomic uint8_t *states; /* enum chunk_state by chunk; written under the lock */
+    struct active_chunk *active[CHUNK_BUCKETS];
+    unsigned busy; /* reads, runs, checks, stores, requests that are alive */
+    _Atomic bool closing;
+};
+
+static inline enum chunk_state chunk_state(const struct layer_device *device, uint32_t chunk)
+{
+    return (enum chunk_state)atomic_load_explicit(&device->states[chunk], memory_order_acquire);
+}
+
+/* ---- data_path.c ---- */
+
+struct report {
+    STAILQ_ENTRY(report) action;
+    char *text;
+};
+
+/* What the holder of the lock leaves to be done without it. */
+struct actions {
+    STAILQ_HEAD(, device_read) answers; /* from memory */
+    STAILQ_HEAD(, device_read) failures;
+    STAILQ_HEAD(, device_read) expirations; /* of reads that are loading */
+    STAILQ_HEAD(, device_read) loads;
+    STAILQ_HEAD(, active_chunk) checks;
+    STAILQ_HEAD(, active_chunk) stores;
+    STAILQ_HEAD(, range_request) requests;
+    STAILQ_HEAD(, run) dead_runs;
+    STAILQ_HEAD(, chunk_bytes) dead_bytes;
+    STAILQ_HEAD(, report) reports;
+};
+
+void data_path_enter(struct data_path *path, struct actions *actions);
+/* Starts what can be started, lets go of the lock, does what was noted. */
+void data_path_leave(struct data_path *path, struct actions *actions);
+/* Under the lock: the reason for an EIO, for the log and data_path_last_error(). */
+void data_path_report(struct data_path *path, struct actions *actions, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+uint64_t milliseconds_now(void);
+
+/* Under the lock. */
+void device_busy(struct layer_device *device);
+void device_idle(struct layer_device *device);
+
+/* ---- thread_buffer.c ---- */
+
+/* A buffer of this thread for `length` bytes; NULL: out of memory. Give it back after use. */
+uint8_t *thread_buffer_take(size_t length);
+void thread_buffer_give(uint8_t *buffer);
+
+/* ---- device_read.c and read_load.c ---- */
+
+void read_park(struct layer_device *device, uint64_t offset, size_t length, size_t data_length,
+               uint32_t first_chunk, uint32_t last_chunk, device_read_done *done, void *context);
+/* Under the lock. */
+void read_await(struct device_read *read, struct actions *actions);
+void read_unreference(struct device_read *read, struct actions *actions);
+void read_piece_is_here(struct read_piece *piece, struct actions *actions);
+void read_fail(struct device_read *read, struct actions *actions);
+void read_expire(struct device_read *read, struct actions *actions);
+void read_start_loads(struct data_path *path, struct actions *actions);
+/* Without the lock. */
+void read_answer(struct device_read *read);
+void read_answer_failure(struct device_read *read);
+void read_answer_expired(struct device_read *read);
+void read_load(struct device_read *read);
+void read_release(struct device_read *read);
+void read_reply(const struct device_read *read, const void *data, ssize_t result);
+/* Where the piece is in its chunk and in the read. */
+void read_piece_range(const struct read_piece *piece, size_t *ret_in_chunk, size_t *ret_in_read,
+                      size_t *ret_length);
+/* The pieces that are in memory, and the zeros behind the stream's end. */
+void read_copy_pieces(const struct device_read *read, uint8_t *buffer);
+
+/* ---- chunk_state.c; all under the lock unless said otherwise ---- */
+
+struct active_chunk *active_chunk_find(const struct layer_device *device, uint32_t chunk);
+/* Makes `piece` wait, or gives it the bytes, or neither: the chunk is in the cache file. -1: out of
+ * memory. */
+int chunk_await(struct layer_device *device, struct read_piece *piece, struct actions *actions);
+/* A piece that waits does so no longer; a chunk that nobody waits for is not fetched, unless that
+ * has begun. */
+void chunk_forsake(struct read_piece *piece, struct actions *actions);
+/* Nobody waits for it, or it failed: the chunk is absent again and its record gone. */
+void chunk_give_up(struct active_chunk *record, struct actions *actions);
+/* Every read that waits for it ends with EIO. Not for WANTED chunks. */
+void chunk_fail(struct active_chunk *record, struct actions *actions);
+/* Waits for a run (once more); `first` puts it before all others. */
+void chunk_want(struct active_chunk *record, bool first, struct actions *actions);
+void chunk_fetching(struct active_chunk *record);
+/* A verified chunk out of a run; takes `data`, whose length is counted in the budget already. */
+void chunk_arrived(struct layer_device *device, uint32_t chunk, uint8_t *data, size_t length,
+                   struct actions *actions);
+/* What was loaded from the cache file is not right: the chunk is absent. */
+void chunk_lost(struct layer_device *device, uint32_t chunk);
+void chunk_start_checks(struct data_path *path, struct actions *actions);
+void chunk_drop_kept(struct data_path *path, const struct layer_device *device,
+                     struct actions *actions);
+void chunk_bytes_unreference(struct data_path *path, struct chunk_bytes *bytes,
+                             struct actions *actions);
+/* Without the lock. */
+void chunk_check(struct active_chunk *record);
+void chunk_store(struct active_chunk *record);
+
+/* ---- run.c and run_decode.c; under the lock unless said otherwise ---- */
+
+void run_start_wanted(struct data_path *path, struct actions *actions);
+/* A run that will come to `chunk`, or NULL. */
+struct run *run_toward(const struct layer_device *device, uint32_t chunk);
+void run_extend(struct run *run, uint32_t chunk, struct actions *actions);
+void run_end(struct run *run, struct actions *actions);
+/* The whole run cannot be had: its readers get EIO. */
+void run_fail(struct run *run, const char *reason, struct actions *actions);
+/* Those up to chunk `last` cannot be had; the others are wanted again. */
+void run_fail_until(struct run *run, uint32_t last, const char *reason, struct actions *actions);
+void run_fetch_piece(struct run *run, struct actions *actions);
+/* Goes to the workers if all it needs is here. */
+void run_continue(struct run *run, struct actions *actions);
+void run_suspend(struct run *run, struct actions *actions);
+/* Ends what can be ended now, because the device closes. */
+void run_close_device(struct layer_device *device, struct actions *actions);
+void run_decode_job(struct job *job);
+/* Without the lock. */
+void run_free(struct run *run);
+
+/* ---- window_cache.c; under the lock ---- */
+
+/* The group, on its way or there; NULL: out of memory. Each use is ended by window_group_leave().
+ */
+struct window_group_entry *window_group_use(struct layer_device *device, uint32_t group);
+void window_group_leave(struct window_group_entry *entry);
+void window_group_close_device(struct layer_device *device);
+/* After the device's last work: frees what it has. */
+void window_group_forget_device(struct layer_device *device);
+
+#endif

@@ -1,0 +1,193 @@
+/* Opening, closing, and the path of a hit, which takes no lock and makes one system call. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fuse/layer_device-internal.h"
+
+/* Tables made by the rules have chunks of CHUNK_TARGET_LENGTH and more. Fewer bytes than these
+ * would let a table decide how much memory a read takes. */
+#define CHUNK_LENGTH_LEAST 4096u
+#define GROUP_LENGTH_MAX   (2u << 20)
+
+static int check_chunk(const struct chunk_table *table, uint32_t i)
+{
+    const struct chunk *chunk = &table->chunks[i];
+    uint64_t end =
+        i + 1 < table->chunk_count ? table->chunks[i + 1].stream_offset : table->stream_length;
+    if (end <= chunk->stream_offset || end - chunk->stream_offset > CHUNK_LENGTH_MAX) return -1;
+    if (i + 1 < table->chunk_count && end - chunk->stream_offset < CHUNK_LENGTH_LEAST) return -1;
+    if (i == 0 && (chunk->stream_offset != 0 || chunk->start == CHUNK_CONTINUES)) return -1;
+    if (chunk->start == CHUNK_WINDOW && (chunk->window >= table->window_count ||
+                                         chunk->window / WINDOWS_PER_GROUP >= table->group_count))
+        return -1;
+    return chunk->blob_offset < table->blob_length ? 0 : -1;
+}
+
+/* What memory and the arithmetic here depend on, whoever made the table. */
+static int check_table(const struct chunk_table *table, struct error **error)
+{
+    for (uint32_t i = 0; i < table->chunk_count; i++)
+        if (check_chunk(table, i) < 0)
+            return error_set(error, ERROR_INVALID, "chunk %u of the chunk table is impossible", i);
+    for (uint32_t i = 0; i < table->group_count; i++)
+        if (table->groups[i].length == 0 || table->groups[i].length > GROUP_LENGTH_MAX)
+            return error_set(error, ERROR_INVALID,
+                             "window group %u of the chunk table is impossible", i);
+    if (table->chunk_count == 0 && table->stream_length != 0)
+        return error_set(error, ERROR_INVALID, "the chunk table has no chunks");
+    return 0;
+}
+
+static void device_free(struct layer_device *device)
+{
+    if (!device) return;
+    layer_cache_close(device->cache);
+    free(device->registry);
+    free(device->repository);
+    free(device->states);
+    free(device);
+}
+
+int layer_device_open(struct data_path *path, const struct layer_device_source *source,
+                      struct layer_device **ret, struct error **error)
+{
+    const struct chunk_table *table = source->table;
+    if (check_table(table, error) < 0) return -1;
+    struct layer_device *device = calloc(1, sizeof *device);
+    if (!device) return error_set_memory(error);
+    device->path = path;
+    device->table = table;
+    device->windows_digest = source->windows_digest;
+    device->registry = strdup(source->registry);
+    device->repository = strdup(source->repository);
+    device->states = calloc(table->chunk_count + 1u, sizeof *device->states);
+    char text[DIGEST_TEXT_SIZE];
+    memcpy(device->name, digest_format(&table->blob_digest, text), sizeof device->name - 1);
+    int result = -1;
+    if (!device->registry || !device->repository || !device->states)
+        error_set_memory(error);
+    else
+        result = layer_cache_open(path->cache, &source->table_digest, table->stream_length,
+                                  table->chunk_count, &device->cache, error);
+    if (result < 0) {
+        device_free(device);
+        return -1;
+    }
+    *ret = device;
+    return 0;
+}
+
+static void fail_parked(struct layer_device *device, struct actions *actions)
+{
+    struct device_read *read, *next;
+    for (read = TAILQ_FIRST(&device->path->parked); read; read = next) {
+        next = TAILQ_NEXT(read, parked);
+        if (read->device == device && read->state != READ_LOADING) read_fail(read, actions);
+    }
+}
+
+/* Checks that have not begun: their reads were failed. */
+static void drop_waiting_checks(struct layer_device *device, struct actions *actions)
+{
+    struct active_chunk *record, *next;
+    for (record = TAILQ_FIRST(&device->path->checks); record; record = next) {
+        next = TAILQ_NEXT(record, queue);
+        if (record->device != device) continue;
+        TAILQ_REMOVE(&device->path->checks, record, queue);
+        chunk_give_up(record, actions);
+    }
+}
+
+void layer_device_close(struct layer_device *device)
+{
+    if (!device) return;
+    struct data_path *path = device->path;
+    struct actions actions;
+    data_path_enter(path, &actions);
+    device->closing = true;
+    fail_parked(device, &actions);
+    drop_waiting_checks(device, &actions);
+    run_close_device(device, &actions);
+    window_group_close_device(device);
+    chunk_drop_kept(path, device, &actions);
+    pthread_cond_broadcast(&path->changed);
+    data_path_leave(path, &actions);
+
+    data_path_enter(path, &actions);
+    while (device->busy > 0)
+        pthread_cond_wait(&path->changed, &path->lock);
+    chunk_drop_kept(path, device, &actions);
+    window_group_forget_device(device);
+    data_path_leave(path, &actions);
+    device_free(device);
+}
+
+void layer_device_presence(struct layer_device *device, uint32_t *ret_chunks_present,
+                           uint64_t *ret_bytes_present)
+{
+    *ret_chunks_present = 0;
+    *ret_bytes_present = 0;
+    for (uint32_t i = 0; i < device->table->chunk_count; i++) {
+        if (chunk_state(device, i) != CHUNK_PRESENT && !layer_cache_has(device->cache, i)) continue;
+        ++*ret_chunks_present;
+        *ret_bytes_present += chunk_length(device->table, i);
+    }
+}
+
+static bool all_present(const struct layer_device *device, uint32_t first, uint32_t last)
+{
+    for (uint32_t i = first; i <= last; i++)
+        if (chunk_state(device, i) != CHUNK_PRESENT) return false;
+    return true;
+}
+
+/* Answers a read whose bytes are all in the page cache. */
+static bool read_hit(struct layer_device *device, uint64_t offset, size_t length,
+                     size_t data_length, uint32_t first, uint32_t last, device_read_done *done,
+                     void *context)
+{
+    struct path_counters *counters = &device->path->counters;
+    if (data_length > 0 && !all_present(device, first, last)) return false;
+    uint8_t *buffer = thread_buffer_take(length);
+    if (!buffer) return false;
+    bool hit =
+        layer_cache_read_now(device->cache, offset, buffer, data_length) == (ssize_t)data_length;
+    if (hit) {
+        memset(buffer + data_length, 0, length - data_length);
+        atomic_fetch_add_explicit(&counters->reads_hit, 1, memory_order_relaxed);
+        atomic_fetch_add_explicit(&counters->bytes_served, length, memory_order_relaxed);
+        done(context, buffer, (ssize_t)length);
+    }
+    thread_buffer_give(buffer);
+    for (uint32_t i = first; hit && data_length > 0 && i <= last; i++)
+        layer_cache_drop_behind(device->cache, device->table->chunks[i].stream_offset,
+                                (size_t)chunk_length(device->table, i));
+    return hit;
+}
+
+void layer_device_read(struct layer_device *device, uint64_t offset, size_t length,
+                       device_read_done *done, void *context)
+{
+    const struct chunk_table *table = device->table;
+    if (length > DEVICE_READ_MAX) {
+        done(context, NULL, -EINVAL);
+        return;
+    }
+    size_t data_length = 0;
+    uint32_t first = 0, last = 0;
+    if (offset < table->stream_length && length > 0) {
+        uint64_t left = table->stream_length - offset;
+        data_length = length < left ? length : (size_t)left;
+        first = last = chunk_table_find(table, offset);
+        while (last + 1 < table->chunk_count &&
+               table->chunks[last + 1].stream_offset < offset + data_length)
+            last++;
+    }
+    if (read_hit(device, offset, length, data_length, first, last, done, context)) return;
+    if (data_length == 0) {
+        done(context, NULL, -ENOMEM);
+        return;
+    }
+    read_park(device, offset, length, data_length, first, last, done, context);
+}

@@ -1,0 +1,63 @@
+/*
+ * A range request outlives who asked: the registry client has no way to cancel
+ * one, and closing a device must not wait for a network that is gone. Whoever
+ * takes the owner out of the request first, the answer or the one who gives up,
+ * has the say; the answer always frees the request.
+ */
+#include <stdlib.h>
+
+#include "fuse/layer_device-internal.h"
+
+struct range_request *range_request_new(struct layer_device *device, const struct digest *digest,
+                                        uint64_t offset, size_t length, range_arrived *arrived,
+                                        void *owner, struct actions *actions)
+{
+    struct range_request *request = calloc(1, sizeof *request);
+    if (!request) return NULL;
+    atomic_init(&request->owner, owner);
+    request->arrived = arrived;
+    request->device = device;
+    request->digest = *digest;
+    request->offset = offset;
+    request->length = length;
+    device_busy(device); /* until it is sent */
+    STAILQ_INSERT_TAIL(&actions->requests, request, action);
+    return request;
+}
+
+bool range_request_abandon(struct range_request *request)
+{
+    return atomic_exchange(&request->owner, NULL) != NULL;
+}
+
+static void request_done(void *context, struct buffer *body, struct error *error)
+{
+    struct range_request *request = context;
+    void *owner = atomic_exchange(&request->owner, NULL);
+    if (owner) {
+        struct buffer taken = { 0 };
+        if (body) {
+            taken = *body;
+            *body = (struct buffer){ 0 };
+        }
+        request->arrived(owner, body ? &taken : NULL, error);
+    } else {
+        error_free(error);
+    }
+    free(request);
+}
+
+void range_request_send(struct range_request *request)
+{
+    /* The answer may have freed the request before the call is over. */
+    struct layer_device *device = request->device;
+    struct data_path *path = device->path;
+    struct repository repository = { device->registry, device->repository };
+    struct digest digest = request->digest;
+    registry_fetch_range(path->client, &repository, &digest, request->offset, request->length,
+                         path->read_timeout_ms, request_done, request);
+    struct actions actions;
+    data_path_enter(path, &actions);
+    device_idle(device);
+    data_path_leave(path, &actions);
+}
