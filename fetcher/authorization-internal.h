@@ -1,0 +1,77 @@
+/*
+ * Who may ask: what a registry wants (nothing, Basic, a Bearer token), the
+ * stored credentials, the tokens. On the transfer thread only. The token flow:
+ * https://distribution.github.io/distribution/spec/auth/token/ and, with an identity token,
+ * https://distribution.github.io/distribution/spec/auth/oauth/.
+ */
+#ifndef SLUICE_FETCHER_AUTHORIZATION_INTERNAL_H
+#define SLUICE_FETCHER_AUTHORIZATION_INTERNAL_H
+
+#include "fetcher/credentials-internal.h"
+#include "fetcher/request-internal.h"
+
+/* Kept for one repository and access of a registry. */
+struct token {
+    TAILQ_ENTRY(token) link;
+    struct registry_host *host;
+    char *repository;
+    enum access access;
+    char *realm, *service, *scope; /* as the registry's last challenge said */
+    char *value;                   /* NULL: none */
+    uint64_t obtained, until;      /* clock_ms() */
+    enum token_state {
+        TOKEN_AT_REST,
+        TOKEN_NEEDS_CREDENTIALS, /* they are being searched for */
+        TOKEN_ASKED_FOR,
+    } state;
+    struct request_list waiting;
+};
+TAILQ_HEAD(token_list, token);
+
+struct registry_host {
+    TAILQ_ENTRY(registry_host) link;
+    struct registry_client *client;
+    char *registry;
+    char *origin;          /* "https://registry-1.docker.io" */
+    bool basic;            /* it wants Basic */
+    bool whole_blobs_told; /* it was logged that ranges are ignored */
+    struct credentials credentials;
+    uint64_t searched;                /* clock_ms() of the search's end; 0: not yet */
+    struct credential_search *search; /* NULL: none is running */
+    struct request_list waiting;      /* for credentials, to be sent with Basic */
+    struct token_list tokens;         /* the one used last first */
+    unsigned token_count;
+};
+
+enum authorization {
+    AUTHORIZED,            /* request->authorization is set, or nothing is known to be wanted */
+    AUTHORIZATION_AWAITED, /* request_authorized() or request_fail() follows */
+    AUTHORIZATION_FAILED,  /* the error is set */
+};
+
+/* The address of a registry's API, without a slash at its end, in fresh memory; NULL: out of
+ * memory. */
+char *registry_origin(const struct registry_client *client, const char *registry);
+
+/* The host of the request's registry, made when it is new. NULL: out of memory. */
+struct registry_host *registry_host_get(struct registry_client *client, const char *registry);
+void registry_hosts_free(struct registry_client *client);
+/* Ends the searches for credentials soon: their helpers are killed. */
+void registry_hosts_stop(struct registry_client *client);
+
+/* Before a request is sent to its registry. */
+enum authorization authorize(struct request *request, struct error **error);
+/* After it was answered 401. */
+enum authorization authorize_again(struct request *request, struct error **error);
+/* "; there are no credentials for ...; run ..." behind an error that says who refused. */
+void authorization_hint(const struct request *request, struct error **error);
+
+/* token.c: asks for `token` with the credentials of its host, if there are any. token_arrived() or
+ * token_failed() follows unless it fails at once. */
+int token_fetch(struct token *token, struct error **error);
+/* `value` is taken over. */
+void token_arrived(struct token *token, char *value, uint64_t asked, uint64_t lifetime_ms);
+/* `error` is taken over. */
+void token_failed(struct token *token, struct error *error);
+
+#endif

@@ -1,0 +1,165 @@
+#include "fetcher/call-internal.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "fetcher/authorization-internal.h"
+#include "fetcher/reference-internal.h"
+
+/* Altogether, for a small answer, and more for each byte that may come: a server
+ * that gives byte for byte must come to an end, too. */
+#define TIMEOUT_MS       120000u
+#define SLOWEST_BYTES_MS 32u
+
+/* Drops what an attempt before has hashed. */
+static void restart_digest(struct call *call)
+{
+    if (call->expected) digest_stream_finish(call->hash, &call->digest);
+}
+
+static int begin(struct request *request, struct error **error)
+{
+    struct call *call = container_of(request, struct call, request);
+    const struct answer *answer = &request->exchange.answer;
+    call->body.length = 0;
+    restart_digest(call);
+    bool has_body = strcmp(request->method, "HEAD") != 0;
+    if (has_body && answer->content_length > 0 && (uint64_t)answer->content_length > call->limit) {
+        request->hopeless = true;
+        return error_set(error, ERROR_INVALID, "the answer is larger than %zu bytes", call->limit);
+    }
+    if (has_body && strcmp(request->method, "GET") == 0 && answer->status != 200)
+        return error_set(error, ERROR_INVALID, "HTTP %ld instead of 200", answer->status);
+    return 0;
+}
+
+static enum taken take_bytes(struct request *request, const uint8_t *data, size_t length,
+                             struct error **error)
+{
+    struct call *call = container_of(request, struct call, request);
+    if (length > call->limit - call->body.length) {
+        error_set(error, ERROR_INVALID, "the answer is larger than %zu bytes", call->limit);
+        return TAKEN_TOO_MUCH;
+    }
+    if (call->expected) digest_stream_update(call->hash, data, length);
+    if (buffer_append(&call->body, data, length) == 0) return TAKEN;
+    error_set_memory(error);
+    return TAKEN_TOO_MUCH;
+}
+
+/* A body that is not what was asked for may come from a damaged cache in between: worth another
+ * attempt. */
+static int end(struct request *request, struct error **error)
+{
+    struct call *call = container_of(request, struct call, request);
+    if (!call->expected) return 0;
+    digest_stream_finish(call->hash, &call->digest);
+    if (digest_equal(&call->digest, call->expected)) return 0;
+    char text[DIGEST_TEXT_SIZE];
+    return error_set(error, ERROR_INVALID, "the answer has another digest, %s",
+                     digest_format(&call->digest, text));
+}
+
+static void done(struct request *request, struct error *error)
+{
+    struct call *call = container_of(request, struct call, request);
+    pthread_mutex_lock(&call->lock);
+    call->error = error;
+    call->done = true;
+    pthread_cond_signal(&call->changed);
+    pthread_mutex_unlock(&call->lock);
+}
+
+static const struct request_operations operations = { begin, take_bytes, end, done };
+
+char *repository_url(const struct registry_client *client, const struct repository *repository,
+                     struct error **error)
+{
+    if (!registry_name_is_valid(repository->registry)) {
+        error_set(error, ERROR_INVALID, "the registry '%s' is not a host[:port]",
+                  repository->registry);
+        return NULL;
+    }
+    if (!repository_name_is_valid(repository->name)) {
+        error_set(error, ERROR_INVALID, "the repository '%s' is not valid", repository->name);
+        return NULL;
+    }
+    cleanup_free char *origin = registry_origin(client, repository->registry);
+    char *url = origin ? format_text("%s/v2/%s/", origin, repository->name) : NULL;
+    if (!url) error_set_memory(error);
+    return url;
+}
+
+int call_prepare_url(struct call *call, struct registry_client *client,
+                     const struct repository *repository, char *what, char *url,
+                     struct error **error)
+{
+    struct request *request = &call->request;
+    *call = (struct call){ .limit = REGISTRY_MANIFEST_LIMIT };
+    pthread_mutex_init(&call->lock, NULL);
+    pthread_cond_init(&call->changed, NULL);
+    request->client = client;
+    request->operations = &operations;
+    request->method = "GET";
+    request->access = ACCESS_PULL;
+    request->what = what;
+    request->url = url;
+    request->registry = strdup(repository->registry);
+    request->repository = strdup(repository->name);
+    if (!what || !url || !request->registry || !request->repository) return error_set_memory(error);
+    return 0;
+}
+
+int call_prepare(struct call *call, struct registry_client *client,
+                 const struct repository *repository, char *what, struct error **error,
+                 const char *path, ...)
+{
+    char *rest = NULL, *url = NULL;
+    cleanup_free char *base = repository_url(client, repository, error);
+    if (base) {
+        va_list arguments;
+        va_start(arguments, path);
+        if (vasprintf(&rest, path, arguments) < 0) rest = NULL;
+        va_end(arguments);
+        if (rest) url = format_text("%s%s", base, rest);
+        free(rest);
+    }
+    struct error *memory = NULL;
+    int prepared = call_prepare_url(call, client, repository, what, url, &memory);
+    if (!base) {
+        error_free(memory);
+        return -1;
+    }
+    return prepared < 0 ? error_move(error, memory) : 0;
+}
+
+int call_run(struct call *call, struct error **error)
+{
+    struct request *request = &call->request;
+    if (call->expected && !(call->hash = digest_stream_new())) return error_set_memory(error);
+    uint64_t bytes = (uint64_t)call->limit + request->body_length;
+    uint64_t timeout = TIMEOUT_MS + bytes / SLOWEST_BYTES_MS;
+    if (!request->timeout_ms) request->timeout_ms = timeout > INT32_MAX ? INT32_MAX : timeout;
+    request_submit(request);
+    pthread_mutex_lock(&call->lock);
+    while (!call->done)
+        pthread_cond_wait(&call->changed, &call->lock);
+    pthread_mutex_unlock(&call->lock);
+    struct error *failure = call->error;
+    call->error = NULL;
+    return failure ? error_move(error, failure) : 0;
+}
+
+void call_release(struct call *call)
+{
+    request_release(&call->request);
+    buffer_free(&call->body);
+    digest_stream_free(call->hash);
+    error_free(call->error);
+    pthread_cond_destroy(&call->changed);
+    pthread_mutex_destroy(&call->lock);
+}

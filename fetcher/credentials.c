@@ -1,0 +1,70 @@
+#include "fetcher/credentials-internal.h"
+
+#include <openssl/evp.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "base/file.h"
+#include "fetcher/credential_helper-internal.h"
+#include "fetcher/docker_config-internal.h"
+
+#define HELPER_TIMEOUT_MS 30000
+
+void secret_free(char *secret)
+{
+    if (secret) explicit_bzero(secret, strlen(secret));
+    free(secret);
+}
+
+void credentials_free(struct credentials *credentials)
+{
+    free(credentials->user);
+    secret_free(credentials->password);
+    secret_free(credentials->identity_token);
+    free(credentials->problem);
+    *credentials = (struct credentials){ 0 };
+}
+
+char *credentials_basic(const struct credentials *credentials)
+{
+    char *pair = format_text("%s:%s", credentials->user, credentials->password);
+    if (!pair) return NULL;
+    size_t length = strlen(pair);
+    char *encoded = malloc((length + 2) / 3 * 4 + 1);
+    if (encoded)
+        EVP_EncodeBlock((unsigned char *)encoded, (const unsigned char *)pair, (int)length);
+    secret_free(pair);
+    return encoded;
+}
+
+const char *credentials_server(const char *registry)
+{
+    return strcmp(registry, "docker.io") == 0 ? "https://index.docker.io/v1/" : registry;
+}
+
+/* The helper first, then what the file holds: a helper that fails hides no stored password. */
+static void search(const char *registry, int cancel_descriptor, struct credentials *ret,
+                   struct error **error)
+{
+    cleanup_free char *path = docker_config_path();
+    if (!path) return;
+    struct docker_config *config = docker_config_read(path, error);
+    if (!config) return;
+    const char *helper = docker_config_helper(config, registry);
+    int found = helper ? credential_helper_get(helper, credentials_server(registry),
+                                               cancel_descriptor, HELPER_TIMEOUT_MS, ret, error)
+                       : 0;
+    if (found <= 0) docker_config_credentials(config, registry, ret, *error ? NULL : error);
+    docker_config_free(config);
+}
+
+void credentials_search(const char *registry, int cancel_descriptor, struct credentials *ret)
+{
+    cleanup_error struct error *error = NULL;
+    *ret = (struct credentials){ 0 };
+    search(registry, cancel_descriptor, ret, &error);
+    if (error && error_kind_of(error) != ERROR_NOT_FOUND)
+        ret->problem = strdup(error_message(error));
+}

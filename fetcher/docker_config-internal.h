@@ -1,0 +1,29 @@
+/*
+ * Docker's client configuration, config.json: the parts about credentials
+ * (https://docs.docker.com/reference/cli/docker/login/).
+ */
+#ifndef SLUICE_FETCHER_DOCKER_CONFIG_INTERNAL_H
+#define SLUICE_FETCHER_DOCKER_CONFIG_INTERNAL_H
+
+#include "base/error.h"
+#include "fetcher/credentials-internal.h"
+
+struct docker_config;
+
+/* $DOCKER_CONFIG/config.json or $HOME/.docker/config.json in fresh memory; NULL: neither variable
+ * is set, or out of memory. */
+char *docker_config_path(void);
+
+/* At most 1 MiB of JSON. ERROR_NOT_FOUND where there is no such file. Errors quote nothing of the
+ * content. */
+struct docker_config *docker_config_read(const char *path, struct error **error);
+void docker_config_free(struct docker_config *config);
+
+/* The name of the helper for `registry` (credHelpers before credsStore), borrowed; NULL: none. */
+const char *docker_config_helper(const struct docker_config *config, const char *registry);
+
+/* What the file itself holds for `registry`. 1: found, 0: nothing, -1: malformed. */
+int docker_config_credentials(const struct docker_config *config, const char *registry,
+                              struct credentials *ret, struct error **error);
+
+#endif

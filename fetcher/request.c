@@ -1,0 +1,459 @@
+#include "fetcher/request-internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "fetcher/answer_error-internal.h"
+#include "fetcher/authorization-internal.h"
+#include "fetcher/clock-internal.h"
+#include "fetcher/url-internal.h"
+
+#define REDIRECTS_LIMIT     10
+#define REFUSAL_LIMIT       (64u << 10) /* of the body of an answer that is no success */
+#define FIRST_BACK_OFF_MS   200u
+#define LONGEST_BACK_OFF_MS 5000u
+#define LONGEST_RETRY_AFTER \
+    30u /* seconds; a registry that wants more gets the next attempt early */
+
+static const struct exchange_events events;
+
+static void set_failure(struct request *request, struct error *error)
+{
+    error_free(request->failure);
+    request->failure = error;
+}
+
+/* Takes the request out of whatever it waits for. */
+static void rest(struct request *request)
+{
+    struct registry_client *client = request->client;
+    if (request->waiting_in) TAILQ_REMOVE(request->waiting_in, request, waiting_link);
+    request->waiting_in = NULL;
+    transfer_timer_stop(client->thread, &request->timer);
+    exchange_cancel(&request->exchange, client->thread);
+}
+
+/* Takes `error` (NULL: success). The request may be gone afterwards. */
+static void finish(struct request *request, struct error *error)
+{
+    rest(request);
+    transfer_timer_stop(request->client->thread, &request->deadline);
+    TAILQ_REMOVE(&request->client->requests, request, link);
+    request->state = REQUEST_DONE;
+    if (error && request->access == ACCESS_NONE)
+        error_prefix(&error, "%s", request->what);
+    else if (error)
+        error_prefix(&error, "registry %s: %s", request->registry, request->what);
+    request->operations->done(request, error);
+}
+
+void request_fail(struct request *request, struct error *error)
+{
+    finish(request, error);
+}
+
+void request_cancel(struct request *request)
+{
+    struct error *error = NULL;
+    error_set(&error, ERROR_CANCELLED, "cancelled");
+    finish(request, error);
+}
+
+/* Half of it is left to chance, so that many nodes do not come back together. */
+static unsigned back_off_ms(const struct request *request)
+{
+    unsigned longest = FIRST_BACK_OFF_MS, chance = 0;
+    for (unsigned i = 1; i < request->attempt && longest < LONGEST_BACK_OFF_MS; i++)
+        longest *= 2;
+    if (longest > LONGEST_BACK_OFF_MS) longest = LONGEST_BACK_OFF_MS;
+    if (getrandom(&chance, sizeof chance, GRND_NONBLOCK) < 0) chance = 0;
+    return longest / 2 + chance % (longest / 2 + 1);
+}
+
+/* Takes `error`: waits and tries again, or fails with it. */
+static void attempt_failed(struct request *request, struct error *error)
+{
+    struct registry_client *client = request->client;
+    uint64_t delay = back_off_ms(request);
+    uint64_t wanted = request->exchange.answer.retry_after;
+    if (wanted > LONGEST_RETRY_AFTER) wanted = LONGEST_RETRY_AFTER;
+    if (delay < wanted * 1000) delay = wanted * 1000;
+    bool too_late = request->deadline.started && clock_ms() + delay >= request->deadline.due;
+    redirects_forget(&client->redirects, request->url);
+    if (request->attempt >= request->attempts || too_late) {
+        finish(request, error);
+        return;
+    }
+    log_debug("registry %s: %s: %s; trying again in %u ms", request->registry, request->what,
+              error_message(error), (unsigned)delay);
+    error_free(request->last);
+    request->last = error;
+    request->attempt++;
+    atomic_fetch_add(&client->retries, 1);
+    request->state = REQUEST_DELAYED;
+    transfer_timer_start(client->thread, &request->timer, delay);
+}
+
+void request_made_progress(struct request *request)
+{
+    request->attempt = 1;
+}
+
+static bool is_at_origin(const struct request *request)
+{
+    return url_same_origin(request->current_url,
+                           request->host ? request->host->origin : request->url);
+}
+
+/* Appends "name: value"; frees the list and gives NULL when memory is short. */
+static struct curl_slist *add_header(struct curl_slist *headers, const char *name,
+                                     const char *value)
+{
+    char *line = format_text("%s: %s", name, value);
+    struct curl_slist *longer = line ? curl_slist_append(headers, line) : NULL;
+    secret_free(line);
+    if (!longer) curl_slist_free_all(headers);
+    return longer;
+}
+
+static struct curl_slist *make_headers(const struct request *request)
+{
+    /* The second one: libcurl would wait for a "100 Continue" before larger bodies. */
+    struct curl_slist *headers = add_header(NULL, "Accept-Encoding", "identity");
+    struct curl_slist *longer = headers ? curl_slist_append(headers, "Expect:") : NULL;
+    if (!longer) curl_slist_free_all(headers);
+    headers = longer;
+    if (headers && request->accept) headers = add_header(headers, "Accept", request->accept);
+    if (headers && request->content_type)
+        headers = add_header(headers, "Content-Type", request->content_type);
+    if (headers && request->range_length > 0) {
+        char range[64];
+        snprintf(range, sizeof range, "bytes=%llu-%llu", (unsigned long long)request->range_offset,
+                 (unsigned long long)(request->range_offset + request->range_length - 1));
+        headers = add_header(headers, "Range", range);
+    }
+    if (headers && request->authorization && is_at_origin(request))
+        headers = add_header(headers, "Authorization", request->authorization);
+    return headers;
+}
+
+static void start_exchange(struct request *request)
+{
+    struct registry_client *client = request->client;
+    struct exchange *exchange = &request->exchange;
+    struct error *error = NULL;
+    exchange->settings = &client->settings;
+    exchange->events = &events;
+    exchange->method = request->method;
+    exchange->url = request->current_url;
+    exchange->body = request->body;
+    exchange->body_length = request->body_length;
+    request->enough = request->hopeless = false;
+    set_failure(request, NULL);
+    request->refusal.length = 0;
+    exchange_clear(exchange);
+    exchange->headers = make_headers(request);
+    if (!exchange->headers) error_set_memory(&error);
+    if (error || exchange_start(exchange, client->thread, &error) < 0) {
+        finish(request, error);
+        return;
+    }
+    atomic_fetch_add(&client->sent, 1);
+    request->state = REQUEST_SENDING;
+}
+
+/* Goes on as authorization allows. */
+static void proceed(struct request *request, enum authorization authorization, struct error *error)
+{
+    switch (authorization) {
+    case AUTHORIZED:
+        start_exchange(request);
+        break;
+    case AUTHORIZATION_AWAITED:
+        request->state = REQUEST_AUTHORIZING;
+        break;
+    case AUTHORIZATION_FAILED:
+        finish(request, error);
+        break;
+    }
+}
+
+void request_wait(struct request *request, struct request_list *list)
+{
+    rest(request);
+    TAILQ_INSERT_TAIL(list, request, waiting_link);
+    request->waiting_in = list;
+}
+
+void request_authorized(struct request *request)
+{
+    rest(request);
+    struct error *error = NULL;
+    proceed(request, authorize(request, &error), error);
+}
+
+static void send_request(struct request *request)
+{
+    struct error *error = NULL;
+    if (request->host && is_at_origin(request))
+        proceed(request, authorize(request, &error), error);
+    else
+        start_exchange(request);
+}
+
+/* Sends the request to `url` (taken over; NULL: out of memory). */
+static void go_to(struct request *request, char *url)
+{
+    secret_free(request->current_url);
+    request->current_url = url;
+    if (url) {
+        send_request(request);
+        return;
+    }
+    struct error *error = NULL;
+    error_set_memory(&error);
+    finish(request, error);
+}
+
+static void begin_attempt(struct request *request)
+{
+    const char *target = NULL;
+    request->redirects = 0;
+    request->redirect_renewed = false;
+    if (request->keep_redirect) target = redirects_find(&request->client->redirects, request->url);
+    go_to(request, strdup(target ? target : request->url));
+}
+
+static void on_timer(struct transfer_timer *timer)
+{
+    begin_attempt(container_of(timer, struct request, timer));
+}
+
+static void on_deadline(struct transfer_timer *timer)
+{
+    struct request *request = container_of(timer, struct request, deadline);
+    struct error *error = NULL;
+    if (request->last)
+        error_set(&error, ERROR_UNREACHABLE, "gave up after %u ms: %s", request->timeout_ms,
+                  error_message(request->last));
+    else
+        error_set(&error, ERROR_UNREACHABLE, "no answer within %u ms", request->timeout_ms);
+    finish(request, error);
+}
+
+static void begin(struct transfer_task *task)
+{
+    struct request *request = container_of(task, struct request, task);
+    struct registry_client *client = request->client;
+    TAILQ_INSERT_TAIL(&client->requests, request, link);
+    if (client->stopped) {
+        request_cancel(request);
+        return;
+    }
+    if (request->access != ACCESS_NONE) {
+        request->host = registry_host_get(client, request->registry);
+        if (!request->host) {
+            struct error *error = NULL;
+            error_set_memory(&error);
+            finish(request, error);
+            return;
+        }
+    }
+    if (request->timeout_ms)
+        transfer_timer_start(client->thread, &request->deadline, request->timeout_ms);
+    if (request->delay_ms) {
+        request->state = REQUEST_DELAYED;
+        transfer_timer_start(client->thread, &request->timer, request->delay_ms);
+    } else {
+        begin_attempt(request);
+    }
+}
+
+void request_submit(struct request *request)
+{
+    request->state = REQUEST_NEW;
+    request->task.run = begin;
+    request->timer.fire = on_timer;
+    request->deadline.fire = on_deadline;
+    request->attempt = 1;
+    if (!request->attempts) request->attempts = request->client->attempts;
+    transfer_post(request->client->thread, &request->task);
+}
+
+void request_release(struct request *request)
+{
+    exchange_clear(&request->exchange);
+    free(request->registry);
+    free(request->repository);
+    free(request->what);
+    free(request->url);
+    secret_free(request->authorization);
+    secret_free(request->current_url);
+    error_free(request->failure);
+    error_free(request->last);
+    buffer_free(&request->refusal);
+}
+
+void request_continue(struct request *request)
+{
+    if (request->state == REQUEST_SENDING) exchange_resume(&request->exchange);
+}
+
+static bool is_success(const struct request *request)
+{
+    return request->exchange.answer.status / 100 == 2;
+}
+
+/* Headers are complete. */
+static bool on_headers(struct exchange *exchange)
+{
+    struct request *request = container_of(exchange, struct request, exchange);
+    struct error *error = NULL;
+    if (!is_success(request)) return true;
+    if (request->operations->begin && request->operations->begin(request, &error) < 0) {
+        set_failure(request, error);
+        return false;
+    }
+    if (request->keep_redirect && !is_at_origin(request))
+        redirects_keep(&request->client->redirects, request->url, request->current_url);
+    return true;
+}
+
+/* Keeps the start of an answer that is no success. Reading on to its end would
+ * save the connection, but nobody knows how far that is. */
+static size_t take_refusal(struct request *request, const uint8_t *data, size_t length)
+{
+    if (length > REFUSAL_LIMIT - request->refusal.length) {
+        request->enough = true;
+        return 0;
+    }
+    return buffer_append(&request->refusal, data, length) < 0 ? 0 : length;
+}
+
+static size_t on_body(struct exchange *exchange, const uint8_t *data, size_t length)
+{
+    struct request *request = container_of(exchange, struct request, exchange);
+    struct error *error = NULL;
+    enum taken taken = TAKEN;
+    if (!is_success(request)) {
+        atomic_fetch_add(&request->client->bytes_received, length);
+        return take_refusal(request, data, length);
+    }
+    if (request->operations->bytes)
+        taken = request->operations->bytes(request, data, length, &error);
+    if (taken == TAKEN_NOTHING) return CURL_WRITEFUNC_PAUSE;
+    atomic_fetch_add(&request->client->bytes_received, length);
+    if (taken == TAKEN) return length;
+    request->enough = taken == TAKEN_ENOUGH;
+    request->hopeless = taken == TAKEN_TOO_MUCH;
+    set_failure(request, error);
+    return 0; /* ends the exchange: `length` is never 0 */
+}
+
+static void succeeded(struct request *request)
+{
+    struct error *error = NULL;
+    if (!request->enough && request->operations->end &&
+        request->operations->end(request, &error) < 0)
+        attempt_failed(request, error);
+    else
+        finish(request, NULL);
+}
+
+static bool may_follow(const struct request *request)
+{
+    long status = request->exchange.answer.status;
+    if (!request->exchange.answer.location) return false;
+    if (status == 307 || status == 308) return true;
+    /* The others turn a POST into a GET, which asks something else. */
+    return (status == 301 || status == 302 || status == 303) && !request->body &&
+           strcmp(request->method, "POST") != 0 && strcmp(request->method, "PUT") != 0;
+}
+
+static void follow(struct request *request)
+{
+    struct error *error = NULL;
+    if (++request->redirects > REDIRECTS_LIMIT) {
+        error_set(&error, ERROR_INVALID, "more than %d redirects", REDIRECTS_LIMIT);
+        finish(request, error);
+        return;
+    }
+    char *target = url_resolve(request->current_url, request->exchange.answer.location, &error);
+    if (!target)
+        finish(request, error);
+    else
+        go_to(request, target);
+}
+
+/* The signature of a redirect's target has a time; storages tell its end in several ways. */
+static bool wants_new_redirect(const struct request *request)
+{
+    long status = request->exchange.answer.status;
+    bool refused =
+        status == 400 || status == 401 || status == 403 || status == 404 || status == 410;
+    return refused && !request->redirect_renewed &&
+           strcmp(request->current_url, request->url) != 0 && !is_at_origin(request);
+}
+
+static void renew_redirect(struct request *request)
+{
+    redirects_forget(&request->client->redirects, request->url);
+    request->redirect_renewed = true;
+    request->redirects = 0;
+    go_to(request, strdup(request->url));
+}
+
+static void answered(struct request *request)
+{
+    struct error *error = NULL;
+    long status = request->exchange.answer.status;
+    bool at_registry = request->host && is_at_origin(request);
+    if (at_registry && status == 401) {
+        enum authorization authorization = authorize_again(request, &error);
+        proceed(request, authorization, error);
+        return;
+    }
+    if (at_registry) {
+        request->refused_since = 0;
+        request->refusals = 0;
+    }
+    if (is_success(request)) {
+        succeeded(request);
+    } else if (may_follow(request)) {
+        follow(request);
+    } else if (wants_new_redirect(request)) {
+        renew_redirect(request);
+    } else {
+        answer_error(request, &error);
+        if (status_is_transient(status))
+            attempt_failed(request, error);
+        else
+            finish(request, error);
+    }
+}
+
+static void on_finished(struct exchange *exchange, CURLcode code)
+{
+    struct request *request = container_of(exchange, struct request, exchange);
+    struct error *error = request->failure;
+    request->failure = NULL;
+    if (error && !request->hopeless) {
+        attempt_failed(request, error);
+    } else if (error) {
+        finish(request, error);
+    } else if (code == CURLE_OK || request->enough) {
+        answered(request);
+    } else {
+        transport_error(request, code, &error);
+        if (transport_is_hopeless(request, code))
+            finish(request, error);
+        else
+            attempt_failed(request, error);
+    }
+}
+
+static const struct exchange_events events = { on_headers, on_body, on_finished };
