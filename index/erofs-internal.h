@@ -27,7 +27,9 @@
 #define EROFS_MAGIC             0xe0f5e1e2u
 #define EROFS_NAME_MAX          255u
 
-#define EROFS_COMPATIBLE   0x3u /* SB_CHKSUM | MTIME */
+/* MTIME. Not SB_CHKSUM: erofs-utils 1.8 crashes on it when blocks are smaller than the superblock's
+ * offset, and its own mkfs leaves it out then. */
+#define EROFS_COMPATIBLE   0x2u
 #define EROFS_INCOMPATIBLE 0xcu /* CHUNKED_FILE | DEVICE_TABLE */
 
 /* Marks our layout and its version: another layout gets another name. */
@@ -40,7 +42,7 @@ typedef uint64_t le64;
 
 struct erofs_disk_superblock {
     le32 magic;
-    le32 checksum; /* CRC-32C of the block from here on, this field as 0 */
+    le32 checksum; /* not used */
     le32 feature_compatible;
     uint8_t block_bits;
     uint8_t extension_slots;
@@ -200,8 +202,6 @@ struct erofs_placement {
 struct erofs_placement erofs_place(uint64_t cursor, uint32_t mode, uint32_t xattr_bytes,
                                    uint64_t size);
 
-/* CRC-32C as the kernel computes it over the superblock's block. */
-uint32_t erofs_superblock_checksum(const uint8_t *block);
 /* Told from layout and device table alone: the same layers give the same number, others another, so
  * that overlayfs can tell file systems apart. -1: out of memory. */
 int erofs_uuid_of(const void *device_table, uint32_t device_count, uint8_t uuid[16]);

@@ -12,13 +12,11 @@ static int refuse(struct error **error, const char *why)
                      why);
 }
 
-static bool superblock_is_ours(const struct erofs_disk_superblock *super,
-                               const struct erofs_disk_superblock *other)
+static bool superblock_is_ours(const struct erofs_disk_superblock *super)
 {
     static const uint8_t name[16] = EROFS_VOLUME_NAME;
     struct erofs_disk_superblock expected = {
         .magic = htole32(EROFS_MAGIC),
-        .checksum = super->checksum,
         .feature_compatible = htole32(EROFS_COMPATIBLE),
         .block_bits = EROFS_BLOCK_BITS,
         .root_nid = super->root_nid,
@@ -31,18 +29,15 @@ static bool superblock_is_ours(const struct erofs_disk_superblock *super,
     };
     memcpy(expected.uuid, super->uuid, sizeof expected.uuid);
     memcpy(expected.volume_name, name, sizeof name);
-    return memcmp(&expected, other, sizeof expected) == 0;
+    return memcmp(&expected, super, sizeof expected) == 0;
 }
 
 static int check_superblock(const struct erofs_image *image,
                             const struct erofs_disk_superblock *super, struct error **error)
 {
-    const uint8_t *block = image->data + EROFS_SUPERBLOCK_OFFSET;
     static const uint8_t zeros[EROFS_SUPERBLOCK_OFFSET];
     if (le32toh(super->magic) != EROFS_MAGIC) return refuse(error, "it has no EROFS superblock");
-    if (le32toh(super->checksum) != erofs_superblock_checksum(block))
-        return refuse(error, "the checksum of the superblock is wrong");
-    if (!superblock_is_ours(super, super))
+    if (!superblock_is_ours(super))
         return refuse(error, "the superblock is not as sluice writes it");
     if (memcmp(image->data, zeros, sizeof zeros) != 0)
         return refuse(error, "there are bytes before the superblock");

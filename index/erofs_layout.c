@@ -1,5 +1,4 @@
 /* Where things go in an image: one set of rules for the writer and the validator. */
-#include <isa-l/crc.h>
 #include <string.h>
 
 #include "index/erofs-internal.h"
@@ -69,14 +68,6 @@ struct erofs_placement erofs_place(uint64_t cursor, uint32_t mode, uint32_t xatt
         place.end = place.payload + erofs_chunk_count(size) * sizeof(struct erofs_disk_chunk);
     }
     return place;
-}
-
-uint32_t erofs_superblock_checksum(const uint8_t *block)
-{
-    uint8_t copy[EROFS_BLOCK];
-    memcpy(copy, block, sizeof copy);
-    memset(copy + offsetof(struct erofs_disk_superblock, checksum), 0, sizeof(le32));
-    return crc32_iscsi(copy, sizeof copy, UINT32_MAX);
 }
 
 int erofs_uuid_of(const void *device_table, uint32_t device_count, uint8_t uuid[16])

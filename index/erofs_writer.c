@@ -281,14 +281,6 @@ static int write_superblock(struct writer *writer, uint64_t size, struct error *
     return 0;
 }
 
-/* Last, since the block of the superblock holds more than the superblock. */
-static void write_checksum(struct writer *writer)
-{
-    uint8_t *at = writer->image + EROFS_SUPERBLOCK_OFFSET;
-    le32 checksum = htole32(erofs_superblock_checksum(at));
-    memcpy(at + offsetof(struct erofs_disk_superblock, checksum), &checksum, sizeof checksum);
-}
-
 static void write_xattrs(uint8_t *at, const struct entry *entry)
 {
     at += sizeof(struct erofs_disk_xattrs);
@@ -438,7 +430,6 @@ static void write_all(struct writer *writer)
             if (S_ISLNK(mode_of(inode))) write_symlink(writer, inode);
         }
     }
-    write_checksum(writer);
 }
 
 int erofs_write(struct file_tree *tree, const struct merge_layer *layers, size_t count,
