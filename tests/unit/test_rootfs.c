@@ -97,6 +97,17 @@ static void add_entries(struct entry_table *table)
 /* struct vfs_ns_cap_data of <linux/capability.h>, version 2: the kernel looks at it. */
 static const uint8_t capability[20] = { 1, 0, 0, 2, 0, 0x20 };
 
+/* acl(5) as <linux/posix_acl_xattr.h> has it: the owner rw-, user 65534 r--, the group ---, mask
+ * r--, others ---. */
+static const uint8_t access_list[4 + 5 * 8] = {
+    2,  0, 0, 0,                         /* version */
+    1,  0, 6, 0, 0xff, 0xff, 0xff, 0xff, /* owner */
+    2,  0, 4, 0, 0xfe, 0xff, 0,    0,    /* user 65534 */
+    4,  0, 0, 0, 0xff, 0xff, 0xff, 0xff, /* group */
+    16, 0, 4, 0, 0xff, 0xff, 0xff, 0xff, /* mask */
+    32, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, /* others */
+};
+
 static void add_attributes(struct entry_table *table)
 {
     static const struct entry_xattr xattrs[] = {
@@ -109,6 +120,19 @@ static void add_attributes(struct entry_table *table)
                                 .mode = 0644,
                                 .xattrs = xattrs,
                                 .xattr_count = 3 });
+    static const struct entry_xattr list = { "system.posix_acl_access", access_list,
+                                             sizeof access_list };
+    add(table, &(struct entry){ .type = ENTRY_REGULAR,
+                                .path = "listed",
+                                .mode = 0640,
+                                .xattrs = &list,
+                                .xattr_count = 1 });
+    add(table, &(struct entry){ .type = ENTRY_REGULAR,
+                                .path = "listed for the group",
+                                .mode = 0640,
+                                .gid = 65534,
+                                .xattrs = &list,
+                                .xattr_count = 1 });
 }
 
 static void make_image(struct tree *tree, bool with_attributes)
@@ -404,24 +428,43 @@ static void test_mount_table(void **state)
     end_tree(&tree);
 }
 
-static void test_permissions_for_others(void **state)
+/* Whether that user and group may read the file. */
+static bool may_read(const struct tree *tree, const char *name, uid_t user, gid_t group)
+{
+    const char *path = mounted_path(&tree->mounted, name);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        if (setresgid(group, group, group) < 0 || setresuid(user, user, user) < 0) _exit(255);
+        if (open(path, O_RDONLY) >= 0) _exit(1);
+        _exit(errno == EACCES ? 0 : 255);
+    }
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) != 255);
+    return WEXITSTATUS(status);
+}
+
+static void test_permissions(void **state)
 {
     (void)state;
     static struct tree tree;
     mount_tree(&tree, false);
-    const char *open_to_all = mounted_path(&tree.mounted, "empty");
-    const char *secret = mounted_path(&tree.mounted, "secret");
-    pid_t child = fork();
-    assert_true(child >= 0);
-    if (child == 0) {
-        if (setresgid(65534, 65534, 65534) < 0 || setresuid(65534, 65534, 65534) < 0) _exit(255);
-        if (open(open_to_all, O_RDONLY) < 0) _exit(1);
-        if (open(secret, O_RDONLY) >= 0 || errno != EACCES) _exit(2);
-        _exit(0);
-    }
-    int status;
-    assert_int_equal(waitpid(child, &status, 0), child);
-    assert_int_equal(status, 0);
+    assert_true(may_read(&tree, "empty", 65534, 65534));
+    assert_false(may_read(&tree, "secret", 65534, 65534));
+    end_tree(&tree);
+}
+
+static void test_access_lists(void **state)
+{
+    (void)state;
+    static struct tree tree;
+    mount_tree(&tree, true);
+    assert_true(may_read(&tree, "listed", 65534, 65534));
+    assert_false(may_read(&tree, "listed", 65533, 65533));
+    assert_false(may_read(&tree, "secret", 65534, 65534));
+    /* The mode alone would allow it: its middle is the mask. */
+    assert_false(may_read(&tree, "listed for the group", 65533, 65534));
     end_tree(&tree);
 }
 
@@ -537,7 +580,8 @@ int main(void)
         TEST(test_image_without_xattrs),
         TEST(test_statfs),
         TEST(test_mount_table),
-        TEST(test_permissions_for_others),
+        TEST(test_permissions),
+        TEST(test_access_lists),
         TEST(test_second_mount_is_refused),
         TEST(test_impossible_mounts),
         TEST(test_ends_when_unmounted),

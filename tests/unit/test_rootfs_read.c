@@ -4,6 +4,7 @@
  * devices; both stand in for the files of the same functions.
  */
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 
@@ -65,7 +66,7 @@ int erofs_image_map(const struct erofs_image *image, const struct erofs_inode *i
                     uint64_t offset, struct erofs_extent *ret)
 {
     (void)image;
-    *ret = layout(offset);
+    *ret = atomic_load(&layout)(offset);
     if (ret->length > inode->size - offset) ret->length = inode->size - offset;
     return map_failure;
 }
@@ -287,7 +288,7 @@ static void end_file(void)
 
 static uint8_t expected_byte(uint64_t offset)
 {
-    struct erofs_extent extent = layout(offset);
+    struct erofs_extent extent = atomic_load(&layout)(offset);
     return extent.device ? device_byte((uint8_t)extent.device, extent.device_offset) : 0;
 }
 
@@ -316,8 +317,8 @@ static void assert_file_right(void)
     cleanup_close int file = open_file(O_DIRECT);
     uint8_t *piece = aligned_alloc(4096, 2 << 20);
     assert_non_null(piece);
-    for (unsigned i = 0; i < 40; i++) {
-        uint64_t offset = i * 207360u; /* no multiple of a page */
+    for (unsigned i = 0; i < 10; i++) {
+        uint64_t offset = i * 829440u; /* no multiple of a page */
         ssize_t count = pread(file, piece, (2 << 20) - i * 512, (off_t)offset);
         assert_true(count > 0);
         assert_right(piece, offset, (size_t)count);
