@@ -150,7 +150,7 @@ class BadPlaces(Errors):
         path = os.path.join(self.directory, "a-file")
         with open(path, "w", encoding="ascii") as file:
             file.write("x")
-        self.mount_fails(path, "a-file", "not a directory")
+        self.mount_fails(path, "a-file", "directory")
 
     def test_mounted_already(self):
         point = self.mount(self.image_reference)

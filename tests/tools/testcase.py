@@ -93,9 +93,11 @@ class EndToEnd(unittest.TestCase):
     def fails(self, *arguments, says=(), code=1, **options):
         """The command must fail with one line that holds all the words of `says`."""
         done = self.sluice(*arguments, expect=code, **options)
-        lines = done.stderr.strip().splitlines()
+        # Progress and warnings may come before.
+        lines = [line for line in done.stderr.splitlines()
+                 if re.match(r"sluice( \w+)?: (?!warning: )", line)]
         self.assertEqual(len(lines), 1, f"one line expected, got: {done.stderr}")
-        self.assertRegex(lines[0], r"^sluice( \w+)?: ")
+        self.assertEqual(done.stderr.splitlines()[-1], lines[0])
         for word in says:
             self.assertIn(word.lower(), lines[0].lower())
         return lines[0]

@@ -1,6 +1,7 @@
 """What a directory tree is, as a value: for comparing a mount with what an unpacker makes."""
 
 import dataclasses
+import errno
 import hashlib
 import os
 import stat
@@ -31,11 +32,21 @@ def content_digest(path):
     return digest.hexdigest()
 
 
+def _xattrs(path):
+    try:
+        names = os.listxattr(path, follow_symlinks=False)
+    except OSError as error:
+        # How a file system of a tree without any attribute may answer.
+        if error.errno == errno.ENOTSUP:
+            return {}
+        raise
+    return {name: os.getxattr(path, name, follow_symlinks=False) for name in names}
+
+
 def _node(path, info, first_path, contents):
     node = Node(info.st_mode, (info.st_uid, info.st_gid), info.st_nlink)
     node.time = info.st_mtime_ns
-    node.xattrs = {name: os.getxattr(path, name, follow_symlinks=False)
-                   for name in os.listxattr(path, follow_symlinks=False)}
+    node.xattrs = _xattrs(path)
     if stat.S_ISREG(info.st_mode):
         node.size = info.st_size
         if contents:
@@ -109,9 +120,16 @@ def differences(truth, seen, ignore=()):
             expected, found = getattr(truth[path], field), getattr(seen[path], field)
             if field == "time" and stat.S_ISDIR(truth[path].mode):
                 continue
-            if expected != found:
+            if field == "xattrs":
+                lines += _xattr_differences(path, expected, found)
+            elif expected != found:
                 lines.append(f"{path}: {field} is {found!r}, expected {expected!r}")
     return lines
+
+
+def _xattr_differences(path, truth, seen):
+    return [f"{path}: attribute {name} is {seen.get(name)!r:.60}, expected {truth.get(name)!r:.60}"
+            for name in sorted(set(truth) | set(seen)) if truth.get(name) != seen.get(name)]
 
 
 def directory_time_differences(tar_paths, seen):
