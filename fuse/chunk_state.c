@@ -344,7 +344,7 @@ void chunk_arrived(struct layer_device *device, uint32_t chunk, uint8_t *data, s
     set_state(device, chunk, CHUNK_READY);
     deliver(record, actions);
     device_busy(device);
-    path->storing_bytes += length;
+    path->memory.storing += length;
     STAILQ_INSERT_TAIL(&actions->stores, record, action);
 }
 
@@ -404,7 +404,7 @@ static void store_done(void *context, ssize_t result)
         report_store_error(path, device, result < 0 ? (int)-result : EIO);
     struct actions actions;
     data_path_enter(path, &actions);
-    path->storing_bytes -= length;
+    path->memory.storing -= length;
     if (stored)
         record_settle(record, CHUNK_PRESENT, &actions);
     else if (device->closing)

@@ -146,7 +146,7 @@ static void *timer_loop(void *argument)
         } else if (read->deadline > milliseconds_now()) {
             wait_until(path, read->deadline);
         } else {
-            read_expire(read, &actions);
+            read_expire_due(path, &actions);
             data_path_leave(path, &actions);
             data_path_enter(path, &actions);
         }

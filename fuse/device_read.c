@@ -227,24 +227,34 @@ void read_fail(struct device_read *read, struct actions *actions)
     STAILQ_INSERT_TAIL(&actions->failures, read, action);
 }
 
-void read_expire(struct device_read *read, struct actions *actions)
+/* A read that is loading cannot be called back from the disk, but it can be answered. */
+static void expire(struct device_read *read, struct actions *actions)
 {
-    const struct layer_device *device = read->device;
-    struct data_path *path = device->path;
-    if (read->state == READ_LOADING) {
-        data_path_report(path, actions, "layer %s...: the cache's disk did not answer within %u ms",
-                         device->name, path->read_timeout_ms);
-        TAILQ_REMOVE(&path->parked, read, parked);
-        read->expired = true;
-        read->references++;
-        STAILQ_INSERT_TAIL(&actions->expirations, read, action);
+    if (read->state != READ_LOADING) {
+        read_fail(read, actions);
         return;
     }
-    data_path_report(
-        path, actions,
-        "layer %s...: no bytes for offset %llu from %s/%s within %u ms; the reader gets "
-        "an I/O error and may try again",
-        device->name, (unsigned long long)read->offset, device->registry, device->repository,
-        path->read_timeout_ms);
-    read_fail(read, actions);
+    TAILQ_REMOVE(&read->device->path->parked, read, parked);
+    read->expired = true;
+    read->references++;
+    STAILQ_INSERT_TAIL(&actions->expirations, read, action);
+}
+
+void read_expire_due(struct data_path *path, struct actions *actions)
+{
+    struct device_read *read = TAILQ_FIRST(&path->parked);
+    const struct layer_device *device = read->device;
+    const char *who = read->state == READ_WAITING ? device->registry : "the cache's disk";
+    uint64_t offset = read->offset, now = milliseconds_now();
+    unsigned count = 0;
+    for (; read && read->deadline <= now; read = TAILQ_FIRST(&path->parked)) {
+        expire(read, actions);
+        count++;
+    }
+    if (count > 0)
+        data_path_report(path, actions,
+                         "layer %s... of %s/%s: no bytes for offset %llu from %s within %u ms "
+                         "(%u reads); readers get an I/O error and may try again",
+                         device->name, device->registry, device->repository,
+                         (unsigned long long)offset, who, path->read_timeout_ms, count);
 }

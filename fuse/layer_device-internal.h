@@ -48,12 +48,13 @@ void worker_pool_add(struct worker_pool *pool, struct job *job);
 
 /* ---- memory_budget.c: bytes of fetched and decoded data (under the data path's lock) ---- */
 
-/* Each kind may always have one holder, whatever is used: so everything moves on, and the limit is
- * passed by one holder of each kind at the most. */
+/* Each kind may have one holder, whatever is used, unless the disk is about to give some back: so
+ * everything moves on, and the limit is passed by one holder of each kind at the most. */
 enum memory_kind { MEMORY_RUN, MEMORY_CHECK, MEMORY_LOAD, MEMORY_KINDS };
 
 struct memory_budget {
     size_t limit, used, peak;
+    size_t storing; /* of `used`: decoded bytes that are being written to the cache */
     unsigned holders[MEMORY_KINDS];
 };
 
@@ -239,7 +240,6 @@ struct data_path {
     struct memory_budget memory;
     struct chunk_queue wanted, checks, kept;
     size_t kept_bytes;
-    size_t storing_bytes;
     struct read_queue loads;  /* QUEUED */
     struct read_queue parked; /* by deadline */
     TAILQ_HEAD(, run) runs;   /* suspended ones: least recently used first */
@@ -323,7 +323,8 @@ void read_await(struct device_read *read, struct actions *actions);
 void read_unreference(struct device_read *read, struct actions *actions);
 void read_piece_is_here(struct read_piece *piece, struct actions *actions);
 void read_fail(struct device_read *read, struct actions *actions);
-void read_expire(struct device_read *read, struct actions *actions);
+/* Ends the parked reads whose time is over. */
+void read_expire_due(struct data_path *path, struct actions *actions);
 void read_start_loads(struct data_path *path, struct actions *actions);
 /* Without the lock. */
 void read_answer(struct device_read *read);

@@ -151,8 +151,8 @@ static bool read_hit(struct layer_device *device, uint64_t offset, size_t length
     if (data_length > 0 && !all_present(device, first, last)) return false;
     uint8_t *buffer = thread_buffer_take(length);
     if (!buffer) return false;
-    bool hit =
-        layer_cache_read_now(device->cache, offset, buffer, data_length) == (ssize_t)data_length;
+    bool hit = data_length == 0 || layer_cache_read_now(device->cache, offset, buffer,
+                                                        data_length) == (ssize_t)data_length;
     if (hit) {
         memset(buffer + data_length, 0, length - data_length);
         atomic_fetch_add_explicit(&counters->reads_hit, 1, memory_order_relaxed);

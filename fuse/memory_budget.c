@@ -13,8 +13,10 @@ void memory_release(struct memory_budget *budget, size_t bytes)
 
 bool memory_hold(struct memory_budget *budget, enum memory_kind kind, size_t bytes)
 {
-    bool fits = budget->used <= budget->limit && bytes <= budget->limit - budget->used;
-    if (!fits && budget->holders[kind] > 0) return false;
+    /* Runs may wait for the network for long: a part is left for what is on this node. */
+    size_t limit = kind == MEMORY_RUN ? budget->limit - budget->limit / 4 : budget->limit;
+    bool fits = budget->used <= limit && bytes <= limit - budget->used;
+    if (!fits && (budget->holders[kind] > 0 || budget->storing > 0)) return false;
     budget->holders[kind]++;
     memory_charge(budget, bytes);
     return true;

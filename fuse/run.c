@@ -207,6 +207,7 @@ static void body_arrived(void *owner, struct buffer *body, struct error *error)
         run->state = RUN_WAITING;
         run_continue(run, &actions);
     } else {
+        error_prefix(&error, "chunk %u", run->next);
         run->state = RUN_WAITING;
         run_fail(run, error_message(error), &actions);
     }
@@ -352,8 +353,8 @@ static void fail_chunks(struct run *run, uint32_t last, struct actions *actions)
 static void report(struct run *run, const char *reason, struct actions *actions)
 {
     const struct layer_device *device = run->device;
-    data_path_report(device->path, actions, "layer %s... of %s/%s: chunk %u: %s", device->name,
-                     device->registry, device->repository, run->next, reason);
+    data_path_report(device->path, actions, "layer %s... of %s/%s: %s", device->name,
+                     device->registry, device->repository, reason);
 }
 
 void run_fail_until(struct run *run, uint32_t last, const char *reason, struct actions *actions)

@@ -27,7 +27,7 @@ static void charge_chunk(struct run *run, size_t length)
         run->decoded_memory -= length; /* goes over to the chunk's bytes */
         return;
     }
-    while (path->storing_bytes > 0 && path->memory.used + length > path->memory.limit)
+    while (path->memory.storing > 0 && path->memory.used + length > path->memory.limit)
         pthread_cond_wait(&path->changed, &path->lock);
     memory_charge(&path->memory, length);
 }
