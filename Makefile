@@ -4,6 +4,13 @@ CC      ?= gcc
 PREFIX  ?= /usr/local
 DESTDIR ?=
 BUILD   ?= build
+# V=1 shows the commands.
+V ?=
+ifeq ($(V),)
+say   = @printf '  %-5s %s\n' $(1) $(2);
+else
+say   =
+endif
 # address, undefined or thread sanitizer builds: make SANITIZE=address,undefined BUILD=build/asan
 SANITIZE ?=
 
@@ -49,18 +56,18 @@ packages: ## install the Debian packages that building and testing need (as root
 
 $(BUILD)/%.o: %.c packaging/version
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
+	$(call say,CC,$<)$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
 
 $(BUILD)/libsluice.a: $(LIBRARY_OBJECTS)
 	@rm -f $@
-	$(AR) rcs $@ $^
+	$(call say,AR,$@)$(AR) rcs $@ $^
 
 $(BUILD)/sluice: $(COMMAND_OBJECTS) $(BUILD)/libsluice.a
-	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	$(call say,LD,$@)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 $(BUILD)/tests/%: tests/unit/%.c $(BUILD)/libsluice.a
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $< $(BUILD)/libsluice.a $(LDLIBS) -lcmocka
+	$(call say,LD,$@)$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $< $(BUILD)/libsluice.a $(LDLIBS) -lcmocka
 
 unit: $(UNIT_TESTS) ## build and run the unit tests only
 	@tests/run --unit $(UNIT_TESTS)
