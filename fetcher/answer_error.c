@@ -65,6 +65,9 @@ static const char *transport_reason(const struct exchange *exchange, CURLcode co
     case CURLE_SEND_ERROR:
     case CURLE_RECV_ERROR:
         return "the connection broke";
+    case CURLE_UNSUPPORTED_PROTOCOL:
+    case CURLE_WEIRD_SERVER_REPLY:
+        return "the answer is not HTTP";
     case CURLE_WRITE_ERROR:
         return "the answer has too many headers";
     default:

@@ -12,10 +12,11 @@
 #include "fetcher/reference.h"
 #include "fetcher/url-internal.h"
 
-#define TOKENS_KEPT    256
-#define REFUSALS_LIMIT 6 /* more than the paths below need: a registry that never ends is cut off \
-                          */
-#define USABLE_MS 500    /* a token that has just arrived is used, whatever it says */
+#define TOKENS_KEPT 256
+#define REFUSALS_LIMIT                                                                         \
+    6                 /* more than the paths below need: a registry that never ends is cut off \
+                       */
+#define USABLE_MS 500 /* a token that has just arrived is used, whatever it says */
 
 char *registry_origin(const struct registry_client *client, const char *registry)
 {
