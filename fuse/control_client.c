@@ -1,6 +1,6 @@
 #include <errno.h>
 #include <poll.h>
-#include <string.h>
+#include <stdio.h>
 #include <sys/socket.h>
 #include <time.h>
 
@@ -41,12 +41,10 @@ static int ask(const char *socket_path, const char *question, int64_t deadline,
     /* The line fits into any socket's buffer. A server that refuses us may be gone already, which
      * the reader will see. */
     char line[32];
-    size_t length = strlen(question);
-    memcpy(line, question, length);
-    line[length++] = '\n';
+    int length = snprintf(line, sizeof line, "%s\n", question);
     ssize_t sent;
     do
-        sent = send(*ret_socket, line, length, MSG_NOSIGNAL);
+        sent = send(*ret_socket, line, (size_t)length, MSG_NOSIGNAL);
     while (sent < 0 && errno == EINTR);
     return 0;
 }

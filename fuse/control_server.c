@@ -263,6 +263,7 @@ static void remove_socket(const struct control_server *server)
 {
     struct stat status;
     cleanup_close int lock = control_lock(server->path, NULL);
+    (void)lock;
     if (lstat(server->path, &status) == 0 && status.st_dev == server->device &&
         status.st_ino == server->inode)
         unlink(server->path);
@@ -300,14 +301,16 @@ int control_server_start(struct control_server **ret, const char *socket_path,
     server->status = status;
     server->context = context;
     server->path = strdup(socket_path);
-    int result = server->path ? 0 : error_set_memory(error);
-    if (!result) result = open_server(server, error);
-    if (!result) result = start_thread(server, error);
-    if (result < 0)
+    if (!server->path) {
         free_server(server);
-    else
-        *ret = server;
-    return result;
+        return error_set_memory(error);
+    }
+    if (open_server(server, error) < 0 || start_thread(server, error) < 0) {
+        free_server(server);
+        return -1;
+    }
+    *ret = server;
+    return 0;
 }
 
 void control_server_stop(struct control_server *server)

@@ -187,7 +187,7 @@ void control_remove_stale(const char *socket_path)
         log_debug("%s", error_message(error));
         return;
     }
-    enum control_liveness liveness;
+    enum control_liveness liveness = CONTROL_ABSENT;
     if (control_connect(socket_path, &liveness, NULL, &error) == 0 && liveness == CONTROL_STALE)
         unlink(socket_path);
 }

@@ -152,25 +152,32 @@ int fuse_mount_attach(struct fuse_mount *ret, const char *mountpoint,
     return take_descriptor(&descriptor);
 }
 
+/* Somebody may have unmounted it, and mounted something else there. */
+static bool is_still_there(const struct fuse_mount *mount)
+{
+    struct mount_entry entry;
+    bool found;
+    cleanup_error struct error *error = NULL;
+    if (mount_table_find(mount->mountpoint, &found, &entry, &error) < 0) {
+        log_warning("unmount '%s': %s", mount->mountpoint, error_message(error));
+        return false;
+    }
+    return found && entry.device_major == mount->device_major &&
+           entry.device_minor == mount->device_minor;
+}
+
 void fuse_mount_detach(struct fuse_mount *mount)
 {
     if (!mount->attached) return;
     mount->attached = false;
-    /* Somebody may have unmounted it, and mounted something else there. */
-    struct mount_entry entry;
-    bool found;
+    if (!is_still_there(mount)) return;
+    if (umount2(mount->mountpoint, MNT_DETACH | UMOUNT_NOFOLLOW) == 0) return;
     cleanup_error struct error *error = NULL;
-    if (mount_table_find(mount->mountpoint, &found, &entry, &error) < 0)
-        log_warning("unmount '%s': %s", mount->mountpoint, error_message(error));
-    else if (!found || entry.device_major != mount->device_major ||
-             entry.device_minor != mount->device_minor)
+    if (errno != EPERM)
+        error_set_errno(&error, errno, "umount");
+    else if (fusermount_detach(mount->mountpoint, true, &error) == 0)
         return;
-    else if (umount2(mount->mountpoint, MNT_DETACH | UMOUNT_NOFOLLOW) == 0)
-        return;
-    else if (errno != EPERM)
-        log_warning("unmount '%s': %s", mount->mountpoint, strerror(errno));
-    else if (fusermount_detach(mount->mountpoint, true, &error) < 0)
-        log_warning("unmount '%s': %s", mount->mountpoint, error_message(error));
+    log_warning("unmount '%s': %s", mount->mountpoint, error_message(error));
 }
 
 void fuse_mount_free(struct fuse_mount *mount)

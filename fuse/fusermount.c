@@ -16,8 +16,6 @@
 /* fusermount3(1) and its source: the number of the socket that takes the descriptor. */
 #define SOCKET_VARIABLE "_FUSE_COMMFD"
 
-extern char **environ;
-
 /* A copy of the environment with `setting` in place of another value of it; the strings are
  * borrowed. */
 static char **environment_with(char *setting, size_t name_length)
@@ -124,7 +122,7 @@ static int run_helper(char *const arguments[], int *ret_descriptor, struct error
     cleanup_close int heard = complaints[0];
     cleanup_close int said = complaints[1];
 
-    pid_t process;
+    pid_t process = -1;
     if (start_helper(&process, arguments, theirs, said, error) < 0) return -1;
     close(take_descriptor(&said));
     cleanup_close int received = -1;
@@ -144,7 +142,7 @@ static int run_helper(char *const arguments[], int *ret_descriptor, struct error
 int fusermount_attach(const char *mountpoint, const char *options, struct error **error)
 {
     char *arguments[] = { HELPER, "-o", (char *)options, "--", (char *)mountpoint, NULL };
-    int descriptor;
+    int descriptor = -1;
     return run_helper(arguments, &descriptor, error) < 0 ? -1 : descriptor;
 }
 

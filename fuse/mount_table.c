@@ -47,7 +47,10 @@ static bool read_line(char *line, const char *path, struct mount_entry *ret)
     if (strcmp(mountpoint, path) != 0) return false;
 
     struct mount_entry entry = { 0 };
-    if (sscanf(device, "%u:%u", &entry.device_major, &entry.device_minor) != 2) return false;
+    char *minor;
+    entry.device_major = (unsigned)strtoul(device, &minor, 10);
+    if (*minor != ':') return false;
+    entry.device_minor = (unsigned)strtoul(minor + 1, NULL, 10);
     while (line && strcmp(next_field(&line), "-") != 0)
         continue;
     snprintf(entry.type, sizeof entry.type, "%s", next_field(&line));

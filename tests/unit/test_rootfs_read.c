@@ -151,7 +151,7 @@ static struct layer_device devices[2];
 
 static uint8_t device_byte(uint8_t device, uint64_t offset)
 {
-    return (uint8_t)(device * 101 + offset * 7 + (offset >> 12));
+    return (uint8_t)(device * UINT64_C(101) + offset * 7 + (offset >> 12));
 }
 
 static void answer_read(struct layer_device *device, uint64_t offset, size_t length,
@@ -318,7 +318,7 @@ static void assert_file_right(void)
     uint8_t *piece = aligned_alloc(4096, 2 << 20);
     assert_non_null(piece);
     for (unsigned i = 0; i < 10; i++) {
-        uint64_t offset = i * 829440u; /* no multiple of a page */
+        uint64_t offset = i * UINT64_C(829440); /* no multiple of a page */
         ssize_t count = pread(file, piece, (2 << 20) - i * 512, (off_t)offset);
         assert_true(count > 0);
         assert_right(piece, offset, (size_t)count);
