@@ -11,7 +11,7 @@
 #define PATH_BYTES_MAX 4095
 /* A million entries take tens of millions. Links to long paths, followed for each entry, would
  * keep a hostile layer busy for hours. */
-#define STEPS_MAX (1u << 28)
+#define STEPS_MAX (1u << 27)
 /* Components that must be made; more than any path has unless symbolic links spin them out. */
 #define PENDING_MAX 16384
 

@@ -140,7 +140,7 @@ static inline void list_tree(struct buffer *text, const struct erofs_image *imag
         int status = erofs_image_readdir(image, &inode, cookie, &dirent);
         if (status < 0) abort();
         if (status == 0) break;
-        if (dirent.name[0] == '.' && dirent.name_length <= 2) continue;
+        if (dirent.name_length <= 2 && memcmp(dirent.name, "..", dirent.name_length) == 0) continue;
         char *child;
         if (asprintf(&child, "%s%s%.*s", path, *path ? "/" : "", (int)dirent.name_length,
                      dirent.name) < 0)
