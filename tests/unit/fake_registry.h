@@ -52,7 +52,7 @@ static struct fake_registry {
     pthread_t thread;
 } fake = { .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER };
 
-static void fake_take(struct fake_request *request)
+static inline void fake_take(struct fake_request *request)
 {
     for (unsigned i = 0; i < 2; i++) {
         struct fake_blob *blob = &fake.blobs[i];
@@ -105,7 +105,7 @@ static uint8_t *fake_body(const struct fake_request *request)
     return NULL;
 }
 
-static void fake_answer(struct fake_request *request, bool failing, uint8_t *body)
+static inline void fake_answer(struct fake_request *request, bool failing, uint8_t *body)
 {
     struct buffer buffer = { body, request->length, request->length };
     struct error *error = NULL;
@@ -140,7 +140,7 @@ static void *fake_loop(void *unused)
     return NULL;
 }
 
-static void fake_start(void)
+static inline void fake_start(void)
 {
     STAILQ_INIT(&fake.queue);
     memset(fake.blobs, 0, sizeof fake.blobs);
@@ -153,7 +153,7 @@ static void fake_start(void)
 }
 
 /* Answers what still waits, as a client that is freed does. */
-static void fake_stop(void)
+static inline void fake_stop(void)
 {
     pthread_mutex_lock(&fake.lock);
     fake.ending = true;
@@ -167,7 +167,7 @@ static void fake_stop(void)
     }
 }
 
-static void fake_hold(bool holds)
+static inline void fake_hold(bool holds)
 {
     pthread_mutex_lock(&fake.lock);
     fake.holds = holds;
@@ -175,14 +175,14 @@ static void fake_hold(bool holds)
     pthread_mutex_unlock(&fake.lock);
 }
 
-static void fake_be_unreachable(bool unreachable)
+static inline void fake_be_unreachable(bool unreachable)
 {
     pthread_mutex_lock(&fake.lock);
     fake.unreachable = unreachable;
     pthread_mutex_unlock(&fake.lock);
 }
 
-static void fake_corrupt(unsigned answers, uint64_t offset)
+static inline void fake_corrupt(unsigned answers, uint64_t offset)
 {
     pthread_mutex_lock(&fake.lock);
     fake.corrupts = answers;
@@ -190,7 +190,7 @@ static void fake_corrupt(unsigned answers, uint64_t offset)
     pthread_mutex_unlock(&fake.lock);
 }
 
-static void fake_wait_waiting(unsigned requests)
+static inline void fake_wait_waiting(unsigned requests)
 {
     pthread_mutex_lock(&fake.lock);
     while (fake.waiting < requests)
@@ -199,7 +199,7 @@ static void fake_wait_waiting(unsigned requests)
 }
 
 /* So far, of the layer's blob (0) or the windows blob (1). */
-static unsigned fake_requests(unsigned blob)
+static inline unsigned fake_requests(unsigned blob)
 {
     pthread_mutex_lock(&fake.lock);
     unsigned requests = fake.blobs[blob].requests;

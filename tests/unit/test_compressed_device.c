@@ -1,0 +1,396 @@
+/*
+ * The data path over layers as they are packed: gzip with windows, zstd frames,
+ * one zstd frame without an end, and a stream that decodes to far more than it
+ * is. Tables are made by the scanner, as for real images.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+#include <unistd.h>
+#include <zlib.h>
+#include <zstd.h>
+
+#include "base/log.h"
+#include "fuse/layer_device-internal.h"
+#include "index/layer_scan.h"
+#include "tests/unit/asked_read.h"
+#include "tests/unit/fake_registry.h"
+#include "tests/unit/temporary_directory.h"
+
+#define FILE_LENGTH (40u << 20)
+
+struct fixture {
+    char *directory;
+    struct buffer stream, blob;
+    struct layer_tables tables;
+    struct layer_device_source source;
+    struct cache *cache;
+    struct data_path *path;
+    struct layer_device *device;
+};
+
+/* ---- a tar of one file ---- */
+
+static void append_header(struct buffer *ret)
+{
+    uint8_t header[512] = { 0 };
+    uint32_t sum = 0;
+    strcpy((char *)header, "file");
+    memcpy(header + 100, "0000644", 7);
+    memcpy(header + 108, "0000000", 7);
+    memcpy(header + 116, "0000000", 7);
+    snprintf((char *)header + 124, 12, "%011o", FILE_LENGTH);
+    memcpy(header + 136, "00000000000", 11);
+    header[156] = '0';
+    memcpy(header + 257, "ustar\00000", 8);
+    memset(header + 148, ' ', 8);
+    for (size_t i = 0; i < sizeof header; i++)
+        sum += header[i];
+    snprintf((char *)header + 148, 8, "%06o", sum);
+    buffer_append(ret, header, sizeof header);
+}
+
+static void make_words(struct buffer *ret)
+{
+    uint32_t random = 12345;
+    append_header(ret);
+    while (ret->length < 512 + FILE_LENGTH) {
+        char line[80];
+        size_t left = 512 + FILE_LENGTH - ret->length;
+        random = random * 1664525 + 1013904223;
+        int length = snprintf(line, sizeof line, "word%u and %08x then word%u\n", random >> 22,
+                              random, (random >> 12) % 512);
+        buffer_append(ret, line, left < (size_t)length ? left : (size_t)length);
+    }
+    buffer_append_zeros(ret, 1024);
+}
+
+static void make_zeros(struct buffer *ret)
+{
+    append_header(ret);
+    buffer_append_zeros(ret, FILE_LENGTH + 1024);
+}
+
+/* ---- packing ---- */
+
+static void pack_gzip(const struct buffer *stream, struct buffer *ret)
+{
+    z_stream deflater = { 0 };
+    assert_int_equal(deflateInit2(&deflater, 6, Z_DEFLATED, 31, 8, Z_DEFAULT_STRATEGY), Z_OK);
+    size_t bound = deflateBound(&deflater, stream->length);
+    assert_int_equal(buffer_reserve(ret, bound), 0);
+    deflater.next_in = stream->data;
+    deflater.avail_in = (uInt)stream->length;
+    deflater.next_out = ret->data;
+    deflater.avail_out = (uInt)bound;
+    assert_int_equal(deflate(&deflater, Z_FINISH), Z_STREAM_END);
+    ret->length = bound - deflater.avail_out;
+    deflateEnd(&deflater);
+}
+
+static void pack_zstd_frames(const struct buffer *stream, struct buffer *ret, size_t frame)
+{
+    for (size_t offset = 0; offset < stream->length; offset += frame) {
+        size_t length = stream->length - offset < frame ? stream->length - offset : frame;
+        size_t bound = ZSTD_compressBound(length);
+        assert_int_equal(buffer_reserve(ret, bound), 0);
+        size_t written =
+            ZSTD_compress(ret->data + ret->length, bound, stream->data + offset, length, 3);
+        assert_false(ZSTD_isError(written));
+        ret->length += written;
+    }
+}
+
+/* ---- the fixture ---- */
+
+struct position {
+    const struct buffer *blob;
+    size_t offset;
+};
+
+static ssize_t read_blob(void *context, void *data, size_t capacity, struct error **error)
+{
+    (void)error;
+    struct position *position = context;
+    size_t left = position->blob->length - position->offset;
+    size_t length = left < capacity ? left : capacity;
+    memcpy(data, position->blob->data + position->offset, length);
+    position->offset += length;
+    return (ssize_t)length;
+}
+
+static void open_all(struct fixture *fixture, const struct data_path_options *options)
+{
+    assert_int_equal(cache_open(&fixture->cache, fixture->directory, NULL), 0);
+    assert_int_equal(data_path_new(&fixture->path, NULL, fixture->cache, options, NULL), 0);
+    assert_int_equal(layer_device_open(fixture->path, &fixture->source, &fixture->device, NULL), 0);
+}
+
+static void close_all(struct fixture *fixture)
+{
+    layer_device_close(fixture->device);
+    if (fixture->path) assert_int_equal(fixture->path->memory.used, 0);
+    data_path_free(fixture->path);
+    cache_free(fixture->cache);
+    fixture->device = NULL;
+    fixture->path = NULL;
+    fixture->cache = NULL;
+}
+
+/* Scans `blob` and serves it. */
+static void publish(struct fixture *fixture)
+{
+    struct position position = { &fixture->blob, 0 };
+    struct digest digest;
+    digest_of(fixture->blob.data, fixture->blob.length, &digest);
+    assert_int_equal(layer_scan(read_blob, &position, fixture->blob.length, &digest, NULL,
+                                &fixture->tables, NULL),
+                     0);
+    struct layer_device_source *source = &fixture->source;
+    *source = (struct layer_device_source){ .registry = "localhost:1",
+                                            .repository = "test",
+                                            .table = fixture->tables.chunks,
+                                            .table_digest = digest };
+    digest_of(fixture->tables.windows.data, fixture->tables.windows.length,
+              &source->windows_digest);
+    fake.blobs[0] = (struct fake_blob){ digest, fixture->blob.data, fixture->blob.length, 0 };
+    fake.blobs[1] = (struct fake_blob){ source->windows_digest, fixture->tables.windows.data,
+                                        fixture->tables.windows.length, 0 };
+}
+
+static int set_up(void **state)
+{
+    struct fixture *fixture = calloc(1, sizeof *fixture);
+    fixture->directory = temporary_directory_make();
+    fake_start();
+    *state = fixture;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    struct fixture *fixture = *state;
+    close_all(fixture);
+    fake_stop();
+    temporary_directory_remove(fixture->directory);
+    layer_tables_free(&fixture->tables);
+    buffer_free(&fixture->stream);
+    buffer_free(&fixture->blob);
+    free(fixture);
+    return 0;
+}
+
+static void expect_read(const struct fixture *fixture, uint64_t offset, size_t length)
+{
+    expect_bytes_of(ask(fixture->device, offset, length), fixture->stream.data,
+                    fixture->stream.length, offset, length);
+}
+
+static void expect_whole_stream(const struct fixture *fixture, size_t step)
+{
+    for (uint64_t offset = 0; offset < fixture->stream.length; offset += step)
+        expect_read(fixture, offset, step);
+}
+
+static void expect_random_reads(const struct fixture *fixture, unsigned count)
+{
+    uint32_t random = 99;
+    for (unsigned i = 0; i < count; i++) {
+        random = random * 1664525 + 1013904223;
+        expect_read(fixture, random % fixture->stream.length, 1 + (random >> 8) % 100000);
+    }
+}
+
+static struct data_path_statistics statistics(const struct fixture *fixture)
+{
+    struct data_path_statistics result;
+    data_path_statistics(fixture->path, &result);
+    return result;
+}
+
+/* ---- gzip ---- */
+
+static void gzip_is_read_at_random(void **state)
+{
+    struct fixture *fixture = *state;
+    make_words(&fixture->stream);
+    pack_gzip(&fixture->stream, &fixture->blob);
+    publish(fixture);
+    assert_true(fixture->tables.chunks->window_count > 8);
+    open_all(fixture, NULL);
+    expect_random_reads(fixture, 100);
+    expect_whole_stream(fixture, 1 << 20);
+    assert_true(statistics(fixture).window_bytes_fetched > 0);
+    assert_true(statistics(fixture).window_bytes_fetched <= fixture->tables.windows.length);
+    assert_int_equal(statistics(fixture).chunks_fetched, fixture->tables.chunks->chunk_count);
+}
+
+static void windows_are_kept_on_disk(void **state)
+{
+    struct fixture *fixture = *state;
+    make_words(&fixture->stream);
+    pack_gzip(&fixture->stream, &fixture->blob);
+    publish(fixture);
+    open_all(fixture, NULL);
+    expect_read(fixture, 20u << 20, 1000);
+    close_all(fixture);
+    unsigned requests = fake_requests(1);
+    open_all(fixture, NULL);
+    expect_read(fixture, 30u << 20, 1000);
+    if (fixture->tables.chunks->group_count == 1) assert_int_equal(fake_requests(1), requests);
+    assert_int_equal(fake_requests(0), 2);
+}
+
+static void damaged_windows_are_asked_for_again(void **state)
+{
+    struct fixture *fixture = *state;
+    make_words(&fixture->stream);
+    pack_gzip(&fixture->stream, &fixture->blob);
+    publish(fixture);
+    open_all(fixture, NULL);
+    uint8_t *byte = &fixture->tables.windows.data[fixture->tables.windows.length / 2];
+    *byte ^= 1;
+    expect_failure(ask(fixture->device, 20u << 20, 1000));
+    assert_int_equal(fake_requests(1), 2);
+    char *reason = data_path_last_error(fixture->path);
+    assert_non_null(strstr(reason, "windows"));
+    free(reason);
+    *byte ^= 1;
+    expect_read(fixture, 20u << 20, 1000);
+}
+
+static void closing_while_windows_are_fetched(void **state)
+{
+    struct fixture *fixture = *state;
+    make_words(&fixture->stream);
+    pack_gzip(&fixture->stream, &fixture->blob);
+    publish(fixture);
+    open_all(fixture, NULL);
+    fake_hold(true);
+    struct asked *asked = ask(fixture->device, 20u << 20, 1000);
+    fake_wait_waiting(2);
+    layer_device_close(fixture->device);
+    expect_failure(asked);
+    fake_hold(false);
+    assert_int_equal(layer_device_open(fixture->path, &fixture->source, &fixture->device, NULL), 0);
+    expect_read(fixture, 20u << 20, 1000);
+}
+
+/* ---- zstd ---- */
+
+static void zstd_frames_are_read_at_random(void **state)
+{
+    struct fixture *fixture = *state;
+    make_words(&fixture->stream);
+    pack_zstd_frames(&fixture->stream, &fixture->blob, 300000);
+    publish(fixture);
+    open_all(fixture, NULL);
+    expect_random_reads(fixture, 100);
+    expect_whole_stream(fixture, 1 << 20);
+    assert_int_equal(statistics(fixture).bytes_fetched, fixture->blob.length);
+}
+
+static void one_frame_read_forward_is_fetched_once(void **state)
+{
+    struct fixture *fixture = *state;
+    make_words(&fixture->stream);
+    pack_zstd_frames(&fixture->stream, &fixture->blob, SIZE_MAX);
+    publish(fixture);
+    assert_int_equal(chunk_table_checkpoint(fixture->tables.chunks, 5), 0);
+    open_all(fixture, NULL);
+    expect_whole_stream(fixture, 128 << 10);
+    assert_int_equal(statistics(fixture).bytes_fetched, fixture->blob.length);
+    assert_true(fixture->path->memory.peak <= fixture->path->memory.limit);
+}
+
+static void one_frame_is_not_fetched_beyond_what_is_wanted(void **state)
+{
+    struct fixture *fixture = *state;
+    make_words(&fixture->stream);
+    pack_zstd_frames(&fixture->stream, &fixture->blob, SIZE_MAX);
+    publish(fixture);
+    open_all(fixture, &(struct data_path_options){ .memory_limit = 4u << 20 });
+    expect_read(fixture, 5u << 20, 1000);
+    assert_true(statistics(fixture).bytes_fetched < fixture->blob.length / 2);
+    /* What lay on the way is here now. */
+    unsigned requests = fake_requests(0);
+    expect_read(fixture, 0, 1000);
+    expect_read(fixture, 4u << 20, 1000);
+    assert_int_equal(fake_requests(0), requests);
+    expect_random_reads(fixture, 100);
+}
+
+static void one_frame_with_many_readers(void **state)
+{
+    struct fixture *fixture = *state;
+    enum { READS = 40 };
+    struct asked *asked[READS];
+    make_words(&fixture->stream);
+    pack_zstd_frames(&fixture->stream, &fixture->blob, SIZE_MAX);
+    publish(fixture);
+    open_all(fixture, NULL);
+    for (unsigned i = 0; i < READS; i++)
+        asked[i] = ask(fixture->device, (i * 7 % READS) << 20, 3000);
+    for (unsigned i = 0; i < READS; i++)
+        expect_bytes_of(asked[i], fixture->stream.data, fixture->stream.length,
+                        (i * 7 % READS) << 20, 3000);
+    assert_int_equal(statistics(fixture).bytes_fetched, fixture->blob.length);
+}
+
+static void damage_in_the_middle_of_a_frame_is_overcome(void **state)
+{
+    struct fixture *fixture = *state;
+    make_words(&fixture->stream);
+    pack_zstd_frames(&fixture->stream, &fixture->blob, SIZE_MAX);
+    publish(fixture);
+    open_all(fixture, &(struct data_path_options){ .memory_limit = 8u << 20 });
+    fake_corrupt(1, fixture->blob.length / 2);
+    expect_read(fixture, fixture->stream.length - 5000, 5000);
+    fake_corrupt(UINT32_MAX, fixture->blob.length / 2);
+    close_all(fixture);
+    fixture->source.table_digest.bytes[0] ^= 1; /* an empty layer in the cache */
+    open_all(fixture, &(struct data_path_options){ .memory_limit = 8u << 20 });
+    expect_failure(ask(fixture->device, fixture->stream.length - 5000, 5000));
+    expect_read(fixture, 0, 100000);
+}
+
+/* ---- far more than it is ---- */
+
+static void stream_of_zeros_stays_within_memory(void **state)
+{
+    struct fixture *fixture = *state;
+    make_zeros(&fixture->stream);
+    pack_zstd_frames(&fixture->stream, &fixture->blob, SIZE_MAX);
+    publish(fixture);
+    open_all(fixture, &(struct data_path_options){ .memory_limit = 16u << 20 });
+    expect_read(fixture, 35u << 20, 4096);
+    expect_whole_stream(fixture, 4u << 20);
+    /* One chunk may be on its way to a full budget. */
+    assert_true(fixture->path->memory.peak <= (16u << 20) + CHUNK_LENGTH_MAX);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(gzip_is_read_at_random, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(windows_are_kept_on_disk, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(damaged_windows_are_asked_for_again, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(closing_while_windows_are_fetched, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(zstd_frames_are_read_at_random, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(one_frame_read_forward_is_fetched_once, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(one_frame_is_not_fetched_beyond_what_is_wanted, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(one_frame_with_many_readers, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(damage_in_the_middle_of_a_frame_is_overcome, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(stream_of_zeros_stays_within_memory, set_up, tear_down),
+    };
+    log_set_level(LOG_ERROR);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
