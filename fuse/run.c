@@ -353,8 +353,7 @@ static void fail_chunks(struct run *run, uint32_t last, struct actions *actions)
 static void report(struct run *run, const char *reason, struct actions *actions)
 {
     const struct layer_device *device = run->device;
-    data_path_report(device->path, actions, "layer %s... of %s/%s: %s", device->name,
-                     device->registry, device->repository, reason);
+    data_path_report(device->path, actions, "layer %s...: %s", device->name, reason);
 }
 
 void run_fail_until(struct run *run, uint32_t last, const char *reason, struct actions *actions)

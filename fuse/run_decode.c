@@ -111,13 +111,19 @@ static void start_again(struct run *run, struct actions *actions)
 
 /* The chunk at which decoding failed cannot be had, nor those that continue it; the others of the
  * run can perhaps. */
-static void give_up_chunk(struct run *run, const char *reason, struct actions *actions)
+static void give_up_chunk(struct run *run, struct error *error, struct actions *actions)
 {
-    const struct chunk_table *table = run->device->table;
+    const struct layer_device *device = run->device;
+    const struct chunk_table *table = device->table;
     uint32_t last = run->next;
+    if (error_kind_of(error) == ERROR_INVALID) {
+        error_prefix(&error, "damaged bytes from %s/%s, twice", device->registry,
+                     device->repository);
+        error_hint(&error, "check the registry and its mirrors, or index the image again");
+    }
     while (last < run->wanted_last && table->chunks[last + 1].start == CHUNK_CONTINUES)
         last++;
-    run_fail_until(run, last, reason, actions);
+    run_fail_until(run, last, error_message(error), actions);
 }
 
 static void decoding_failed(struct run *run, struct error *error, struct actions *actions)
@@ -129,7 +135,7 @@ static void decoding_failed(struct run *run, struct error *error, struct actions
     else if (damaged && ++run->attempts < ATTEMPTS_MAX)
         start_again(run, actions);
     else
-        give_up_chunk(run, error_message(error), actions);
+        give_up_chunk(run, error, actions);
 }
 
 static void go_on(struct run *run, struct actions *actions)
