@@ -184,8 +184,9 @@ static int start(struct server *server, struct error **error)
                                      .allow_suid = options->allow_suid,
                                      .allow_devices = options->allow_devices };
     cleanup_free char *socket = control_socket_path(options->mountpoint, error);
-    if (!socket || control_server_start(&server->control, socket, write_status, server, error) < 0)
-        return -1;
+    if (!socket) return -1;
+    if (control_server_start(&server->control, socket, write_status, server, error) < 0)
+        return error_prefix(error, "mount on '%s'", options->mountpoint);
     return rootfs_mount(&server->rootfs, &server->node.metadata, server->devices,
                         (uint32_t)server->device_count, &rootfs, error);
 }
