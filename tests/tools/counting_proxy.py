@@ -18,7 +18,7 @@ Request = collections.namedtuple("Request", "method path range status length")
 class CountingProxy:
     """`requests` lists what was answered, in order, with the bytes of each answer's body."""
 
-    def __init__(self, upstream):
+    def __init__(self, upstream, handler=None):
         self.upstream = upstream  # "host:port"
         self.redirect_blobs_to = None  # "host:port" of another proxy, for blob GETs
         self.hold_blobs = threading.Event()  # while clear, blob answers wait
@@ -26,7 +26,7 @@ class CountingProxy:
         self.requests = []
         self.headers_seen = []
         self._lock = threading.Lock()
-        self._server = _Server(("127.0.0.1", 0), _Handler)
+        self._server = _Server(("127.0.0.1", 0), handler or ProxyHandler)
         self._server.proxy = self
         self.name = "127.0.0.1:%d" % self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,),
@@ -67,7 +67,7 @@ class _Server(http.server.ThreadingHTTPServer):
         """A client that hangs up in the middle is no news."""
 
 
-class _Handler(http.server.BaseHTTPRequestHandler):
+class ProxyHandler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
 
@@ -104,7 +104,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             if proxy.redirect_blobs_to:
                 self._redirect(proxy)
                 return
-        answer, data = self._forward(proxy, body)
+        answer, data = self.forward(proxy, body)
         proxy.record(Request(self.command, path, self.headers.get("Range"), answer.status,
                              len(data)), dict(self.headers))
         self.send_response_only(answer.status)
@@ -116,7 +116,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
-    def _forward(self, proxy, body):
+    def forward(self, proxy, body):
+        """What the registry answers, and the bytes; those who change it override this."""
         headers = {key: value for key, value in self.headers.items()
                    if key.lower() not in _HOP_BY_HOP}
         if body is not None:
