@@ -8,7 +8,12 @@
  * again. Authentication (anonymous, basic, bearer token), credentials (docker
  * config and helpers), retries with back-off and jitter, and redirects (without
  * the Authorization header to other hosts) are handled inside. Errors never
- * show credentials or the query of a redirect.
+ * show credentials or the query of a redirect. What a blob was redirected to is
+ * remembered for some minutes, so that a range costs one request, not two.
+ *
+ * Certificates are checked against the system's; SSL_CERT_FILE and SSL_CERT_DIR
+ * name others, as for curl and docker. The variables http_proxy, https_proxy and
+ * no_proxy count, except for loopback.
  */
 #ifndef SLUICE_FETCHER_REGISTRY_H
 #define SLUICE_FETCHER_REGISTRY_H
@@ -29,13 +34,14 @@ struct registry_options {
     unsigned connections;     /* per host at the most; 0: 8 */
     unsigned attempts;        /* per request, the first included; 0: 4 */
     unsigned connect_seconds; /* 0: 5 */
-    unsigned stall_seconds;   /* no byte for so long is a failure; 0: 15 */
+    unsigned stall_seconds;   /* (nearly) no byte for so long is a failure; 0: 15 */
 };
 
 /* `options` may be NULL. */
 struct registry_client *registry_client_new(const struct registry_options *options,
                                             struct error **error);
-/* Ends every request (their callbacks come with ERROR_CANCELLED), then the thread. NULL is fine. */
+/* Ends every request (their callbacks come with ERROR_CANCELLED), then the thread. Calls that
+ * other threads are in return first; none may begin any more. NULL is fine. */
 void registry_client_free(struct registry_client *client);
 
 /* Where a call goes. The strings are borrowed for the time of the call. */
@@ -75,7 +81,7 @@ int registry_get_referrers(struct registry_client *client, const struct reposito
                            const struct digest *subject, const char *artifact_type,
                            struct buffer *ret, struct error **error);
 
-/* A whole blob of at most `limit` bytes into memory, verified. */
+/* A whole blob of at most `limit` bytes into memory, verified. `ret` is set. */
 int registry_get_blob(struct registry_client *client, const struct repository *repository,
                       const struct digest *digest, size_t limit, struct buffer *ret,
                       struct error **error);
@@ -90,7 +96,11 @@ int registry_put_blob(struct registry_client *client, const struct repository *r
 /*
  * A blob read forward as a stream through a small bounded buffer (back-pressure
  * by pausing the transfer). A connection that breaks is resumed by a range at
- * the offset reached. The bytes are not verified here: the reader hashes.
+ * the offset reached. The bytes are not verified here: the reader hashes. Opening
+ * does not wait: what the registry says against it is the error of the first
+ * read. A stream that is open keeps one of the connections to its host, even
+ * while nobody reads from it. A stream may outlive its client: reading then ends with
+ * ERROR_CANCELLED.
  */
 struct blob_stream;
 int registry_open_blob(struct registry_client *client, const struct repository *repository,
@@ -107,8 +117,9 @@ void blob_stream_close(struct blob_stream *stream);
  * Bytes [offset, offset + length) of a blob, asynchronously. `done` is called exactly once, on the
  * client's thread, and must not wait: with `body` (exactly `length` bytes; the callee may take
  * body->data and zero the struct, else it is freed) or with body NULL and `error` (owned by the
- * callee). The bytes are not verified here. Gives up after `timeout_ms` altogether, retries
- * included. `repository` and `digest` are copied.
+ * callee). The bytes are not verified here. Gives up after `timeout_ms` altogether, retries and
+ * waiting for a connection included (0: no such bound). `repository` and `digest` are copied. Only
+ * where there is no memory to begin with, `done` is called at once, by the caller.
  */
 typedef void range_done(void *context, struct buffer *body, struct error *error);
 void registry_fetch_range(struct registry_client *client, const struct repository *repository,

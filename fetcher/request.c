@@ -318,7 +318,7 @@ static bool on_headers(struct exchange *exchange)
         set_failure(request, error);
         return false;
     }
-    if (request->keep_redirect && !is_at_origin(request))
+    if (request->keep_redirect && request->redirects > 0 && !is_at_origin(request))
         redirects_keep(&request->client->redirects, request->url, request->current_url);
     return true;
 }

@@ -7,7 +7,8 @@
 #include "base/log.h"
 #include "fetcher/clock-internal.h"
 
-#define IDLE_MS 60000 /* nothing is due: any long time will do, wake-ups interrupt it */
+#define STREAMS_PER_CONNECTION 16L
+#define IDLE_MS                60000 /* nothing is due: any long time will do, wake-ups interrupt it */
 
 struct transfer_thread {
     pthread_t thread;
@@ -196,6 +197,8 @@ struct transfer_thread *transfer_thread_new(unsigned connections, transfer_finis
     }
     curl_share_setopt(thread->share, CURLSHOPT_SHARE, CURL_LOCK_DATA_SSL_SESSION);
     curl_multi_setopt(thread->multi, CURLMOPT_MAX_HOST_CONNECTIONS, (long)connections);
+    /* HTTP/2 would send hundreds at a time, more than some servers' connections behind bear. */
+    curl_multi_setopt(thread->multi, CURLMOPT_MAX_CONCURRENT_STREAMS, STREAMS_PER_CONNECTION);
     /* Kept open for a registry, its token server and a few hosts of redirects. */
     curl_multi_setopt(thread->multi, CURLMOPT_MAXCONNECTS, 4L * (long)connections);
     int failure = start(thread);

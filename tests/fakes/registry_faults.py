@@ -467,7 +467,7 @@ def main():
         context.load_cert_chain(sys.argv[2], sys.argv[3])
         serve("secure", SecureRegistry, context)
     print(ports["registry"], ports["storage"], ports["token"], ports["secure"], flush=True)
-    sys.stdin.read()  # until the test ends, however it ends
+    sys.stdin.read()  # until the test closes it, or is gone
 
 
 main()

@@ -2,11 +2,14 @@
 #ifndef SLUICE_TESTS_REGISTRY_SERVER_H
 #define SLUICE_TESTS_REGISTRY_SERVER_H
 
+#include <fcntl.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -14,19 +17,22 @@
 
 struct server {
     pid_t pid;
-    int input;    /* the server ends when this is closed, even if the test dies */
+    int input;    /* its standard input */
     FILE *output; /* its standard output */
 };
 
-static inline struct server server_start(char *const arguments[])
+/* The server's standard error goes to the file `errors`; NULL: to the test's. */
+static inline struct server server_start(char *const arguments[], const char *errors)
 {
     struct server server = { .pid = -1 };
     int input[2], output[2];
     if (pipe2(input, O_CLOEXEC) < 0 || pipe2(output, O_CLOEXEC) < 0) abort();
     server.pid = fork();
     if (server.pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL); /* also when the test crashes */
         dup2(input[0], STDIN_FILENO);
         dup2(output[1], STDOUT_FILENO);
+        if (errors && !freopen(errors, "w", stderr)) _exit(126);
         execv(arguments[0], arguments);
         _exit(127);
     }

@@ -777,7 +777,7 @@ static int set_up(void **state)
                           certificate,
                           key,
                           NULL };
-    server = server_start(arguments);
+    server = server_start(arguments, NULL);
     if (fscanf(server.output, "%d %d %d %d", &port, &storage, &token, &tls) != 4) return -1;
     snprintf(registry, sizeof registry, "127.0.0.1:%d", port);
     /* Not loopback by name, so it is spoken to by TLS, yet Linux connects to itself. */
