@@ -283,6 +283,7 @@ void file_tree_purge(struct file_tree *tree, uint32_t directory, uint32_t layer)
             if (tree->names[at].layer != layer) remove_one(tree, at);
             at = next;
         } else if (inode->pure_layer == layer) {
+            settle(tree, at, layer);
             at = next;
         } else {
             inside = at;

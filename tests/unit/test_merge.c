@@ -135,6 +135,11 @@ static void opaque_directories(void **state)
     expect(LAYERS("d . 700\nf a 1\nd b 700\nf b/c 1", "f new 1\no ."), "d . 700\nf new 1@2:1\n");
     expect(LAYERS("d a 700\nf a/b 1", "o a\nw a"), "d . 755\n");
     expect(LAYERS("d a 700\nf a/b 1", "d a 711\no a\nw a"), "d . 755\nd a 711\n");
+    /* One marker within another's reach: a lower directory goes with what was in it. */
+    expect(LAYERS("d a/b/c 700", "o a/b\no a"), "d . 755\nd a 755\n");
+    expect(LAYERS("d a/b/c 700", "o a/b\nw a"), "d . 755\n");
+    expect(LAYERS("d a/b/c 700", "o a/b\nf a/b/x 1\no a"),
+           "d . 755\nd a 755\nd a/b 755\nf a/b/x 1@2:2\n");
     expect(LAYERS("d a 700\nf a/b 1\nl link a", "o link"), "d . 755\nd a 700\nl link a\n");
 }
 
