@@ -58,9 +58,10 @@ static char *resolve_mountpoint(const char *directory, struct error **error)
 
 /* ---- a server left behind ---- */
 
-static void ignore_ready(void *context)
+static int ignore_ready(void *context)
 {
     (void)context;
+    return 0;
 }
 
 struct detached {
@@ -68,16 +69,21 @@ struct detached {
     char *log; /* file for lines from now on */
 };
 
-/* The tree is usable: let go of the terminal and of whoever waits. */
-static void detach(void *context)
+/* The tree is usable: tells who waits, and lets go of the terminal. -1: whoever asked for the mount
+ * was ended before it could be told. */
+static int detach(void *context)
 {
     struct detached *detached = context;
     struct error *error = NULL;
-    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
     if (log_open(detached->log, &error) < 0) {
         log_warning("%s; going on without a log", error_message(error));
         error_free(error);
     }
+    ssize_t written = write(detached->ready, "1", 1);
+    close(detached->ready);
+    detached->ready = -1;
+    setsid();
+    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
     if (null >= 0) {
         dup2(null, STDIN_FILENO);
         dup2(null, STDOUT_FILENO);
@@ -85,10 +91,7 @@ static void detach(void *context)
         if (null > STDERR_FILENO) close(null);
     }
     if (chdir("/") < 0) log_warning("chdir to /: %s", strerror(errno));
-    ssize_t written = write(detached->ready, "1", 1);
-    (void)written; /* the other side may have been killed; the mount is what was asked for */
-    close(detached->ready);
-    detached->ready = -1;
+    return written == 1 ? 0 : -1;
 }
 
 /* "<socket>.log" in the run directory, so that it is found beside the socket. */
@@ -107,7 +110,6 @@ static enum exit_code serve_detached(const struct server_options *options, int r
     struct error *error = NULL;
     cleanup_free char *log = log_path(options->mountpoint, &error);
     struct detached detached = { ready, log };
-    setsid();
     if (!log || server_run(options, detach, &detached, &error) < 0) {
         if (detached.ready >= 0) return command_failed(error);
         log_error("%s: %s", options->mountpoint, error_message(error));

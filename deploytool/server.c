@@ -126,6 +126,16 @@ static void stop_on_signal(int number)
     rootfs_stop(stopped_by_signal);
 }
 
+static sigset_t stop_signals(void)
+{
+    sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGHUP);
+    return signals;
+}
+
 static void catch_signals(struct rootfs *rootfs)
 {
     struct sigaction action = { .sa_handler = rootfs ? stop_on_signal : SIG_DFL };
@@ -166,6 +176,29 @@ static int open_devices(struct server *server, struct error **error)
     return 0;
 }
 
+/* From the socket on there is something to leave behind, so a signal must not end the process
+ * where it stands: it waits until there is a handler. */
+static int mount_tree(struct server *server, struct error **error)
+{
+    const struct server_options *options = server->options;
+    struct rootfs_options rootfs = { .mountpoint = options->mountpoint,
+                                     .source = server->node.image.name,
+                                     .allow_suid = options->allow_suid,
+                                     .allow_devices = options->allow_devices };
+    cleanup_free char *socket = control_socket_path(options->mountpoint, error);
+    if (!socket) return -1;
+    sigset_t signals = stop_signals();
+    pthread_sigmask(SIG_BLOCK, &signals, NULL);
+    if (control_server_start(&server->control, socket, write_status, server, error) < 0)
+        return error_prefix(error, "mount on '%s'", options->mountpoint);
+    if (rootfs_mount(&server->rootfs, &server->node.metadata, server->devices,
+                     (uint32_t)server->device_count, &rootfs, error) < 0)
+        return -1;
+    catch_signals(server->rootfs);
+    pthread_sigmask(SIG_UNBLOCK, &signals, NULL);
+    return 0;
+}
+
 static int start(struct server *server, struct error **error)
 {
     const struct server_options *options = server->options;
@@ -179,16 +212,7 @@ static int start(struct server *server, struct error **error)
     if (data_path_new(&server->path, server->client, server->cache, NULL, error) < 0 ||
         open_devices(server, error) < 0)
         return -1;
-    struct rootfs_options rootfs = { .mountpoint = options->mountpoint,
-                                     .source = server->node.image.name,
-                                     .allow_suid = options->allow_suid,
-                                     .allow_devices = options->allow_devices };
-    cleanup_free char *socket = control_socket_path(options->mountpoint, error);
-    if (!socket) return -1;
-    if (control_server_start(&server->control, socket, write_status, server, error) < 0)
-        return error_prefix(error, "mount on '%s'", options->mountpoint);
-    return rootfs_mount(&server->rootfs, &server->node.metadata, server->devices,
-                        (uint32_t)server->device_count, &rootfs, error);
+    return mount_tree(server, error);
 }
 
 /* In the order that fuse/rootfs.h asks for; those who wait for the end are told last. */
@@ -208,19 +232,29 @@ static void stop(struct server *server)
     if (server->cache) cache_free(server->cache);
 }
 
-int server_run(const struct server_options *options, void (*ready)(void *context), void *context,
+struct ready_call {
+    struct server *server;
+    server_ready *ready;
+    void *context;
+};
+
+static void tell_ready(void *argument)
+{
+    struct ready_call *call = argument;
+    if (call->ready(call->context) < 0) rootfs_stop(call->server->rootfs);
+}
+
+int server_run(const struct server_options *options, server_ready *ready, void *context,
                struct error **error)
 {
     struct server server = { .options = options,
                              .started = time(NULL),
                              .status_lock = PTHREAD_MUTEX_INITIALIZER };
+    struct ready_call call = { &server, ready, context };
     bound_heap();
     int result = start(&server, error);
-    if (result == 0) {
-        catch_signals(server.rootfs);
-        result = rootfs_serve(server.rootfs, ready, context, error);
-        catch_signals(NULL);
-    }
+    if (result == 0) result = rootfs_serve(server.rootfs, tell_ready, &call, error);
+    catch_signals(NULL);
     stop(&server);
     return result;
 }

@@ -19,12 +19,15 @@ struct server_options {
     bool allow_suid, allow_devices;
 };
 
+/* The tree is usable. -1: nobody wants it any more; it is unmounted again. */
+typedef int server_ready(void *context);
+
 /*
- * Mounts and serves until the tree is unmounted or a signal (SIGTERM, SIGINT) asks for the end;
- * nothing is left mounted then. `ready` is called once the tree is usable; what goes wrong before
- * is an error, and nothing is mounted.
+ * Mounts and serves until the tree is unmounted or a signal (SIGTERM, SIGINT, SIGHUP) asks for the
+ * end; nothing is left mounted then. What goes wrong before `ready` is an error, and nothing is
+ * mounted.
  */
-int server_run(const struct server_options *options, void (*ready)(void *context), void *context,
+int server_run(const struct server_options *options, server_ready *ready, void *context,
                struct error **error);
 
 #endif
