@@ -361,6 +361,8 @@ static void build_sample(struct fixture *f)
     build(f);
 }
 
+static volatile uint8_t sink; /* so that reads are not left out */
+
 /* Calls all that can be called; whatever the answers, it must end and stay inside. */
 static void read_inode(const struct erofs_image *image, const struct erofs_inode *inode)
 {
@@ -369,15 +371,14 @@ static void read_inode(const struct erofs_image *image, const struct erofs_inode
     size_t length;
     struct erofs_extent extent;
     char names[300];
-    volatile uint8_t sum = 0;
     ssize_t got = erofs_image_getxattr(image, inode, "user.name", &value);
     for (ssize_t i = 0; i < got; i++)
-        sum += ((const uint8_t *)value)[i];
+        sink = ((const uint8_t *)value)[i];
     (void)erofs_image_listxattr(image, inode, NULL, 0);
     (void)erofs_image_listxattr(image, inode, names, sizeof names);
     if (erofs_image_symlink(image, inode, &target, &length) == 0)
         for (size_t i = 0; i < length; i++)
-            sum += (uint8_t)target[i];
+            sink = (uint8_t)target[i];
     (void)erofs_image_map(image, inode, 0, &extent);
     (void)erofs_image_map(image, inode, inode->size / 2, &extent);
     (void)erofs_image_map(image, inode, inode->size - 1, &extent);

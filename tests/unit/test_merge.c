@@ -275,7 +275,7 @@ static void costly_paths(void **state)
 
     /* s0/s0/s0/... a thousand components of two thousand steps each, again and again */
     for (size_t i = 0; i < 3 * 250; i++)
-        memcpy(path + i, "s0/" + i % 3, 1);
+        path[i] = "s0/"[i % 3];
     struct error *error = NULL;
     for (size_t i = 0; i < 1200; i++) {
         snprintf(path + 750, 20, "%zu/x", i);
