@@ -30,6 +30,9 @@
 
 #define DATA_ALIGNMENT 4096u
 #define RECENT_CHUNKS  32u
+/* A large folio of the page cache (x86-64: at most this, and aligned to its size) can only be
+ * dropped as a whole: measured, ranges of 1 MiB left two thirds of what readahead had brought. */
+#define FOLIO_LENGTH (2u << 20)
 
 struct range {
     uint64_t offset;
@@ -324,6 +327,10 @@ void layer_cache_drop_behind(struct layer_cache *layer, uint64_t offset, size_t 
     atomic_store_explicit(&layer->newest, offset + 1, memory_order_relaxed);
     pthread_mutex_unlock(&layer->lock);
     if (!fell_out) return;
+    /* Downwards only: what lies above is dropped with the chunk there, which is the younger one
+     * when somebody reads forward. */
+    oldest.length += oldest.offset % FOLIO_LENGTH;
+    oldest.offset -= oldest.offset % FOLIO_LENGTH;
     struct layer_request *request = request_new(layer, oldest.offset, oldest.length);
     if (request) request_submit(request, STEP_DROP, RING_DROP, layer->data, NULL, request->range);
 }

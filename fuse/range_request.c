@@ -54,8 +54,11 @@ void range_request_send(struct range_request *request)
     struct data_path *path = device->path;
     struct repository repository = { device->registry, device->repository };
     struct digest digest = request->digest;
+    /* A little less than readers wait, so that they hear the reason and not only that it took long.
+     */
+    unsigned timeout_ms = path->read_timeout_ms - path->read_timeout_ms / 10;
     registry_fetch_range(path->client, &repository, &digest, request->offset, request->length,
-                         path->read_timeout_ms, request_done, request);
+                         timeout_ms, request_done, request);
     struct actions actions;
     data_path_enter(path, &actions);
     device_idle(device);

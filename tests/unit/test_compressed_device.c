@@ -360,6 +360,69 @@ static void damage_in_the_middle_of_a_frame_is_overcome(void **state)
     expect_read(fixture, 0, 100000);
 }
 
+/* ---- many at once, with little memory and a registry that errs ---- */
+
+struct reader {
+    const struct fixture *fixture;
+    pthread_t thread;
+    uint32_t random;
+};
+
+static void *read_at_random(void *argument)
+{
+    struct reader *reader = argument;
+    const struct buffer *stream = &reader->fixture->stream;
+    for (unsigned i = 0; i < 100; i++) {
+        reader->random = reader->random * 1664525 + 1013904223;
+        uint64_t offset = (reader->random >> 4) % (stream->length - 300000);
+        size_t length = 1 + (reader->random >> 6) % 300000;
+        struct asked *asked = ask(reader->fixture->device, offset, length);
+        ssize_t result = wait_answer(asked);
+        if (result >= 0 &&
+            (result != (ssize_t)length || memcmp(asked->data, stream->data + offset, length) != 0))
+            abort();
+        asked_free(asked);
+    }
+    return NULL;
+}
+
+static void read_with_four_threads(struct fixture *fixture)
+{
+    struct reader readers[4];
+    publish(fixture);
+    open_all(fixture, &(struct data_path_options){ .memory_limit = 6u << 20 });
+    for (unsigned i = 0; i < 4; i++) {
+        readers[i] = (struct reader){ .fixture = fixture, .random = i * 7919 };
+        assert_int_equal(pthread_create(&readers[i].thread, NULL, read_at_random, &readers[i]), 0);
+    }
+    for (unsigned i = 0; i < 20; i++) {
+        usleep(3000);
+        fake_corrupt(1, UINT64_MAX);
+        fake_be_unreachable(i % 4 == 3);
+    }
+    fake_be_unreachable(false);
+    for (unsigned i = 0; i < 4; i++)
+        pthread_join(readers[i].thread, NULL);
+    fake_corrupt(0, UINT64_MAX);
+    expect_whole_stream(fixture, 1 << 20);
+}
+
+static void many_readers_of_gzip(void **state)
+{
+    struct fixture *fixture = *state;
+    make_words(&fixture->stream);
+    pack_gzip(&fixture->stream, &fixture->blob);
+    read_with_four_threads(fixture);
+}
+
+static void many_readers_of_one_frame(void **state)
+{
+    struct fixture *fixture = *state;
+    make_words(&fixture->stream);
+    pack_zstd_frames(&fixture->stream, &fixture->blob, SIZE_MAX);
+    read_with_four_threads(fixture);
+}
+
 /* ---- far more than it is ---- */
 
 static void stream_of_zeros_stays_within_memory(void **state)
@@ -389,6 +452,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(one_frame_with_many_readers, set_up, tear_down),
         cmocka_unit_test_setup_teardown(damage_in_the_middle_of_a_frame_is_overcome, set_up,
                                         tear_down),
+        cmocka_unit_test_setup_teardown(many_readers_of_gzip, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(many_readers_of_one_frame, set_up, tear_down),
         cmocka_unit_test_setup_teardown(stream_of_zeros_stays_within_memory, set_up, tear_down),
     };
     log_set_level(LOG_ERROR);
