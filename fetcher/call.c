@@ -32,6 +32,9 @@ static int begin(struct request *request, struct error **error)
         request->hopeless = true;
         return error_set(error, ERROR_INVALID, "the answer is larger than %zu bytes", call->limit);
     }
+    /* One piece instead of a growing one; where that is not to be had, the bytes will tell. */
+    if (has_body && answer->content_length > 0)
+        (void)!buffer_reserve(&call->body, (size_t)answer->content_length);
     if (has_body && strcmp(request->method, "GET") == 0 && answer->status != 200)
         return error_set(error, ERROR_INVALID, "HTTP %ld instead of 200", answer->status);
     return 0;
