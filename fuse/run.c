@@ -294,7 +294,7 @@ static void shed_suspended(struct data_path *path, struct actions *actions)
         run->body_used = 0;
         return;
     }
-    run_end(oldest, actions);
+    if (oldest) run_end(oldest, actions);
 }
 
 void run_suspend(struct run *run, struct actions *actions)
