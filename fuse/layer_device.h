@@ -58,9 +58,12 @@ struct layer_device_source {
     struct digest table_digest;        /* of the encoded table: the cache's key */
     struct digest windows_digest;      /* of the windows blob; used when table->group_count > 0 */
 };
+/* ERROR_INVALID: the table cannot be (chunk_table_decode() would not make it), or has chunks below
+ * 4 KiB other than the last, which no rule makes. */
 int layer_device_open(struct data_path *path, const struct layer_device_source *source,
                       struct layer_device **ret, struct error **error);
-/* Parked reads end with EIO first. */
+/* Parked reads end with EIO first; waits for disk and decoder, but not for the network. No callback
+ * comes after it. NULL is fine. */
 void layer_device_close(struct layer_device *device);
 
 /* How much of the layer the node has. */
