@@ -207,6 +207,9 @@ class Registry(Handler):
     def fault_redirect_refused(self):
         self.to_storage("bad")
 
+    def fault_redirect_moved(self):
+        self.to_storage("alive" if count("moved" + self.name) else "dying")
+
     def fault_redirect_loop(self):
         self.answer(302, b"", [("Location", self.path)])
 
@@ -299,6 +302,11 @@ class Registry(Handler):
 
     def fault_wrong_range(self):
         self.answer(206, b"x" * 100, [("Content-Range", "bytes 0-99/300000")])
+
+    def fault_wrong_start(self):
+        first, last = re.match(r"bytes=(\d+)-(\d+)$", self.headers["Range"]).groups()
+        self.answer(206, b"x" * (int(last) - int(first) + 1), [
+            ("Content-Range", "bytes %d-%s/300000" % (int(first) - 1, last))])
 
     def fault_no_content_range(self):
         self.answer(206, b"x" * 100)
@@ -405,6 +413,8 @@ class Storage(Handler):
         if self.command == "PUT":
             return self.answer(201)
         name = path.rsplit("/", 1)[0].lstrip("/")
+        if query.endswith("dying") and count("dying" + name):
+            return self.reset()
         # The first signature serves three requests, the next ones all.
         ended = query.endswith("secret0") and count("storage" + name) >= 3
         if ended or "bad" in query:

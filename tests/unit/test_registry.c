@@ -285,6 +285,7 @@ static void test_ranges_that_are_wrong(void **state)
     (void)state;
     assert_fetches("wrong-range-once/a");
     assert_fetch_fails("wrong-range/a", ERROR_INVALID, "another part");
+    assert_fetch_fails("wrong-start/a", ERROR_INVALID, "another part");
     assert_fetch_fails("no-content-range/a", ERROR_INVALID, "which part");
     assert_fetch_fails("short-whole/a", ERROR_INVALID, "bytes instead of");
 }
@@ -409,6 +410,11 @@ static void test_redirects(void **state)
     /* The target was remembered, and asked for anew when its signature ended. */
     assert_int_equal(logged("registry GET /v2/redirect/a/", "auth=Basic"), 2);
     assert_int_equal(logged("storage GET /redirect/a/", "signature=secret1"), 3);
+    /* A remembered target that no longer answers is not asked again and again. */
+    assert_fetches("redirect-moved/a");
+    assert_fetches("redirect-moved/a");
+    assert_int_equal(logged("registry GET /v2/redirect-moved/a/", ""), 2);
+    assert_int_equal(logged("storage GET /redirect-moved/a/", "signature=alive"), 1);
     assert_fetch_fails("redirect-refused/a", ERROR_DENIED, "redirected to 127.0.0.1:");
     assert_int_equal(logged("storage GET /redirect-refused/a/", ""), 2);
 }
