@@ -1,7 +1,9 @@
 """The index's metadata is an EROFS image that the kernel and erofs-utils take."""
 
 import os
+import shutil
 import subprocess
+import tempfile
 
 from tools import erofs_mount, images, tree, workplace
 from tools.layout import Layout
@@ -68,29 +70,25 @@ class KernelMount(EndToEnd):
         self.assertEqual(lines[:20], [], f"{len(lines)} differences")
         self.assertEqual(tree.directory_time_differences(self.image.tars, seen)[:20], [])
 
-    def run_in_chroot(self, *command):
-        """Runs a program of erofs-utils 1.8 with the test's files at /image."""
-        script = ('mkdir -p "$1/image" && mount --bind "$2" "$1/image" && shift 2 && '
-                  'exec chroot "$@"')
-        return subprocess.run(
-            ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh",
-             erofs_utils_root(), self.directory, erofs_utils_root(), *command],
-            text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
-
-    def link_devices(self):
-        """The layers' tars in the test's directory, where the chroot sees them."""
+    def put_into_chroot(self):
+        """The metadata and the devices where erofs-utils 1.8 sees them; as paths in the chroot."""
+        root = erofs_utils_root()
+        directory = tempfile.mkdtemp(prefix="sluice-", dir=os.path.join(root, "tmp"))
+        self.addCleanup(shutil.rmtree, directory)
         names = []
-        for number, tar in enumerate(self.image.tars):
-            name = f"device-{number}"
-            target = os.path.join(self.directory, name)
-            if not os.path.exists(target):
-                os.link(tar, target)
-            names.append("--device=/image/" + name)
-        return names
+        for number, path in enumerate((self.metadata, *self.image.tars)):
+            names.append(os.path.join(directory, str(number)))
+            os.link(path, names[-1])
+        metadata, *devices = ["/" + os.path.relpath(name, root) for name in names]
+        return metadata, ["--device=" + device for device in devices]
+
+    def run_in_chroot(self, *command):
+        return subprocess.run(["chroot", erofs_utils_root(), *command], text=True, check=False,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
     def test_fsck_of_erofs_utils_agrees(self):
-        image = "/image/" + os.path.basename(self.metadata)
-        check = ("fsck.erofs", "--extract", *self.link_devices(), image)
+        image, devices = self.put_into_chroot()
+        check = ("fsck.erofs", "--extract", *devices, image)
         done = self.run_in_chroot(*check)
         self.assertEqual((done.returncode, done.stdout), (0, ""))
         # It does look: a root directory that is none is found.
@@ -100,8 +98,7 @@ class KernelMount(EndToEnd):
         self.assertNotEqual(self.run_in_chroot(*check).returncode, 0)
 
     def test_dump_of_erofs_utils_agrees(self):
-        image = "/image/" + os.path.basename(self.metadata)
-        devices = self.link_devices()
+        image, devices = self.put_into_chroot()
         truth = tree.snapshot(images.unpacked(self.image), contents=False)
         done = self.run_in_chroot("dump.erofs", "-s", *devices, image)
         self.assertEqual(done.returncode, 0, done.stdout)
