@@ -13,7 +13,9 @@
 #include "base/parallel.h"
 
 #define MEMORY_LENGTH_MAX (64u << 10)
-#define FETCHES_AT_ONCE   8
+/* A node that knows what a tag last meant does not wait longer to hear what it means now. */
+#define TAG_PATIENCE_MS 3000u
+#define FETCHES_AT_ONCE 8
 
 const char *index_trust_name(enum index_trust trust)
 {
@@ -95,8 +97,8 @@ static int is_current(struct loader *loader, const struct memory *known, struct 
     struct digest now;
     struct error *reason = NULL;
     if (image->reference.digest) return 1;
-    if (registry_resolve_tag(loader->client, &image->repository, image->reference.tag, &now,
-                             &reason) == 0)
+    if (registry_resolve_tag(loader->client, &image->repository, image->reference.tag,
+                             TAG_PATIENCE_MS, &now, &reason) == 0)
         return digest_equal(&now, &known->target);
     enum error_kind kind = error_kind_of(reason);
     if (kind != ERROR_UNREACHABLE && kind != ERROR_DENIED) return error_move(error, reason);

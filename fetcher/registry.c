@@ -97,7 +97,8 @@ int registry_get_manifest(struct registry_client *client, const struct repositor
 
 /* -2: the registry does not answer HEAD as it should. */
 static int resolve_by_head(struct registry_client *client, const struct repository *repository,
-                           const char *tag, struct digest *ret, struct error **error)
+                           const char *tag, unsigned patience_ms, struct digest *ret,
+                           struct error **error)
 {
     cleanup_call struct call call;
     int prepared =
@@ -107,6 +108,8 @@ static int resolve_by_head(struct registry_client *client, const struct reposito
     struct error *failure = NULL;
     call.request.method = "HEAD";
     call.request.accept = ACCEPT_MANIFESTS;
+    call.request.timeout_ms = patience_ms;
+    call.request.attempts = patience_ms ? 2 : 0;
     if (call_run(&call, &failure) == 0) return announced_digest(&call, ret) ? 0 : -2;
     if (error_kind_of(failure) != ERROR_UNSUPPORTED) return error_move(error, failure);
     error_free(failure);
@@ -114,11 +117,12 @@ static int resolve_by_head(struct registry_client *client, const struct reposito
 }
 
 int registry_resolve_tag(struct registry_client *client, const struct repository *repository,
-                         const char *tag, struct digest *ret, struct error **error)
+                         const char *tag, unsigned patience_ms, struct digest *ret,
+                         struct error **error)
 {
     CLIENT_CALL(client);
     if (!tag_is_valid(tag)) return error_set(error, ERROR_INVALID, "'%.140s' is not a tag", tag);
-    int resolved = resolve_by_head(client, repository, tag, ret, error);
+    int resolved = resolve_by_head(client, repository, tag, patience_ms, ret, error);
     if (resolved != -2) return resolved;
     struct registry_manifest manifest;
     if (registry_get_manifest(client, repository, tag, &manifest, error) < 0) return -1;

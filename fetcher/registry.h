@@ -64,9 +64,11 @@ int registry_get_manifest(struct registry_client *client, const struct repositor
                           const char *target, struct registry_manifest *ret, struct error **error);
 
 /* What a tag means now (HEAD, falling back to GET where the answer has no Docker-Content-Digest).
- */
+ * With `patience_ms` other than 0, for who has another answer at hand, an answer must come within
+ * that time, and a failure is tried again once only. */
 int registry_resolve_tag(struct registry_client *client, const struct repository *repository,
-                         const char *tag, struct digest *ret, struct error **error);
+                         const char *tag, unsigned patience_ms, struct digest *ret,
+                         struct error **error);
 
 /* `target` is a tag or the digest of `data`. `ret_subject_known`, when not NULL, says whether the
  * registry answered with OCI-Subject (it then keeps the referrers list itself). */

@@ -215,12 +215,12 @@ static void test_resolve(void **state)
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         struct repository from = repository(names[i]);
         memset(&digest, 0, sizeof digest);
-        assert_int_equal(registry_resolve_tag(client, &from, "tag", &digest, NULL), 0);
+        assert_int_equal(registry_resolve_tag(client, &from, "tag", 0, &digest, NULL), 0);
         assert_true(digest_equal(&digest, &manifest_digest));
     }
     struct repository from = repository("good/a");
     struct error *error = NULL;
-    assert_int_equal(registry_resolve_tag(client, &from, "other", &digest, &error), -1);
+    assert_int_equal(registry_resolve_tag(client, &from, "other", 0, &digest, &error), -1);
     assert_error(error, ERROR_NOT_FOUND, "resolve 'good/a:other'");
 }
 

@@ -125,7 +125,7 @@ static void push_and_pull(const char *registry)
     assert_int_equal(manifest.body.length, strlen(text));
     assert_memory_equal(manifest.body.data, text, strlen(text));
     registry_manifest_free(&manifest);
-    assert_int_equal(registry_resolve_tag(client, &to, "v1", &resolved, NULL), 0);
+    assert_int_equal(registry_resolve_tag(client, &to, "v1", 0, &resolved, NULL), 0);
     assert_true(digest_equal(&digest, &resolved));
 
     assert_int_equal(registry_put_manifest(client, &to, "v2", type, "{", 1, NULL, &error), -1);
