@@ -276,14 +276,23 @@ void run_extend(struct run *run, uint32_t chunk, struct actions *actions)
     if (run->state == RUN_SUSPENDED) resume(run, actions);
 }
 
+static bool another_is_suspended(const struct data_path *path, const struct run *newest)
+{
+    const struct run *run;
+    TAILQ_FOREACH(run, &path->runs, link)
+    if (run != newest && run->state == RUN_SUSPENDED) return true;
+    return false;
+}
+
 /* Gives memory back: first the bytes that can be fetched again at the price of themselves, then a
  * decoder, whose row of chunks would have to be fetched again from its start. */
-static void shed_suspended(struct data_path *path, struct actions *actions)
+static void shed_suspended(struct data_path *path, const struct run *spared,
+                           struct actions *actions)
 {
     struct run *run, *oldest = NULL;
     TAILQ_FOREACH(run, &path->runs, link)
     {
-        if (run->state != RUN_SUSPENDED) continue;
+        if (run->state != RUN_SUSPENDED || run == spared) continue;
         if (!oldest) oldest = run;
         if (run->body_memory == 0) continue;
         memory_release(&path->memory, run->body_memory);
@@ -304,13 +313,15 @@ void run_suspend(struct run *run, struct actions *actions)
     run->state = RUN_SUSPENDED;
     run->attempts = 0;
     run->body_memory = run->body.length;
-    run->decoded_memory = CHUNK_LENGTH_MAX; /* what the decoder may hold of the next chunk */
+    run->decoded_memory = chunk_decoder_memory(run->decoder);
     memory_charge(&path->memory, run->body_memory + run->decoded_memory);
     path->suspended_bytes += run->body_memory + run->decoded_memory;
     TAILQ_REMOVE(&path->runs, run, link);
     TAILQ_INSERT_TAIL(&path->runs, run, link);
-    while (path->suspended_bytes > path->memory.limit / 2)
-        shed_suspended(path, actions);
+    /* The newest stays, however much its decoder holds: without it each read of a layer in one
+     * zstd frame would decode the frame from its start. */
+    while (path->suspended_bytes > path->memory.limit / 2 && another_is_suspended(path, run))
+        shed_suspended(path, run, actions);
 }
 
 /* ---- ending ---- */

@@ -130,6 +130,13 @@ int chunk_decoder_finish(struct chunk_decoder *decoder, struct error **error)
     return error_set(error, ERROR_INVALID, "the blob's bytes end within chunk %u", decoder->next);
 }
 
+size_t chunk_decoder_memory(const struct chunk_decoder *decoder)
+{
+    size_t chunk = decoder->data ? (size_t)chunk_length(decoder->table, decoder->next) : 0;
+    /* What the gzip decoder holds is small beside a chunk. */
+    return sizeof *decoder + chunk + (decoder->zstd ? ZSTD_sizeof_DStream(decoder->zstd) : 0);
+}
+
 void chunk_decoder_free(struct chunk_decoder *decoder)
 {
     if (!decoder) return;

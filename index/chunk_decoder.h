@@ -25,6 +25,8 @@ int chunk_decoder_feed(struct chunk_decoder *decoder, const void *data, size_t l
                        struct error **error);
 /* After the last byte: an error when a chunk is missing. */
 int chunk_decoder_finish(struct chunk_decoder *decoder, struct error **error);
+/* Bytes that it holds to go on decoding: zstd's window can be 128 MiB. */
+size_t chunk_decoder_memory(const struct chunk_decoder *decoder);
 void chunk_decoder_free(struct chunk_decoder *decoder);
 
 #endif
