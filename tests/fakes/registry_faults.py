@@ -266,6 +266,9 @@ class Registry(Handler):
         self.wfile.write(pattern(300000)[int(first):int(first) + 1])
         time.sleep(600)
 
+    def fault_silence(self):
+        time.sleep(600)
+
     def fault_busy_once(self):
         if count("busy" + self.path):
             return self.good()
