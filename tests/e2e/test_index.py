@@ -87,10 +87,15 @@ class Index(EndToEnd):
         through = f"{proxy.name}/{self.repository}:latest"
         second = json.loads(self.sluice("index", through, "--json").stdout)
         self.assertEqual(first["index_digest"], second["index_digest"])
+        self.assertEqual((first["already_indexed"], second["already_indexed"]), (False, True))
         self.assertEqual(self.referrers(), listed)
         # Nothing is uploaded again.
         self.assertEqual([request for request in proxy.requests
                           if request.method in ("POST", "PUT", "PATCH")], [])
+        self.assertIn("already", self.sluice("index", self.image_reference).stdout)
+        forced = json.loads(self.sluice("index", self.image_reference, "--force", "--json").stdout)
+        self.assertEqual((forced["index_digest"], forced["bytes_pushed"]),
+                         (first["index_digest"], 0))
 
     def test_foreign_referrers_are_kept(self):
         client = self.client()

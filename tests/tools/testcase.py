@@ -64,7 +64,10 @@ class EndToEnd(unittest.TestCase):
         cls.addClassCleanup(cls.registry.stop)
         home = os.path.join(cls.directory, "home")
         os.mkdir(home)
-        cls.environment = {"HOME": home, "PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}
+        runtime = os.path.join(cls.directory, "runtime")
+        os.mkdir(runtime, 0o700)
+        cls.environment = {"HOME": home, "PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8",
+                           "XDG_RUNTIME_DIR": runtime}
         for name in ("ASAN_OPTIONS", "UBSAN_OPTIONS", "TSAN_OPTIONS"):
             if name in os.environ:
                 cls.environment[name] = os.environ[name]

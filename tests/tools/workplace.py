@@ -12,7 +12,8 @@ import time
 TOOLS = os.path.dirname(os.path.abspath(__file__))
 PROJECT = os.path.dirname(os.path.dirname(TOOLS))
 SLUICE = os.path.abspath(os.environ.get("SLUICE", os.path.join(PROJECT, "build", "sluice")))
-WORK = os.environ.get("SLUICE_WORK", "/var/tmp/sluice-tests")
+WORK = os.environ.get("SLUICE_WORK") or (
+    "/var/tmp/sluice-tests" + ("" if os.geteuid() == 0 else f"-{os.geteuid()}"))
 
 
 def _directory_of_work(name):

@@ -1,0 +1,80 @@
+"""An ordinary user mounts by fusermount3, for nobody but himself."""
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+
+from tools import images, workplace
+from tools.testcase import EndToEnd, servers_under
+
+USER = 65534
+
+
+class Unprivileged(EndToEnd):
+    """The command runs as a user who owns nothing but his home and his runtime directory."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        # What udev would have set; a machine without it keeps the device to root.
+        mode = os.stat("/dev/fuse").st_mode & 0o777
+        if mode != 0o666:
+            os.chmod("/dev/fuse", 0o666)
+            cls.addClassCleanup(os.chmod, "/dev/fuse", mode)
+        # WORK is root's alone, and the command may lie where only root can go.
+        cls.place = tempfile.mkdtemp(prefix="sluice-user-", dir="/var/tmp")
+        cls.addClassCleanup(shutil.rmtree, cls.place)
+        cls.addClassCleanup(cls.end_servers)
+        os.chown(cls.place, USER, USER)
+        cls.program = os.path.join(cls.place, "sluice")
+        shutil.copy(workplace.SLUICE, cls.program)
+        for name in ("home", "runtime", "mnt"):
+            path = os.path.join(cls.place, name)
+            os.mkdir(path, 0o700)
+            os.chown(path, USER, USER)
+        cls.environment |= {"HOME": os.path.join(cls.place, "home"),
+                            "XDG_RUNTIME_DIR": os.path.join(cls.place, "runtime")}
+        cls.point = os.path.join(cls.place, "mnt")
+
+    @classmethod
+    def end_servers(cls):
+        for pid, _ in servers_under(cls.place):
+            os.kill(pid, signal.SIGKILL)
+
+    def run_program(self, *command):
+        return subprocess.run(command, user=USER, group=USER, extra_groups=[], text=True,
+                              env=self.environment, capture_output=True, check=False,
+                              stdin=subprocess.DEVNULL)
+
+    def expect(self, code, *arguments):
+        done = self.run_program(self.program, *arguments)
+        self.assertEqual(done.returncode, code, done.stdout + done.stderr)
+        return done
+
+    def test_index_mount_read_umount(self):
+        image = images.small()
+        reference = self.push(image.layout, image.tag, "small")
+        self.expect(0, "index", reference)
+        self.expect(0, "mount", reference, self.point)
+        self.addCleanup(subprocess.run, ["umount", "-l", self.point], check=False,
+                        stderr=subprocess.DEVNULL)
+        path = os.path.join(self.point, "lower/text")
+        done = self.run_program("wc", "-c", path)
+        self.assertEqual(done.stdout.split()[:1], [str(5 << 20)], done.stderr)
+        # Not even root, as is usual with FUSE: it could be led astray.
+        with self.assertRaises(PermissionError):
+            os.lstat(path)
+        self.assertIn(self.point, self.expect(0, "status", self.point).stdout)
+        self.assertTrue(os.path.isdir(os.path.join(self.place, "home/.cache/sluice")))
+        self.expect(0, "umount", self.point)
+        self.assertFalse(os.path.ismount(self.point))
+
+    def test_suid_is_for_root(self):
+        image = images.small()
+        reference = self.push(image.layout, image.tag, "small")
+        self.expect(0, "index", reference)
+        done = self.expect(1, "mount", reference, self.point, "--suid")
+        self.assertIn("root", done.stderr)
+        self.assertFalse(os.path.ismount(self.point))
