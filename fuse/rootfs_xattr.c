@@ -6,6 +6,9 @@
 #include "base/cleanup.h"
 #include "fuse/rootfs-internal.h"
 
+/* An entry takes this much of the image, and its name besides. */
+#define DIRECTORY_ENTRY_BYTES 12u
+
 /* Directories still to be looked into. */
 struct pending {
     uint64_t *nids;
@@ -72,9 +75,8 @@ static int search_directory(struct rootfs *rootfs, uint64_t nid, struct pending 
 int rootfs_find_xattrs(struct rootfs *rootfs, struct error **error)
 {
     struct pending pending = { 0 };
-    /* Hard links are met more than once. */
-    uint64_t budget;
-    if (__builtin_mul_overflow(rootfs->image->inode_count, 64, &budget)) budget = UINT64_MAX;
+    /* There is no telling entries by inodes, which may have any number of names. */
+    uint64_t budget = rootfs->image->size / DIRECTORY_ENTRY_BYTES;
     int result = push(&pending, rootfs->image->root_nid);
     while (!result && pending.count > 0)
         result = search_directory(rootfs, pending.nids[--pending.count], &pending, &budget);

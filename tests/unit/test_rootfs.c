@@ -135,13 +135,10 @@ static void add_attributes(struct entry_table *table)
                                 .xattr_count = 1 });
 }
 
-static void make_image(struct tree *tree, bool with_attributes)
+/* Takes the table over. */
+static void merge_image(struct tree *tree, struct entry_table *table)
 {
     struct error *error = NULL;
-    struct entry_table *table = entry_table_new();
-    assert_non_null(table);
-    add_entries(table);
-    if (with_attributes) add_attributes(table);
     struct merge_layer layer = { .entries = table, .stream_length = STREAM_LENGTH };
     uint64_t length = STREAM_LENGTH;
     if (merge_layers(&layer, 1, &tree->bytes, &error) < 0 ||
@@ -149,6 +146,15 @@ static void make_image(struct tree *tree, bool with_attributes)
         erofs_image_validate(&tree->image, &length, 1, &error) < 0)
         fail_msg("%s", error_message(error));
     entry_table_free(table);
+}
+
+static void make_image(struct tree *tree, bool with_attributes)
+{
+    struct entry_table *table = entry_table_new();
+    assert_non_null(table);
+    add_entries(table);
+    if (with_attributes) add_attributes(table);
+    merge_image(tree, table);
 }
 
 static void mount_tree(struct tree *tree, bool with_attributes)
@@ -396,6 +402,28 @@ static void test_image_without_xattrs(void **state)
     end_tree(&tree);
 }
 
+/* As in an image of busybox: hundreds of names, hardly an inode. */
+static void test_file_of_many_names(void **state)
+{
+    (void)state;
+    need_fuse();
+    static struct tree tree;
+    memset(&tree, 0, sizeof tree);
+    struct entry_table *table = entry_table_new();
+    assert_non_null(table);
+    add(table, &(struct entry){ .type = ENTRY_REGULAR, .path = "busybox", .mode = 0755 });
+    for (unsigned i = 1; i < 1000; i++) {
+        char path[16];
+        snprintf(path, sizeof path, "applet%u", i);
+        add(table, &(struct entry){ .type = ENTRY_HARDLINK, .path = path, .target = "busybox" });
+    }
+    merge_image(&tree, table);
+    mounted_start(&tree.mounted, &tree.image, (struct layer_device *[]){ &tree.device }, 1);
+    assert_int_equal(look(&tree, "applet999").st_nlink, 1000);
+    assert_int_equal(look(&tree, "applet999").st_ino, look(&tree, "busybox").st_ino);
+    end_tree(&tree);
+}
+
 static void test_statfs(void **state)
 {
     (void)state;
@@ -579,6 +607,7 @@ int main(void)
         TEST(test_seek_in_directory),
         TEST(test_xattrs),
         TEST(test_image_without_xattrs),
+        TEST(test_file_of_many_names),
         TEST(test_statfs),
         TEST(test_mount_table),
         TEST(test_permissions),
