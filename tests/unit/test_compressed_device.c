@@ -13,14 +13,13 @@
 
 #include <cmocka.h>
 #include <unistd.h>
-#include <zlib.h>
-#include <zstd.h>
 
 #include "base/log.h"
 #include "fuse/layer_device-internal.h"
 #include "index/layer_scan.h"
 #include "tests/unit/asked_read.h"
 #include "tests/unit/fake_registry.h"
+#include "tests/unit/layer_packer.h"
 #include "tests/unit/temporary_directory.h"
 
 #define FILE_LENGTH (40u << 20)
@@ -35,95 +34,7 @@ struct fixture {
     struct layer_device *device;
 };
 
-/* ---- a tar of one file ---- */
-
-static void append_header(struct buffer *ret)
-{
-    uint8_t header[512] = { 0 };
-    uint32_t sum = 0;
-    strcpy((char *)header, "file");
-    memcpy(header + 100, "0000644", 7);
-    memcpy(header + 108, "0000000", 7);
-    memcpy(header + 116, "0000000", 7);
-    snprintf((char *)header + 124, 12, "%011o", FILE_LENGTH);
-    memcpy(header + 136, "00000000000", 11);
-    header[156] = '0';
-    memcpy(header + 257, "ustar\00000", 8);
-    memset(header + 148, ' ', 8);
-    for (size_t i = 0; i < sizeof header; i++)
-        sum += header[i];
-    snprintf((char *)header + 148, 8, "%06o", sum);
-    buffer_append(ret, header, sizeof header);
-}
-
-static void make_words(struct buffer *ret)
-{
-    uint32_t random = 12345;
-    append_header(ret);
-    while (ret->length < 512 + FILE_LENGTH) {
-        char line[80];
-        size_t left = 512 + FILE_LENGTH - ret->length;
-        random = random * 1664525 + 1013904223;
-        int length = snprintf(line, sizeof line, "word%u and %08x then word%u\n", random >> 22,
-                              random, (random >> 12) % 512);
-        buffer_append(ret, line, left < (size_t)length ? left : (size_t)length);
-    }
-    buffer_append_zeros(ret, 1024);
-}
-
-static void make_zeros(struct buffer *ret)
-{
-    append_header(ret);
-    buffer_append_zeros(ret, FILE_LENGTH + 1024);
-}
-
-/* ---- packing ---- */
-
-static void pack_gzip(const struct buffer *stream, struct buffer *ret)
-{
-    z_stream deflater = { 0 };
-    assert_int_equal(deflateInit2(&deflater, 6, Z_DEFLATED, 31, 8, Z_DEFAULT_STRATEGY), Z_OK);
-    size_t bound = deflateBound(&deflater, stream->length);
-    assert_int_equal(buffer_reserve(ret, bound), 0);
-    deflater.next_in = stream->data;
-    deflater.avail_in = (uInt)stream->length;
-    deflater.next_out = ret->data;
-    deflater.avail_out = (uInt)bound;
-    assert_int_equal(deflate(&deflater, Z_FINISH), Z_STREAM_END);
-    ret->length = bound - deflater.avail_out;
-    deflateEnd(&deflater);
-}
-
-static void pack_zstd_frames(const struct buffer *stream, struct buffer *ret, size_t frame)
-{
-    for (size_t offset = 0; offset < stream->length; offset += frame) {
-        size_t length = stream->length - offset < frame ? stream->length - offset : frame;
-        size_t bound = ZSTD_compressBound(length);
-        assert_int_equal(buffer_reserve(ret, bound), 0);
-        size_t written =
-            ZSTD_compress(ret->data + ret->length, bound, stream->data + offset, length, 3);
-        assert_false(ZSTD_isError(written));
-        ret->length += written;
-    }
-}
-
 /* ---- the fixture ---- */
-
-struct position {
-    const struct buffer *blob;
-    size_t offset;
-};
-
-static ssize_t read_blob(void *context, void *data, size_t capacity, struct error **error)
-{
-    (void)error;
-    struct position *position = context;
-    size_t left = position->blob->length - position->offset;
-    size_t length = left < capacity ? left : capacity;
-    memcpy(data, position->blob->data + position->offset, length);
-    position->offset += length;
-    return (ssize_t)length;
-}
 
 static void open_all(struct fixture *fixture, const struct data_path_options *options)
 {
@@ -146,10 +57,10 @@ static void close_all(struct fixture *fixture)
 /* Scans `blob` and serves it. */
 static void publish(struct fixture *fixture)
 {
-    struct position position = { &fixture->blob, 0 };
+    struct memory_reader reader = { &fixture->blob, 0, SIZE_MAX };
     struct digest digest;
     digest_of(fixture->blob.data, fixture->blob.length, &digest);
-    assert_int_equal(layer_scan(read_blob, &position, fixture->blob.length, &digest, NULL,
+    assert_int_equal(layer_scan(read_memory, &reader, fixture->blob.length, &digest, NULL,
                                 &fixture->tables, NULL),
                      0);
     struct layer_device_source *source = &fixture->source;
@@ -219,8 +130,9 @@ static struct data_path_statistics statistics(const struct fixture *fixture)
 static void gzip_is_read_at_random(void **state)
 {
     struct fixture *fixture = *state;
-    make_words(&fixture->stream);
-    pack_gzip(&fixture->stream, &fixture->blob);
+    layer_of_words(&fixture->stream, FILE_LENGTH, false);
+    gzip_append(&fixture->blob, fixture->stream.data, fixture->stream.length, 6,
+                Z_DEFAULT_STRATEGY);
     publish(fixture);
     assert_true(fixture->tables.chunks->window_count > 8);
     open_all(fixture, NULL);
@@ -234,8 +146,9 @@ static void gzip_is_read_at_random(void **state)
 static void windows_are_kept_on_disk(void **state)
 {
     struct fixture *fixture = *state;
-    make_words(&fixture->stream);
-    pack_gzip(&fixture->stream, &fixture->blob);
+    layer_of_words(&fixture->stream, FILE_LENGTH, false);
+    gzip_append(&fixture->blob, fixture->stream.data, fixture->stream.length, 6,
+                Z_DEFAULT_STRATEGY);
     publish(fixture);
     open_all(fixture, NULL);
     expect_read(fixture, 20u << 20, 1000);
@@ -250,8 +163,9 @@ static void windows_are_kept_on_disk(void **state)
 static void damaged_windows_are_asked_for_again(void **state)
 {
     struct fixture *fixture = *state;
-    make_words(&fixture->stream);
-    pack_gzip(&fixture->stream, &fixture->blob);
+    layer_of_words(&fixture->stream, FILE_LENGTH, false);
+    gzip_append(&fixture->blob, fixture->stream.data, fixture->stream.length, 6,
+                Z_DEFAULT_STRATEGY);
     publish(fixture);
     open_all(fixture, NULL);
     uint8_t *byte = &fixture->tables.windows.data[fixture->tables.windows.length / 2];
@@ -268,8 +182,9 @@ static void damaged_windows_are_asked_for_again(void **state)
 static void closing_while_windows_are_fetched(void **state)
 {
     struct fixture *fixture = *state;
-    make_words(&fixture->stream);
-    pack_gzip(&fixture->stream, &fixture->blob);
+    layer_of_words(&fixture->stream, FILE_LENGTH, false);
+    gzip_append(&fixture->blob, fixture->stream.data, fixture->stream.length, 6,
+                Z_DEFAULT_STRATEGY);
     publish(fixture);
     open_all(fixture, NULL);
     fake_hold(true);
@@ -287,8 +202,8 @@ static void closing_while_windows_are_fetched(void **state)
 static void zstd_frames_are_read_at_random(void **state)
 {
     struct fixture *fixture = *state;
-    make_words(&fixture->stream);
-    pack_zstd_frames(&fixture->stream, &fixture->blob, 300000);
+    layer_of_words(&fixture->stream, FILE_LENGTH, false);
+    zstd_append(&fixture->blob, &fixture->stream, 300000);
     publish(fixture);
     open_all(fixture, NULL);
     expect_random_reads(fixture, 100);
@@ -299,8 +214,8 @@ static void zstd_frames_are_read_at_random(void **state)
 static void one_frame_read_forward_is_fetched_once(void **state)
 {
     struct fixture *fixture = *state;
-    make_words(&fixture->stream);
-    pack_zstd_frames(&fixture->stream, &fixture->blob, SIZE_MAX);
+    layer_of_words(&fixture->stream, FILE_LENGTH, false);
+    zstd_append(&fixture->blob, &fixture->stream, SIZE_MAX);
     publish(fixture);
     assert_int_equal(chunk_table_checkpoint(fixture->tables.chunks, 5), 0);
     open_all(fixture, NULL);
@@ -312,8 +227,8 @@ static void one_frame_read_forward_is_fetched_once(void **state)
 static void one_frame_is_not_fetched_beyond_what_is_wanted(void **state)
 {
     struct fixture *fixture = *state;
-    make_words(&fixture->stream);
-    pack_zstd_frames(&fixture->stream, &fixture->blob, SIZE_MAX);
+    layer_of_words(&fixture->stream, FILE_LENGTH, false);
+    zstd_append(&fixture->blob, &fixture->stream, SIZE_MAX);
     publish(fixture);
     open_all(fixture, &(struct data_path_options){ .memory_limit = 4u << 20 });
     expect_read(fixture, 5u << 20, 1000);
@@ -331,8 +246,8 @@ static void one_frame_with_many_readers(void **state)
     struct fixture *fixture = *state;
     enum { READS = 40 };
     struct asked *asked[READS];
-    make_words(&fixture->stream);
-    pack_zstd_frames(&fixture->stream, &fixture->blob, SIZE_MAX);
+    layer_of_words(&fixture->stream, FILE_LENGTH, false);
+    zstd_append(&fixture->blob, &fixture->stream, SIZE_MAX);
     publish(fixture);
     open_all(fixture, NULL);
     for (unsigned i = 0; i < READS; i++)
@@ -346,8 +261,8 @@ static void one_frame_with_many_readers(void **state)
 static void damage_in_the_middle_of_a_frame_is_overcome(void **state)
 {
     struct fixture *fixture = *state;
-    make_words(&fixture->stream);
-    pack_zstd_frames(&fixture->stream, &fixture->blob, SIZE_MAX);
+    layer_of_words(&fixture->stream, FILE_LENGTH, false);
+    zstd_append(&fixture->blob, &fixture->stream, SIZE_MAX);
     publish(fixture);
     open_all(fixture, &(struct data_path_options){ .memory_limit = 8u << 20 });
     fake_corrupt(1, fixture->blob.length / 2);
@@ -410,16 +325,17 @@ static void read_with_four_threads(struct fixture *fixture)
 static void many_readers_of_gzip(void **state)
 {
     struct fixture *fixture = *state;
-    make_words(&fixture->stream);
-    pack_gzip(&fixture->stream, &fixture->blob);
+    layer_of_words(&fixture->stream, FILE_LENGTH, false);
+    gzip_append(&fixture->blob, fixture->stream.data, fixture->stream.length, 6,
+                Z_DEFAULT_STRATEGY);
     read_with_four_threads(fixture);
 }
 
 static void many_readers_of_one_frame(void **state)
 {
     struct fixture *fixture = *state;
-    make_words(&fixture->stream);
-    pack_zstd_frames(&fixture->stream, &fixture->blob, SIZE_MAX);
+    layer_of_words(&fixture->stream, FILE_LENGTH, false);
+    zstd_append(&fixture->blob, &fixture->stream, SIZE_MAX);
     read_with_four_threads(fixture);
 }
 
@@ -428,8 +344,8 @@ static void many_readers_of_one_frame(void **state)
 static void stream_of_zeros_stays_within_memory(void **state)
 {
     struct fixture *fixture = *state;
-    make_zeros(&fixture->stream);
-    pack_zstd_frames(&fixture->stream, &fixture->blob, SIZE_MAX);
+    layer_of_zeros(&fixture->stream, FILE_LENGTH);
+    zstd_append(&fixture->blob, &fixture->stream, SIZE_MAX);
     publish(fixture);
     open_all(fixture, &(struct data_path_options){ .memory_limit = 16u << 20 });
     expect_read(fixture, 35u << 20, 4096);

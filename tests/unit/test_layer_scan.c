@@ -7,95 +7,16 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
-#include <zlib.h>
-#include <zstd.h>
 
 #include "index/chunk_decoder.h"
 #include "index/layer_scan.h"
+#include "tests/unit/layer_packer.h"
 
 #define FILE_LENGTH (9u << 20)
-
-/* A tar of one file: text that compresses with references far back, noise, and zeros. */
-static void make_stream(struct buffer *ret)
-{
-    uint8_t header[512] = { 0 };
-    uint32_t random = 12345, sum = 0;
-    strcpy((char *)header, "file");
-    memcpy(header + 100, "0000644", 7);
-    memcpy(header + 108, "0000000", 7);
-    memcpy(header + 116, "0000000", 7);
-    snprintf((char *)header + 124, 12, "%011o", FILE_LENGTH);
-    memcpy(header + 136, "00000000000", 11);
-    header[156] = '0';
-    memcpy(header + 257, "ustar\00000", 8);
-    memset(header + 148, ' ', 8);
-    for (size_t i = 0; i < sizeof header; i++)
-        sum += header[i];
-    snprintf((char *)header + 148, 8, "%06o", sum);
-    buffer_append(ret, header, sizeof header);
-    while (ret->length < 512 + FILE_LENGTH) {
-        char line[80];
-        size_t left = 512 + FILE_LENGTH - ret->length;
-        random = random * 1664525 + 1013904223;
-        int length = snprintf(line, sizeof line, "word%u and %08x then word%u\n", random >> 22,
-                              random, (random >> 12) % 512);
-        if ((random >> 20) == 0) {
-            size_t zeros = left < 40000 ? left : 40000;
-            buffer_append_zeros(ret, zeros);
-            continue;
-        }
-        buffer_append(ret, line, left < (size_t)length ? left : (size_t)length);
-    }
-    buffer_append_zeros(ret, 1024);
-}
-
-static void gzip_append(struct buffer *ret, const uint8_t *data, size_t length, int level,
-                        int strategy)
-{
-    z_stream stream = { 0 };
-    assert_int_equal(deflateInit2(&stream, level, Z_DEFLATED, 31, 8, strategy), Z_OK);
-    size_t bound = deflateBound(&stream, length) + 64;
-    assert_int_equal(buffer_reserve(ret, bound), 0);
-    stream.next_in = (z_const Bytef *)data;
-    stream.avail_in = (uInt)length;
-    stream.next_out = ret->data + ret->length;
-    stream.avail_out = (uInt)bound;
-    assert_int_equal(deflate(&stream, Z_FINISH), Z_STREAM_END);
-    ret->length += bound - stream.avail_out;
-    deflateEnd(&stream);
-}
-
-static void zstd_append(struct buffer *ret, const uint8_t *data, size_t length)
-{
-    size_t bound = ZSTD_compressBound(length);
-    assert_int_equal(buffer_reserve(ret, bound), 0);
-    size_t written = ZSTD_compress(ret->data + ret->length, bound, data, length, 3);
-    assert_false(ZSTD_isError(written));
-    ret->length += written;
-}
-
-struct memory_reader {
-    const struct buffer *blob;
-    size_t position;
-    size_t step; /* most bytes a read gives */
-};
-
-static ssize_t read_memory(void *context, void *data, size_t capacity, struct error **error)
-{
-    struct memory_reader *reader = context;
-    (void)error;
-    size_t count = reader->blob->length - reader->position;
-    if (count > capacity) count = capacity;
-    if (count > reader->step) count = reader->step;
-    memcpy(data, reader->blob->data + reader->position, count);
-    reader->position += count;
-    return (ssize_t)count;
-}
 
 static void scan(const struct buffer *blob, size_t step, struct layer_tables *ret)
 {
@@ -194,7 +115,7 @@ static struct buffer stream;
 static int make_shared_stream(void **state)
 {
     (void)state;
-    make_stream(&stream);
+    layer_of_words(&stream, FILE_LENGTH, true);
     return 0;
 }
 
@@ -254,9 +175,7 @@ static void many_zstd_frames(void **state)
     (void)state;
     cleanup_buffer struct buffer blob = { 0 };
     buffer_append(&blob, "\x5a\x2a\x4d\x18\x03\0\0\0abc", 11); /* a skippable frame */
-    for (size_t done = 0; done < stream.length; done += 300000)
-        zstd_append(&blob, stream.data + done,
-                    stream.length - done < 300000 ? stream.length - done : 300000);
+    zstd_append(&blob, &stream, 300000);
     check_layer(&stream, &blob, 5);
 }
 
@@ -265,7 +184,7 @@ static void one_zstd_frame(void **state)
     (void)state;
     cleanup_buffer struct buffer blob = { 0 };
     struct layer_tables tables;
-    zstd_append(&blob, stream.data, stream.length);
+    zstd_append(&blob, &stream, SIZE_MAX);
     check_layer(&stream, &blob, 3);
     scan(&blob, 1 << 20, &tables);
     for (uint32_t i = 1; i < tables.chunks->chunk_count; i++)
@@ -278,9 +197,7 @@ static void a_block_without_end_is_cut(void **state)
     (void)state;
     /* zlib writes one block for many megabytes of zeros. */
     cleanup_buffer struct buffer zeros = { 0 }, blob = { 0 };
-    buffer_append(&zeros, stream.data, 512 + FILE_LENGTH);
-    memset(zeros.data + 512, 0, FILE_LENGTH);
-    buffer_append_zeros(&zeros, 1024);
+    layer_of_zeros(&zeros, FILE_LENGTH);
     gzip_append(&blob, zeros.data, zeros.length, 9, Z_DEFAULT_STRATEGY);
     check_layer(&zeros, &blob, 3);
 }
@@ -322,7 +239,7 @@ static void damaged_blobs_are_refused(void **state)
     (void)state;
     cleanup_buffer struct buffer gzip = { 0 }, zstd = { 0 };
     gzip_append(&gzip, stream.data, stream.length, 6, Z_DEFAULT_STRATEGY);
-    zstd_append(&zstd, stream.data, stream.length);
+    zstd_append(&zstd, &stream, SIZE_MAX);
     gzip.length /= 2;
     expect_scan_error(&gzip, "cut short");
     zstd.length /= 2;
