@@ -32,7 +32,10 @@ static int push_blob(const struct image *image, struct registry_client *client,
 {
     int present = registry_has_blob(client, &image->repository, digest, error);
     if (present < 0) return -1;
+    char text[DIGEST_TEXT_SIZE];
     *ret_pushed = !present;
+    log_info("part %s, %zu bytes: %s", digest_format(digest, text), length,
+             present ? "is in the registry already" : "is pushed");
     if (present) return 0;
     return registry_put_blob(client, &image->repository, digest, data, length, error);
 }
@@ -139,7 +142,12 @@ int index_push(const struct image *image, struct registry_client *client,
                               MEDIA_TYPE_OCI_MANIFEST, index->manifest.data, index->manifest.length,
                               &subject_known, error) < 0)
         return error_prefix(error, "push index");
-    if (subject_known) return 0;
+    if (subject_known) {
+        log_info("%s lists the index by the Referrers API", image->repository.registry);
+        return 0;
+    }
+    log_info("%s has no Referrers API; the index is listed under a tag",
+             image->repository.registry);
     return attach_by_tag(image, client, index, error);
 }
 

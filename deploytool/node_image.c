@@ -157,10 +157,13 @@ static int fetch_part(struct loader *loader, const struct index_part *part, stru
                       struct error **error)
 {
     cleanup_buffer struct buffer blob = { 0 };
+    char text[DIGEST_TEXT_SIZE];
     if (registry_get_blob(loader->client, &loader->node->image.repository, &part->digest,
                           (size_t)part->size, &blob, error) < 0 ||
         index_part_expand(part, blob.data, blob.length, ret, error) < 0)
         return -1;
+    log_info("fetched part %s of the index: %zu bytes, %zu decoded",
+             digest_format(&part->digest, text), blob.length, ret->length);
     return cache_put_blob(loader->cache, &part->content_digest, ret->data, ret->length, error);
 }
 
@@ -250,6 +253,8 @@ static int validate_metadata(struct node_image *node, struct error **error)
     if (erofs_image_open(&node->metadata, node->mapping, node->mapping_length, error) < 0 ||
         erofs_image_validate(&node->metadata, lengths, (uint32_t)count, error) < 0)
         return error_prefix(error, "index of %s: metadata", node->image.name);
+    log_info("metadata is valid: %llu inodes, %zu bytes, %zu layers",
+             (unsigned long long)node->metadata.inode_count, node->mapping_length, count);
     for (size_t i = 0; i < count; i++) {
         struct digest tag;
         uint64_t length;
@@ -266,6 +271,7 @@ static int validate_metadata(struct node_image *node, struct error **error)
 static int load(struct loader *loader, const struct digest *pinned, struct error **error)
 {
     struct node_image *node = loader->node;
+    char manifest[DIGEST_TEXT_SIZE], index[DIGEST_TEXT_SIZE];
     struct memory memory;
     struct memory *known = recall(loader->cache, &node->image, &memory) ? &memory : NULL;
     if (known) {
@@ -278,6 +284,12 @@ static int load(struct loader *loader, const struct digest *pinned, struct error
         return -1;
     node->tables = calloc(node->artifact.layer_count, sizeof *node->tables);
     if (!node->tables) return error_set_memory(error);
+    log_info("%s is %s; its index is %s (%s)", node->image.name,
+             digest_format(&node->image.digest, manifest),
+             digest_format(&node->index_digest, index),
+             pinned  ? "pinned"
+             : known ? "known on this node"
+                     : "found beside it");
     if (parallel_run(node->artifact.layer_count + 1, FETCHES_AT_ONCE, load_part, loader, error) <
             0 ||
         validate_metadata(node, error) < 0)

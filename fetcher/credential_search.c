@@ -52,6 +52,11 @@ static void deliver(struct transfer_task *task)
     host->search = NULL;
     if (host->credentials.problem)
         log_warning("credentials for %s: %s", host->registry, host->credentials.problem);
+    if (!credentials_are_known(&host->credentials))
+        log_info("there are no credentials for %s", host->registry);
+    else
+        log_info("there are credentials for %s, of '%s'", host->registry,
+                 host->credentials.user ? host->credentials.user : "a token");
     release(search);
     searched(host);
 }

@@ -88,8 +88,8 @@ static void attempt_failed(struct request *request, struct error *error)
         finish(request, error);
         return;
     }
-    log_debug("registry %s: %s: %s; trying again in %u ms", request->registry, request->what,
-              error_message(error), (unsigned)delay);
+    log_info("registry %s: %s: %s; trying again in %u ms", request->registry, request->what,
+             error_message(error), (unsigned)delay);
     error_free(request->last);
     request->last = error;
     request->attempt++;
@@ -407,10 +407,20 @@ static void renew_redirect(struct request *request)
     go_to(request, strdup(request->url));
 }
 
+static void tell_answer(const struct request *request)
+{
+    if (!log_enabled(LOG_DEBUG)) return;
+    bool own = request->access != ACCESS_NONE; /* else `what` names the host itself */
+    log_debug("%s%s%s%s: HTTP %ld%s", own ? "registry " : "", own ? request->registry : "",
+              own ? ": " : "", request->what, request->exchange.answer.status,
+              request->host && !is_at_origin(request) ? " from where it redirects to" : "");
+}
+
 static void answered(struct request *request)
 {
     struct error *error = NULL;
     long status = request->exchange.answer.status;
+    tell_answer(request);
     bool at_registry = request->host && is_at_origin(request);
     if (at_registry && status == 401) {
         enum authorization authorization = authorize_again(request, &error);
