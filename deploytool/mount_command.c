@@ -50,9 +50,16 @@ static char *resolve_mountpoint(const char *directory, struct error **error)
         if (errno == ENOENT) error_hint(error, "make it with: mkdir '%s'", directory);
         return NULL;
     }
-    if (stat(resolved, &found) == 0 && S_ISDIR(found.st_mode)) return resolved;
+    int number = stat(resolved, &found) < 0 ? errno : 0;
+    if (!number && S_ISDIR(found.st_mode)) return resolved;
     free(resolved);
-    error_set(error, ERROR_INVALID, "mount point '%s' is no directory", directory);
+    if (!number)
+        error_set(error, ERROR_INVALID, "mount point '%s' is no directory", directory);
+    else
+        error_set_errno(error, number, "mount point '%s'", directory);
+    if (number == ENOTCONN)
+        error_hint(error, "the server of what is mounted there has died: sluice umount '%s'",
+                   directory);
     return NULL;
 }
 

@@ -158,6 +158,18 @@ class BadPlaces(Errors):
         self.assertEqual(self.status(point)["reference"], self.image_reference)
         self.unmount(point)
 
+    def test_mount_that_lost_its_server(self):
+        point = self.make_directory("dead")
+        self.addCleanup(self.unmount_if_mounted, point)
+        self.sluice("mount", self.image_reference, point, "--cache", self.cache)
+        # Nothing has looked at it, so the kernel knows nothing to answer with.
+        os.kill(self.status(point)["pid"], signal.SIGKILL)
+        self.wait_until(lambda: not servers_under(point), "the server is gone")
+        self.mount_fails(point, point, "has died", f"sluice umount '{point}'")
+        self.sluice("umount", point)
+        self.assertEqual(os.listdir(point), [])
+        self.sluice("mount", self.image_reference, point, "--cache", self.cache)
+
     def test_umount_of_what_is_no_mount(self):
         point = self.make_directory("plain")
         self.fails("umount", point, says=(point,))
