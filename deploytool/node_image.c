@@ -268,10 +268,34 @@ static int validate_metadata(struct node_image *node, struct error **error)
     return 0;
 }
 
+static int load_index(struct loader *loader, const struct memory *known,
+                      const struct digest *pinned, struct error **error)
+{
+    struct node_image *node = loader->node;
+    if (find_index(loader, known, pinned, error) < 0 || load_artifact(loader, error) < 0) return -1;
+    node->tables = calloc(node->artifact.layer_count, sizeof *node->tables);
+    if (!node->tables) return error_set_memory(error);
+    if (parallel_run(node->artifact.layer_count + 1, FETCHES_AT_ONCE, load_part, loader, error) < 0)
+        return -1;
+    return validate_metadata(node, error);
+}
+
+static void free_index(struct node_image *node)
+{
+    if (node->tables)
+        for (size_t i = 0; i < node->artifact.layer_count; i++)
+            chunk_table_free(node->tables[i]);
+    free(node->tables);
+    node->tables = NULL;
+    if (node->mapping) munmap(node->mapping, node->mapping_length);
+    node->mapping = NULL;
+    node->metadata = (struct erofs_image){ 0 };
+    index_artifact_free(&node->artifact);
+}
+
 static int load(struct loader *loader, const struct digest *pinned, struct error **error)
 {
     struct node_image *node = loader->node;
-    char manifest[DIGEST_TEXT_SIZE], index[DIGEST_TEXT_SIZE];
     struct memory memory;
     struct memory *known = recall(loader->cache, &node->image, &memory) ? &memory : NULL;
     if (known) {
@@ -279,21 +303,20 @@ static int load(struct loader *loader, const struct digest *pinned, struct error
         if (current < 0) return -1;
         if (!current) known = NULL;
     }
-    if (resolve(loader, known, error) < 0 || find_index(loader, known, pinned, error) < 0 ||
-        load_artifact(loader, error) < 0)
-        return -1;
-    node->tables = calloc(node->artifact.layer_count, sizeof *node->tables);
-    if (!node->tables) return error_set_memory(error);
-    log_info("%s is %s; its index is %s (%s)", node->image.name,
-             digest_format(&node->image.digest, manifest),
-             digest_format(&node->index_digest, index),
-             pinned  ? "pinned"
-             : known ? "known on this node"
-                     : "found beside it");
-    if (parallel_run(node->artifact.layer_count + 1, FETCHES_AT_ONCE, load_part, loader, error) <
-            0 ||
-        validate_metadata(node, error) < 0)
-        return -1;
+    if (resolve(loader, known, error) < 0) return -1;
+    struct error *reason = NULL;
+    int result = load_index(loader, known, pinned, &reason);
+    if (result < 0 && known && !pinned && error_kind_of(reason) == ERROR_NOT_FOUND) {
+        /* Of the index that the node remembers something was lost here, and the registry has it no
+         * more: another may have taken its place. */
+        log_info("%s; looking for another index", error_message(reason));
+        error_free(reason);
+        reason = NULL;
+        free_index(node);
+        known = NULL;
+        result = load_index(loader, NULL, NULL, &reason);
+    }
+    if (result < 0) return error_move(error, reason);
     /* A pinned index must not become what the bare name means. */
     if ((known && digest_equal(&known->index, &node->index_digest)) || pinned) return 0;
     return remember(loader->cache, node, error);
@@ -313,12 +336,7 @@ int node_image_load(struct node_image *ret, struct registry_client *client, stru
 
 void node_image_free(struct node_image *image)
 {
-    if (image->tables)
-        for (size_t i = 0; i < image->artifact.layer_count; i++)
-            chunk_table_free(image->tables[i]);
-    free(image->tables);
-    if (image->mapping) munmap(image->mapping, image->mapping_length);
-    index_artifact_free(&image->artifact);
+    free_index(image);
     image_free(&image->image);
     *image = (struct node_image){ 0 };
 }

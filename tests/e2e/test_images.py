@@ -1,5 +1,6 @@
 """Images of unusual shape, and tags that move."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -157,6 +158,32 @@ class Tags(EndToEnd):
         self.assertEqual(self.status(point)["trust"], "pinned")
         other = self.mount(reference, name="other")
         self.assertEqual(self.status(other)["trust"], "referrer")
+
+    def test_index_that_was_replaced(self):
+        """What the node has goes on working; what it lost comes from the index that is there."""
+        reference = self.publish("first")
+        old = json.loads(self.sluice("inspect", reference, "--json").stdout)["index_digest"]
+        self.unmount(self.mount(reference))
+        client = self.client()
+        manifest = json.loads(client.manifest(self.repository, old)[0])
+        body = json.dumps({**manifest, "annotations": {"made": "again"}}).encode()
+        new = "sha256:" + hashlib.sha256(body).hexdigest()
+        client.push_manifest(self.repository, new, MANIFEST, body)
+        entry = {"mediaType": MANIFEST, "digest": new, "size": len(body),
+                 "artifactType": "application/vnd.sluice.index.v1+json"}
+        tag = self.layout.find("first")["digest"].replace(":", "-")
+        client.push_manifest(self.repository, tag, IMAGE_INDEX, json.dumps(
+            {"schemaVersion": 2, "mediaType": IMAGE_INDEX, "manifests": [entry]}).encode())
+        client.expect(202, "DELETE", f"/v2/{self.repository}/manifests/{old}")
+        point = self.mount(reference)
+        self.assertEqual(self.status(point)["index_digest"], old)
+        self.unmount(point)
+        os.unlink(os.path.join(self.cache, "blobs", old.removeprefix("sha256:")))
+        for _ in range(2):
+            point = self.mount(reference)
+            self.assertEqual(self.status(point)["index_digest"], new)
+            self.assertEqual(self.content(point), "first")
+            self.unmount(point)
 
     def test_index_of_another_image_is_refused(self):
         self.publish("first")
