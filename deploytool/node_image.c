@@ -272,7 +272,15 @@ static int load_index(struct loader *loader, const struct memory *known,
                       const struct digest *pinned, struct error **error)
 {
     struct node_image *node = loader->node;
-    if (find_index(loader, known, pinned, error) < 0 || load_artifact(loader, error) < 0) return -1;
+    char manifest[DIGEST_TEXT_SIZE], index[DIGEST_TEXT_SIZE];
+    if (find_index(loader, known, pinned, error) < 0) return -1;
+    log_info("%s is %s; its index is %s (%s)", node->image.name,
+             digest_format(&node->image.digest, manifest),
+             digest_format(&node->index_digest, index),
+             pinned  ? "pinned"
+             : known ? "known on this node"
+                     : "found beside it");
+    if (load_artifact(loader, error) < 0) return -1;
     node->tables = calloc(node->artifact.layer_count, sizeof *node->tables);
     if (!node->tables) return error_set_memory(error);
     if (parallel_run(node->artifact.layer_count + 1, FETCHES_AT_ONCE, load_part, loader, error) < 0)
