@@ -23,6 +23,10 @@ class Unprivileged(EndToEnd):
         if mode != 0o666:
             os.chmod("/dev/fuse", 0o666)
             cls.addClassCleanup(os.chmod, "/dev/fuse", mode)
+        # fusermount3 wants to read it; a system that was never booted has none.
+        if not os.path.lexists("/etc/mtab"):
+            os.symlink("/proc/self/mounts", "/etc/mtab")
+            cls.addClassCleanup(os.unlink, "/etc/mtab")
         # WORK is root's alone, and the command may lie where only root can go.
         cls.place = tempfile.mkdtemp(prefix="sluice-user-", dir="/var/tmp")
         cls.addClassCleanup(shutil.rmtree, cls.place)
