@@ -72,6 +72,17 @@ struct loader {
     struct cache *cache;
 };
 
+/* Puts a blob into the cache. One that cannot keep it (a full disk) costs fetching it again at the
+ * next mount, and nothing else. */
+static void keep_blob(struct loader *loader, const struct digest *digest, const void *data,
+                      size_t length)
+{
+    struct error *reason = NULL;
+    if (cache_put_blob(loader->cache, digest, data, length, &reason) == 0) return;
+    log_warning("%s; going on without keeping it", error_message(reason));
+    error_free(reason);
+}
+
 /* A manifest by digest: from the cache, else from the registry (and then kept). */
 static int load_manifest(struct loader *loader, const struct digest *digest, struct buffer *ret,
                          struct error **error)
@@ -86,7 +97,8 @@ static int load_manifest(struct loader *loader, const struct digest *digest, str
     *ret = manifest.body;
     manifest.body = (struct buffer){ 0 };
     registry_manifest_free(&manifest);
-    return cache_put_blob(loader->cache, digest, ret->data, ret->length, error);
+    keep_blob(loader, digest, ret->data, ret->length);
+    return 0;
 }
 
 /* Whether the node's memory of the name still holds. 1: use it, 0: ask the registry for all, -1. */
@@ -118,8 +130,8 @@ static int resolve(struct loader *loader, const struct memory *known, struct err
         return image_set_manifest(image, &known->manifest, known->media_type, &body, error);
     }
     if (image_resolve(image, loader->client, error) < 0) return -1;
-    return cache_put_blob(loader->cache, &image->digest, image->body.data, image->body.length,
-                          error);
+    keep_blob(loader, &image->digest, image->body.data, image->body.length);
+    return 0;
 }
 
 static int find_index(struct loader *loader, const struct memory *known,
@@ -164,7 +176,8 @@ static int fetch_part(struct loader *loader, const struct index_part *part, stru
         return -1;
     log_info("fetched part %s of the index: %zu bytes, %zu decoded",
              digest_format(&part->digest, text), blob.length, ret->length);
-    return cache_put_blob(loader->cache, &part->content_digest, ret->data, ret->length, error);
+    keep_blob(loader, &part->content_digest, ret->data, ret->length);
+    return 0;
 }
 
 /* Maps the metadata out of the cache; 1: it is there and has its digest, 0: it is not. */
@@ -199,18 +212,28 @@ static int map_metadata(struct loader *loader, struct error **error)
     return 1;
 }
 
+/* For a cache that could not keep it. */
+static int copy_metadata(struct node_image *node, const struct buffer *content,
+                         struct error **error)
+{
+    void *mapping =
+        mmap(NULL, content->length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (mapping == MAP_FAILED) return error_set_errno(error, errno, "memory for the metadata");
+    memcpy(mapping, content->data, content->length);
+    node->mapping = mapping;
+    node->mapping_length = content->length;
+    return 0;
+}
+
 static int load_metadata(struct loader *loader, struct error **error)
 {
     int mapped = map_metadata(loader, error);
-    if (mapped == 0) {
-        cleanup_buffer struct buffer content = { 0 };
-        if (fetch_part(loader, &loader->node->artifact.metadata, &content, error) < 0) return -1;
-        mapped = map_metadata(loader, error);
-        if (mapped == 0)
-            return error_set(error, ERROR_SYSTEM,
-                             "metadata just written to the cache is not there");
-    }
-    return mapped < 0 ? -1 : 0;
+    if (mapped) return mapped < 0 ? -1 : 0;
+    cleanup_buffer struct buffer content = { 0 };
+    if (fetch_part(loader, &loader->node->artifact.metadata, &content, error) < 0) return -1;
+    mapped = map_metadata(loader, error);
+    if (mapped) return mapped < 0 ? -1 : 0;
+    return copy_metadata(loader->node, &content, error);
 }
 
 static int load_table(struct loader *loader, size_t layer, struct error **error)
@@ -327,7 +350,12 @@ static int load(struct loader *loader, const struct digest *pinned, struct error
     if (result < 0) return error_move(error, reason);
     /* A pinned index must not become what the bare name means. */
     if ((known && digest_equal(&known->index, &node->index_digest)) || pinned) return 0;
-    return remember(loader->cache, node, error);
+    if (remember(loader->cache, node, &reason) < 0) {
+        log_warning("%s; without the registry this node will not know the image",
+                    error_message(reason));
+        error_free(reason);
+    }
+    return 0;
 }
 
 int node_image_load(struct node_image *ret, struct registry_client *client, struct cache *cache,

@@ -91,6 +91,20 @@ class Concurrent(EndToEnd):
         point = self.mount(self.image_reference, name="again")
         self.assertEqual(self.wrong_files(point, 2), [])
 
+    def test_full_disk_serves_without_keeping(self):
+        os.mkdir(self.cache, 0o700)
+        for size in ("64k", "1m"):
+            with self.subTest(size):
+                subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "tmpfs",
+                                self.cache], check=True)
+                try:
+                    point = self.mount(self.image_reference, name=size)
+                    self.assertEqual(self.wrong_files(point, 1), [])
+                    self.assertEqual(self.status(point)["errors"], 0)
+                    self.unmount(point)
+                finally:
+                    subprocess.run(["umount", "-l", self.cache], check=True)
+
     def test_umount_while_reads_are_under_way(self):
         point = self.mount(self.image_reference)
         with open(os.path.join(point, "lower/text"), "rb") as file:
