@@ -90,10 +90,10 @@ static int load_manifest(struct loader *loader, const struct digest *digest, str
     char text[DIGEST_TEXT_SIZE];
     struct registry_manifest manifest = { 0 };
     if (cache_get_blob(loader->cache, digest, REGISTRY_MANIFEST_LIMIT, ret, NULL) == 0) return 0;
-    ret->length = 0;
     if (registry_get_manifest(loader->client, &loader->node->image.repository,
                               digest_format(digest, text), &manifest, error) < 0)
         return -1;
+    buffer_free(ret);
     *ret = manifest.body;
     manifest.body = (struct buffer){ 0 };
     registry_manifest_free(&manifest);
