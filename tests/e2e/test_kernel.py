@@ -63,6 +63,8 @@ class KernelMount(EndToEnd):
 
     def test_kernel_shows_the_same_tree(self):
         truth = tree.snapshot(images.unpacked(self.image))
+        # umoci drops an attribute without a value, which the tar has.
+        truth["special/attributes"].xattrs["user.empty"] = b""
         seen = tree.snapshot(self.mount_by_kernel())
         # A kernel without SELinux does not list its attribute.
         seen["special/labelled"].xattrs.pop("security.selinux", None)
