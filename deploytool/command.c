@@ -14,8 +14,8 @@ void common_options_init(struct common_options *options)
 
 static void print_help(const struct command *command)
 {
-    printf("usage: sluice %s %s\n\n%s\n\n%s", command->name, command->arguments, command->summary,
-           command->help);
+    printf("usage: sluice %s %s [OPTION...]\n\n%s\n\n%s", command->name, command->arguments,
+           command->summary, command->help);
 }
 
 bool command_option(const struct command *command, struct common_options *options, int option,

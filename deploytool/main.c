@@ -21,10 +21,32 @@ static void print_help(FILE *to)
                 commands[i]->summary);
     fputs("\n  -v, --verbose  tell more (twice: debug)\n"
           "  --version      print the version\n"
-          "  --help         this text; 'sluice COMMAND --help' for a command\n\n"
+          "  -h, --help     this text; 'sluice COMMAND --help' for a command\n\n"
           "example: sluice index localhost:5000/python:3.11 &&\n"
           "         sluice mount localhost:5000/python:3.11 /mnt\n",
           to);
+}
+
+/* -v, -vv, ... and --verbose. */
+static bool take_verbose(const char *option)
+{
+    size_t count = strspn(option + 1, "v");
+    if (strcmp(option, "--verbose") == 0)
+        count = 1;
+    else if (count == 0 || option[1 + count] != '\0')
+        return false;
+    while (count-- > 0)
+        log_set_level(log_enabled(LOG_INFO) ? LOG_DEBUG : LOG_INFO);
+    return true;
+}
+
+static enum exit_code run(const struct command *command, int argc, char **argv)
+{
+    /* What getopt_long() begins its messages with. */
+    char name[32];
+    snprintf(name, sizeof name, "sluice %s", command->name);
+    argv[0] = name;
+    return command->run(argc, argv);
 }
 
 int main(int argc, char **argv)
@@ -34,9 +56,8 @@ int main(int argc, char **argv)
     int first = 1;
     for (; first < argc && argv[first][0] == '-'; first++) {
         const char *option = argv[first];
-        if (strcmp(option, "-v") == 0 || strcmp(option, "--verbose") == 0) {
-            log_set_level(log_enabled(LOG_INFO) ? LOG_DEBUG : LOG_INFO);
-        } else if (strcmp(option, "--version") == 0) {
+        if (take_verbose(option)) continue;
+        if (strcmp(option, "--version") == 0) {
             puts("sluice " SLUICE_VERSION);
             return command_finish();
         } else if (strcmp(option, "-h") == 0 || strcmp(option, "--help") == 0) {
@@ -53,7 +74,7 @@ int main(int argc, char **argv)
     }
     for (size_t i = 0; i < COMMAND_COUNT; i++)
         if (strcmp(argv[first], commands[i]->name) == 0)
-            return commands[i]->run(argc - first, argv + first);
+            return run(commands[i], argc - first, argv + first);
     fprintf(stderr, "sluice: unknown command '%s'; see 'sluice --help'\n", argv[first]);
     return EXIT_USAGE;
 }

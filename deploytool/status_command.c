@@ -1,6 +1,8 @@
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/buffer.h"
 #include "base/cleanup.h"
@@ -93,6 +95,18 @@ static void add_to_list(void *context, const char *socket)
     error_free(error);
 }
 
+/* Why nobody answers for `path`: nothing of ours is there, or what is there has lost its server. */
+static int not_served(const char *path, struct error **error)
+{
+    struct stat ignored;
+    if (stat(path, &ignored) < 0 && errno == ENOTCONN) {
+        error_set(error, ERROR_NOT_FOUND, "the server of what is mounted on '%s' has died", path);
+        return error_hint(error, "clear it with: sluice umount '%s'", path);
+    }
+    error_set(error, ERROR_NOT_FOUND, "no sluice server serves '%s'", path);
+    return error_hint(error, "'sluice status' lists those that run");
+}
+
 static enum exit_code print_one(const char *directory, bool json)
 {
     struct error *error = NULL;
@@ -101,11 +115,13 @@ static enum exit_code print_one(const char *directory, bool json)
     if (!socket) return command_failed(error);
     cleanup_json json_t *status = query(socket, &error);
     if (!status) {
-        if (error_kind_of(error) != ERROR_NOT_FOUND) return command_failed(error);
+        if (error_kind_of(error) != ERROR_NOT_FOUND) {
+            error_prefix(&error, "status of '%s'", path);
+            return command_failed(error);
+        }
         error_free(error);
         error = NULL;
-        error_set(&error, ERROR_NOT_FOUND, "no sluice server serves '%s'", path);
-        error_hint(&error, "'sluice status' lists those that run");
+        not_served(path, &error);
         return command_failed(error);
     }
     if (json) {

@@ -94,7 +94,8 @@ int transport_error(const struct request *request, CURLcode code, struct error *
         error_set(error, code == CURLE_WRITE_ERROR ? ERROR_INVALID : ERROR_UNREACHABLE, "%s",
                   transport_reason(exchange, code));
     name_redirect(request, error);
-    if (speaks_plain_http(request, code)) error_hint(error, "if it speaks plain HTTP, allow that");
+    if (speaks_plain_http(request, code))
+        error_hint(error, "if it speaks plain HTTP, say --plain-http");
     return -1;
 }
 

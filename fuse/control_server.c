@@ -227,8 +227,8 @@ static int listen_at(struct control_server *server, struct error **error)
         control_connect(server->path, &liveness, NULL, error) < 0)
         return -1;
     if (liveness == CONTROL_LIVE) {
-        error_set(error, ERROR_INVALID, "a server listens on '%s' already", server->path);
-        return error_hint(error, "this mount point is served; 'sluice umount' ends it");
+        error_set(error, ERROR_INVALID, "a sluice server is at work there already");
+        return error_hint(error, "'sluice status' shows it, 'sluice umount' ends it");
     }
     if (liveness == CONTROL_STALE && unlink(server->path) < 0 && errno != ENOENT)
         return error_set_errno(error, errno, "remove stale socket '%s'", server->path);

@@ -47,7 +47,9 @@ class Usage(Errors):
             with self.subTest(command):
                 done = self.sluice(command, "--frobnicate", "x", "y", expect=2)
                 self.assertIn("--frobnicate", done.stderr)
+                self.assertIn("sluice " + command, done.stderr.splitlines()[0])
         self.assertIn("--frobnicate", self.sluice("--frobnicate", "status", expect=2).stderr)
+        self.assertIn("-vx", self.sluice("-vx", "status", expect=2).stderr)
 
     def test_missing_and_superfluous_arguments(self):
         for words in (["index"], ["inspect"], ["mount"], ["mount", "image"], ["umount"],
@@ -165,6 +167,7 @@ class BadPlaces(Errors):
         # Nothing has looked at it, so the kernel knows nothing to answer with.
         os.kill(self.status(point)["pid"], signal.SIGKILL)
         self.wait_until(lambda: not servers_under(point), "the server is gone")
+        self.fails("status", point, says=("has died", f"sluice umount '{point}'"))
         self.mount_fails(point, point, "has died", f"sluice umount '{point}'")
         self.sluice("umount", point)
         self.assertEqual(os.listdir(point), [])
