@@ -1,9 +1,10 @@
 """The manual, the completion and --help name the same commands and options."""
 
+import json
 import os
 import re
 
-from tools import workplace
+from tools import images, workplace
 from tools.testcase import EndToEnd
 
 COMMANDS = ("index", "inspect", "mount", "umount", "status")
@@ -14,6 +15,10 @@ def text_of(*path):
         return file.read()
 
 
+def page(name):
+    return text_of("docs/man", name + ".1").replace("\\-", "-")
+
+
 class Manual(EndToEnd):
     """Read from the files of the source tree."""
 
@@ -22,23 +27,20 @@ class Manual(EndToEnd):
     def options_of(self, *command):
         return set(re.findall(r"--[a-z][a-z-]+", self.sluice(*command, "--help").stdout))
 
-    def page(self, name):
-        return text_of("docs/man", name + ".1").replace("\\-", "-")
-
     def test_each_option_is_in_the_manual_page(self):
         self.assertEqual({option for option in self.options_of() if option not in
-                          self.page("sluice")}, set())
+                          page("sluice")}, set())
         for command in COMMANDS:
             with self.subTest(command):
-                page = self.page("sluice-" + command)
-                missing = {option for option in self.options_of(command) if option not in page}
+                text = page("sluice-" + command)
+                missing = {option for option in self.options_of(command) if option not in text}
                 self.assertEqual(missing, set())
 
     def test_the_manual_page_names_no_other_option(self):
         for command in COMMANDS:
             with self.subTest(command):
                 listed = set(re.findall(r"^\.(?:B|BI|BR).*?(--[a-z-]+)",
-                                        self.page("sluice-" + command), re.MULTILINE))
+                                        page("sluice-" + command), re.MULTILINE))
                 self.assertEqual(listed - self.options_of(command) - {"--help"}, set())
 
     def test_the_completion_knows_each_option(self):
@@ -53,3 +55,27 @@ class Manual(EndToEnd):
         overview = self.sluice("--help").stdout
         for command in COMMANDS:
             self.assertRegex(overview, rf"(?m)^  {command} ")
+
+
+class ManualOfJson(EndToEnd):
+    """What --json prints is described."""
+
+    def keys(self, value):
+        if isinstance(value, list):
+            return set().union(*map(self.keys, value))
+        if isinstance(value, dict):
+            return set(value).union(*map(self.keys, value.values()))
+        return set()
+
+    def test_each_field_is_in_the_manual_page(self):
+        image = images.small()
+        reference = self.push(image.layout, image.tag, "small")
+        texts = {"index": self.sluice("index", "--json", reference).stdout,
+                 "inspect": self.sluice("inspect", "--json", reference).stdout}
+        point = self.mount(reference)
+        texts["status"] = self.sluice("status", "--json", point).stdout
+        self.unmount(point)
+        for command, text in texts.items():
+            with self.subTest(command):
+                words = set(re.findall(r"\w+", page("sluice-" + command)))
+                self.assertEqual(self.keys(json.loads(text)) - words, set())
