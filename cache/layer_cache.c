@@ -2,7 +2,7 @@
  * A layer's chunks: `data`, a sparse file whose offsets are the stream's, and
  * `present`, a byte per chunk.
  *
- * Nothing is flushed and nothing is locked. The presence map is only a hint:
+ * Nothing is locked. The presence map is only a hint, and not flushed:
  * each process hashes a chunk before its first use, so a file that lost bytes
  * at a power failure or a kill -9, or that belongs to another life of the
  * layer's directory, costs a fetch and nothing else. Files are never truncated
@@ -12,8 +12,14 @@
  * The kernel above us caches what it read from us, so the same bytes should not
  * stay in the page cache under this file's name too. The pages of the last few
  * chunks stay, because one chunk is asked for in many small reads; those of
- * chunks before are dropped, which the kernel can do only with clean pages:
- * writing them back starts as soon as they are stored.
+ * chunks before are dropped, which the kernel can do only with clean pages.
+ *
+ * So a chunk counts as stored only when the disk has taken its bytes, and what
+ * it takes to find them: when writing back fails (a thin disk that is full, a
+ * dying one), the kernel drops pages, and what is read then is something else.
+ * The kernel tells an error once, to whoever asks first, and not for which
+ * range: one sync is under way at a time, for all that was written before it,
+ * and its failure is the failure of everything that was being written meanwhile.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -21,6 +27,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/queue.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -39,6 +46,8 @@ struct range {
     size_t length;
 };
 
+STAILQ_HEAD(request_list, layer_request);
+
 struct layer_cache {
     struct cache *cache;
     int data, present;
@@ -52,6 +61,11 @@ struct layer_cache {
     struct range recent[RECENT_CHUNKS]; /* newest first */
     unsigned recent_count;
     _Atomic uint64_t newest; /* offset of recent[0], plus one */
+
+    struct request_list written; /* wait for the next sync */
+    struct request_list syncing; /* are in the one that is under way */
+    struct ring_request sync;
+    uint64_t sync_failures;
 };
 
 /* ---- opening ---- */
@@ -124,6 +138,8 @@ int layer_cache_open(struct cache *cache, const struct digest *key, uint64_t str
     layer->data_length = (stream_length + DATA_ALIGNMENT - 1) / DATA_ALIGNMENT * DATA_ALIGNMENT;
     layer->chunk_count = chunk_count;
     pthread_mutex_init(&layer->lock, NULL);
+    STAILQ_INIT(&layer->written);
+    STAILQ_INIT(&layer->syncing);
     pthread_cond_init(&layer->idle, NULL);
     if (open_files(layer, key, error) < 0 || read_presence(layer, error) < 0) {
         layer_cache_close(layer);
@@ -172,7 +188,7 @@ void layer_cache_forget(struct layer_cache *layer, uint32_t chunk)
 
 /* ---- requests ---- */
 
-enum request_step { STEP_READ, STEP_WRITE, STEP_MARK, STEP_WRITE_BACK, STEP_DROP };
+enum request_step { STEP_READ, STEP_WRITE, STEP_MARK, STEP_DROP };
 
 struct layer_request {
     struct ring_request ring; /* first: ring_done gets its address */
@@ -181,6 +197,8 @@ struct layer_request {
     uint32_t chunk;
     uint8_t mark;
     struct range range;
+    uint64_t failures_before; /* syncs that had failed when it was begun */
+    STAILQ_ENTRY(layer_request) link;
     cache_done *done;
     void *context;
 };
@@ -224,32 +242,80 @@ static void request_submit(struct layer_request *request, enum request_step step
     ring_submit(request->layer->cache->ring, &request->ring);
 }
 
+/* ---- syncing ---- */
+
+static void sync_done(struct ring_request *ring, ssize_t result);
+
+/* With the lock held. */
+static void start_sync(struct layer_cache *layer)
+{
+    if (!STAILQ_EMPTY(&layer->syncing) || STAILQ_EMPTY(&layer->written)) return;
+    STAILQ_CONCAT(&layer->syncing, &layer->written);
+    layer->sync = (struct ring_request){ .operation = RING_SYNC,
+                                         .descriptor = layer->data,
+                                         .done = sync_done };
+    ring_submit(layer->cache->ring, &layer->sync);
+}
+
+static void await_sync(struct layer_request *request)
+{
+    struct layer_cache *layer = request->layer;
+    pthread_mutex_lock(&layer->lock);
+    STAILQ_INSERT_TAIL(&layer->written, request, link);
+    start_sync(layer);
+    pthread_mutex_unlock(&layer->lock);
+}
+
+static void fail(struct layer_request *request, ssize_t result)
+{
+    request->done(request->context, result);
+    request_free(request);
+}
+
+/* On the ring's thread, or one of its threads. */
+static void sync_done(struct ring_request *ring, ssize_t result)
+{
+    struct layer_cache *layer =
+        (struct layer_cache *)(void *)((char *)ring - offsetof(struct layer_cache, sync));
+    struct request_list over = STAILQ_HEAD_INITIALIZER(over);
+    pthread_mutex_lock(&layer->lock);
+    if (result < 0) layer->sync_failures++;
+    uint64_t failures = layer->sync_failures;
+    STAILQ_CONCAT(&over, &layer->syncing);
+    start_sync(layer);
+    pthread_mutex_unlock(&layer->lock);
+    struct layer_request *request;
+    while ((request = STAILQ_FIRST(&over))) {
+        STAILQ_REMOVE_HEAD(&over, link); /* the last one may take the layer with it */
+        if (request->failures_before != failures) {
+            fail(request, result < 0 ? result : -EIO);
+            continue;
+        }
+        request->mark = 1;
+        request_submit(request, STEP_MARK, RING_WRITE, layer->present, &request->mark,
+                       (struct range){ request->chunk, 1 });
+    }
+}
+
 /* One step of a request has ended: tells the caller, or goes on with the next. */
 static void request_step_done(struct ring_request *ring, ssize_t result)
 {
     struct layer_request *request = (struct layer_request *)ring;
-    struct layer_cache *layer = request->layer;
     switch (request->step) {
     case STEP_READ:
         request->done(request->context, result);
         break;
     case STEP_WRITE:
-        if (result != (ssize_t)request->range.length) {
-            request->done(request->context, result < 0 ? result : -EIO);
-            break;
-        }
-        request->mark = 1;
-        request_submit(request, STEP_MARK, RING_WRITE, layer->present, &request->mark,
-                       (struct range){ request->chunk, 1 });
+        if (result == (ssize_t)request->range.length)
+            await_sync(request);
+        else
+            fail(request, result < 0 ? result : -EIO);
         return;
     case STEP_MARK:
         /* Without the mark on disk the chunk is still good for this process. */
-        atomic_store_explicit(&layer->stored[request->chunk], 1, memory_order_relaxed);
+        atomic_store_explicit(&request->layer->stored[request->chunk], 1, memory_order_relaxed);
         request->done(request->context, (ssize_t)request->range.length);
-        request_submit(request, STEP_WRITE_BACK, RING_WRITE_BACK, layer->data, NULL,
-                       request->range);
-        return;
-    case STEP_WRITE_BACK:
+        break;
     case STEP_DROP:
         break;
     }
@@ -298,6 +364,9 @@ void layer_cache_store(struct layer_cache *layer, uint32_t chunk, uint64_t offse
     request->chunk = chunk;
     request->done = done;
     request->context = context;
+    pthread_mutex_lock(&layer->lock);
+    request->failures_before = layer->sync_failures;
+    pthread_mutex_unlock(&layer->lock);
     request_submit(request, STEP_WRITE, RING_WRITE, layer->data, (void *)data, request->range);
 }
 

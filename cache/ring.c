@@ -50,9 +50,8 @@ static void prepare(struct io_uring_sqe *sqe, struct ring_request *request)
     case RING_WRITE:
         io_uring_prep_write(sqe, request->descriptor, data, length, offset);
         break;
-    case RING_WRITE_BACK:
-        io_uring_prep_sync_file_range(sqe, request->descriptor, length, offset,
-                                      SYNC_FILE_RANGE_WRITE);
+    case RING_SYNC:
+        io_uring_prep_fsync(sqe, request->descriptor, IORING_FSYNC_DATASYNC);
         break;
     case RING_DROP:
         io_uring_prep_fadvise(sqe, request->descriptor, offset, (off_t)length, POSIX_FADV_DONTNEED);
@@ -90,7 +89,7 @@ static void submit_queued(struct ring *ring)
 static bool step(struct ring_request *request, ssize_t result, ssize_t *ret_result)
 {
     if (result == -EINTR || result == -EAGAIN) return false;
-    if (result < 0 || request->operation == RING_WRITE_BACK || request->operation == RING_DROP) {
+    if (result < 0 || request->operation == RING_SYNC || request->operation == RING_DROP) {
         *ret_result = result;
         return true;
     }
@@ -152,8 +151,8 @@ static ssize_t perform(const struct ring_request *request)
     case RING_WRITE:
         result = pwrite(request->descriptor, data, left, offset);
         break;
-    case RING_WRITE_BACK:
-        result = sync_file_range(request->descriptor, offset, (off_t)left, SYNC_FILE_RANGE_WRITE);
+    case RING_SYNC:
+        result = fdatasync(request->descriptor);
         break;
     case RING_DROP:
         return -posix_fadvise(request->descriptor, offset, (off_t)left, POSIX_FADV_DONTNEED);

@@ -19,8 +19,8 @@
 enum ring_operation {
     RING_READ,
     RING_WRITE,
-    RING_WRITE_BACK, /* starts writing the range's dirty pages to the disk */
-    RING_DROP,       /* takes the range out of the page cache */
+    RING_SYNC, /* until the disk has the file's bytes, or an error tells that it has not */
+    RING_DROP, /* takes the range out of the page cache */
 };
 
 struct ring_request;
