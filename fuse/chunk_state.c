@@ -22,6 +22,9 @@
 /* A full disk fails every store: one line now and then tells it. */
 #define STORE_ERROR_INTERVAL_MS 10000u
 
+/* A failure that took this long is not waited for twice by one program. */
+#define LONG_WAIT_MS 2000u
+
 /* ---- records ---- */
 
 static bool is_in_flight(enum chunk_state state)
@@ -199,7 +202,9 @@ void chunk_give_up(struct active_chunk *record, struct actions *actions)
 
 void chunk_fail(struct active_chunk *record, struct actions *actions)
 {
-    struct read_piece *piece;
+    struct read_piece *piece = TAILQ_FIRST(&record->waiters);
+    if (piece && read_has_waited(piece->read) >= LONG_WAIT_MS)
+        failure_note(record->device, record->chunk);
     while ((piece = TAILQ_FIRST(&record->waiters)))
         read_fail(piece->read, actions);
     chunk_give_up(record, actions);

@@ -143,6 +143,24 @@ void read_piece_is_here(struct read_piece *piece, struct actions *actions)
     if (--read->waiting == 0 && read->state == READ_WAITING) all_here(read, actions);
 }
 
+/* Only the registry has the chunk, and could not give it just now. */
+static bool is_hopeless(const struct read_piece *piece)
+{
+    const struct layer_device *device = piece->read->device;
+    switch (chunk_state(device, piece->chunk)) {
+    case CHUNK_ABSENT:
+        return !piece->stored && failure_is_recent(device, piece->chunk);
+    case CHUNK_WANTED:
+    case CHUNK_FETCHING:
+        return failure_is_recent(device, piece->chunk);
+    case CHUNK_CHECKING:
+    case CHUNK_READY:
+    case CHUNK_PRESENT:
+        break;
+    }
+    return false;
+}
+
 /* Waits for every piece that has no bytes yet. */
 void read_await(struct device_read *read, struct actions *actions)
 {
@@ -151,7 +169,7 @@ void read_await(struct device_read *read, struct actions *actions)
     for (uint32_t i = 0; i < read->piece_count; i++) {
         struct read_piece *piece = &read->pieces[i];
         if (piece->bytes) continue;
-        if (chunk_await(read->device, piece, actions) < 0) {
+        if (is_hopeless(piece) || chunk_await(read->device, piece, actions) < 0) {
             read_fail(read, actions);
             return;
         }
@@ -209,6 +227,11 @@ void read_park(struct layer_device *device, uint64_t offset, size_t length, size
     data_path_leave(path, &actions);
 }
 
+uint64_t read_has_waited(const struct device_read *read)
+{
+    return milliseconds_now() + read->device->path->read_timeout_ms - read->deadline;
+}
+
 /* ---- giving up ---- */
 
 /* Out of every list; its pieces wait no longer. */
@@ -230,6 +253,8 @@ void read_fail(struct device_read *read, struct actions *actions)
 /* A read that is loading cannot be called back from the disk, but it can be answered. */
 static void expire(struct device_read *read, struct actions *actions)
 {
+    for (uint32_t i = 0; i < read->piece_count; i++)
+        if (read->pieces[i].awaits) failure_note(read->device, read->pieces[i].chunk);
     if (read->state != READ_LOADING) {
         read_fail(read, actions);
         return;

@@ -12,6 +12,7 @@
  *   chunk_state.c     the life of a chunk: awaited, checked, arrived, stored, failed
  *   run.c             which chunks are fetched next, in one range
  *   run_decode.c      a run's bytes on their way through the decoder
+ *   recent_failure.c  chunks that could not be had a moment ago
  *   window_cache.c    gzip windows
  *   range_request.c   one range request that can be abandoned
  *   memory_budget.c, worker_pool.c, thread_buffer.c
@@ -224,6 +225,13 @@ struct path_counters {
         read_errors, store_errors;
 };
 
+struct recent_failure {
+    const struct layer_device *device; /* NULL: none */
+    uint32_t chunk;
+    uint64_t at; /* milliseconds */
+};
+#define RECENT_FAILURES 64u
+
 TAILQ_HEAD(chunk_queue, active_chunk);
 TAILQ_HEAD(read_queue, device_read);
 
@@ -247,6 +255,8 @@ struct data_path {
     size_t suspended_bytes;
     TAILQ_HEAD(, window_group_entry) windows;
     size_t windows_bytes;
+    struct recent_failure recent_failures[RECENT_FAILURES]; /* a ring */
+    unsigned recent_failure_next;
     char *last_error;
     _Atomic uint64_t store_error_reported; /* milliseconds */
 
@@ -323,6 +333,8 @@ void read_await(struct device_read *read, struct actions *actions);
 void read_unreference(struct device_read *read, struct actions *actions);
 void read_piece_is_here(struct read_piece *piece, struct actions *actions);
 void read_fail(struct device_read *read, struct actions *actions);
+/* Milliseconds since it was parked. */
+uint64_t read_has_waited(const struct device_read *read);
 /* Ends the parked reads whose time is over. */
 void read_expire_due(struct data_path *path, struct actions *actions);
 void read_start_loads(struct data_path *path, struct actions *actions);
@@ -338,6 +350,13 @@ void read_piece_range(const struct read_piece *piece, size_t *ret_in_chunk, size
                       size_t *ret_length);
 /* The pieces that are in memory, and the zeros behind the stream's end. */
 void read_copy_pieces(const struct device_read *read, uint8_t *buffer);
+
+/* ---- recent_failure.c; under the lock ---- */
+
+void failure_note(const struct layer_device *device, uint32_t chunk);
+bool failure_is_recent(const struct layer_device *device, uint32_t chunk);
+/* Before the device is freed: another may get its address. */
+void failures_forget_device(const struct layer_device *device);
 
 /* ---- chunk_state.c; all under the lock unless said otherwise ---- */
 

@@ -119,6 +119,7 @@ void layer_device_close(struct layer_device *device)
         pthread_cond_wait(&path->changed, &path->lock);
     chunk_drop_kept(path, device, &actions);
     window_group_forget_device(device);
+    failures_forget_device(device);
     data_path_leave(path, &actions);
     device_free(device);
 }
