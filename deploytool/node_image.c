@@ -15,7 +15,7 @@
 #define MEMORY_LENGTH_MAX (64u << 10)
 /* A node that knows what a tag last meant does not wait longer to hear what it means now. */
 #define TAG_PATIENCE_MS 3000u
-#define FETCHES_AT_ONCE 8
+#define FETCHES_AT_ONCE 4
 
 const char *index_trust_name(enum index_trust trust)
 {
@@ -73,14 +73,15 @@ struct loader {
 };
 
 /* Puts a blob into the cache. One that cannot keep it (a full disk) costs fetching it again at the
- * next mount, and nothing else. */
-static void keep_blob(struct loader *loader, const struct digest *digest, const void *data,
+ * next mount, and nothing else. True: it is kept. */
+static bool keep_blob(struct loader *loader, const struct digest *digest, const void *data,
                       size_t length)
 {
     struct error *reason = NULL;
-    if (cache_put_blob(loader->cache, digest, data, length, &reason) == 0) return;
+    if (cache_put_blob(loader->cache, digest, data, length, &reason) == 0) return true;
     log_warning("%s; going on without keeping it", error_message(reason));
     error_free(reason);
+    return false;
 }
 
 /* A manifest by digest: from the cache, else from the registry (and then kept). */
@@ -164,9 +165,9 @@ static int load_artifact(struct loader *loader, struct error **error)
 
 /* ---- parts ---- */
 
-/* The decoded content of a part from the registry, kept in the cache. */
+/* The decoded content of a part from the registry, kept in the cache if that can be. */
 static int fetch_part(struct loader *loader, const struct index_part *part, struct buffer *ret,
-                      struct error **error)
+                      bool *ret_kept, struct error **error)
 {
     cleanup_buffer struct buffer blob = { 0 };
     char text[DIGEST_TEXT_SIZE];
@@ -176,7 +177,7 @@ static int fetch_part(struct loader *loader, const struct index_part *part, stru
         return -1;
     log_info("fetched part %s of the index: %zu bytes, %zu decoded",
              digest_format(&part->digest, text), blob.length, ret->length);
-    keep_blob(loader, &part->content_digest, ret->data, ret->length);
+    *ret_kept = keep_blob(loader, &part->content_digest, ret->data, ret->length);
     return 0;
 }
 
@@ -230,10 +231,14 @@ static int load_metadata(struct loader *loader, struct error **error)
     int mapped = map_metadata(loader, error);
     if (mapped) return mapped < 0 ? -1 : 0;
     cleanup_buffer struct buffer content = { 0 };
-    if (fetch_part(loader, &loader->node->artifact.metadata, &content, error) < 0) return -1;
+    bool kept;
+    if (fetch_part(loader, &loader->node->artifact.metadata, &content, &kept, error) < 0) return -1;
+    if (!kept) return copy_metadata(loader->node, &content, error);
+    buffer_free(&content); /* it can be large, and is mapped now */
     mapped = map_metadata(loader, error);
-    if (mapped) return mapped < 0 ? -1 : 0;
-    return copy_metadata(loader->node, &content, error);
+    if (mapped == 0)
+        return error_set(error, ERROR_SYSTEM, "what was just written to the cache is not there");
+    return mapped < 0 ? -1 : 0;
 }
 
 static int load_table(struct loader *loader, size_t layer, struct error **error)
@@ -244,8 +249,9 @@ static int load_table(struct loader *loader, size_t layer, struct error **error)
     cleanup_buffer struct buffer content = { 0 };
     if (cache_get_blob(loader->cache, &part->content_digest, (size_t)part->content_size, &content,
                        NULL) < 0) {
+        bool kept;
         content.length = 0;
-        if (fetch_part(loader, part, &content, error) < 0) return -1;
+        if (fetch_part(loader, part, &content, &kept, error) < 0) return -1;
     }
     if (chunk_table_decode(&node->tables[layer], content.data, content.length, error) < 0)
         return -1;

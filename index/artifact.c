@@ -102,7 +102,7 @@ static int parse_part(struct index_part *ret, const json_t *descriptor, struct e
     if (parse_decimal(size, PART_LENGTH_MAX, &ret->content_size) < 0)
         return error_set(error, ERROR_INVALID, "'%s' is not a size of at most 1 GiB",
                          ANNOTATION_SIZE);
-    if (ret->size == 0 || ret->size > PART_LENGTH_MAX)
+    if (ret->size == 0 || ret->size > PART_LENGTH_MAX || ret->content_size == 0)
         return error_set(error, ERROR_INVALID, "a part has an impossible size");
     return 0;
 }
@@ -145,6 +145,8 @@ static int take_layer(struct part_reader *reader, struct index_layer *ret, struc
     if (require_part(reader, MEDIA_TYPE_CHUNKS, &ret->chunks, &ret->blob_digest, error) < 0 ||
         require_part(reader, MEDIA_TYPE_ENTRIES, &ret->entries, &entries_of, error) < 0)
         return -1;
+    if (ret->chunks.content_size > CHUNK_TABLE_LENGTH_MAX)
+        return error_set(error, ERROR_INVALID, "a chunk table has an impossible size");
     int windows = take_part(reader, MEDIA_TYPE_WINDOWS, &ret->windows, &windows_of, error);
     if (windows < 0) return -1;
     if (!digest_equal(&entries_of, &ret->blob_digest) ||

@@ -24,6 +24,8 @@
 
 /* A part larger than this, decoded, is refused: 1,000,000 entries need about 130 MB. */
 #define PART_LENGTH_MAX (1ull << 30)
+/* Of a chunk table: 2 TiB in chunks of 1 MiB take 80 MB. */
+#define CHUNK_TABLE_LENGTH_MAX (128ull << 20)
 
 /* A blob of the artifact. */
 struct index_part {
