@@ -49,11 +49,6 @@ static int append_little_endian(struct buffer *buffer, uint64_t value, size_t wi
     return buffer_append(buffer, bytes, width);
 }
 
-int buffer_append_le16(struct buffer *buffer, uint16_t value)
-{
-    return append_little_endian(buffer, value, 2);
-}
-
 int buffer_append_le32(struct buffer *buffer, uint32_t value)
 {
     return append_little_endian(buffer, value, 4);

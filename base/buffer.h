@@ -18,7 +18,6 @@ int buffer_reserve(struct buffer *buffer, size_t more);
 int buffer_append(struct buffer *buffer, const void *data, size_t length);
 int buffer_append_zeros(struct buffer *buffer, size_t length);
 int buffer_append_u8(struct buffer *buffer, uint8_t value);
-int buffer_append_le16(struct buffer *buffer, uint16_t value);
 int buffer_append_le32(struct buffer *buffer, uint32_t value);
 int buffer_append_le64(struct buffer *buffer, uint64_t value);
 /* Unsigned LEB128, at most 10 bytes. */

@@ -99,19 +99,6 @@ int write_fully(int descriptor, const void *data, size_t length)
     return 0;
 }
 
-int write_fully_at(int descriptor, const void *data, size_t length, uint64_t offset)
-{
-    size_t done = 0;
-    while (done < length) {
-        ssize_t count =
-            pwrite(descriptor, (const char *)data + done, length - done, (off_t)(offset + done));
-        if (count < 0 && errno == EINTR) continue;
-        if (count < 0) return -1;
-        done += (size_t)count;
-    }
-    return 0;
-}
-
 char *format_text(const char *format, ...)
 {
     char *text = NULL;

@@ -24,7 +24,6 @@ int directory_make(const char *path, mode_t mode, struct error **error);
 ssize_t read_fully_at(int descriptor, void *data, size_t length, uint64_t offset);
 /* 0, or -1 with errno. */
 int write_fully(int descriptor, const void *data, size_t length);
-int write_fully_at(int descriptor, const void *data, size_t length, uint64_t offset);
 
 /* printf into fresh memory; NULL when memory is short. */
 char *format_text(const char *format, ...) __attribute__((format(printf, 1, 2)));

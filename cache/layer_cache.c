@@ -211,6 +211,7 @@ static struct layer_request *request_new(struct layer_cache *layer, uint64_t off
     request->range = (struct range){ offset, length };
     pthread_mutex_lock(&layer->lock);
     layer->under_way++;
+    request->failures_before = layer->sync_failures;
     pthread_mutex_unlock(&layer->lock);
     return request;
 }
@@ -364,9 +365,6 @@ void layer_cache_store(struct layer_cache *layer, uint32_t chunk, uint64_t offse
     request->chunk = chunk;
     request->done = done;
     request->context = context;
-    pthread_mutex_lock(&layer->lock);
-    request->failures_before = layer->sync_failures;
-    pthread_mutex_unlock(&layer->lock);
     request_submit(request, STEP_WRITE, RING_WRITE, layer->data, (void *)data, request->range);
 }
 
