@@ -7,6 +7,7 @@ int thread_start(pthread_t *ret, const char *name, void *(*function)(void *), vo
 {
     sigset_t all, before;
     sigfillset(&all);
+    sigdelset(&all, SIGBUS); /* base/mapping.h */
     pthread_sigmask(SIG_SETMASK, &all, &before);
     int number = pthread_create(ret, NULL, function, argument);
     pthread_sigmask(SIG_SETMASK, &before, NULL);

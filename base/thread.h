@@ -6,8 +6,8 @@
 
 #include "base/error.h"
 
-/* Runs `function` in a new thread named `name` (at most 15 characters) that takes no signals:
- * these belong to the threads of the program itself. */
+/* Runs `function` in a new thread named `name` (at most 15 characters) that takes no signals but
+ * SIGBUS: these belong to the threads of the program itself. */
 int thread_start(pthread_t *ret, const char *name, void *(*function)(void *), void *argument,
                  struct error **error);
 

@@ -157,6 +157,7 @@ static int start(struct transfer_thread *thread)
 {
     sigset_t all, before;
     sigfillset(&all);
+    sigdelset(&all, SIGBUS); /* base/mapping.h */
     pthread_sigmask(SIG_SETMASK, &all, &before);
     /* Held until pthread_create() has stored the identity that transfer_post() compares. */
     pthread_mutex_lock(&thread->lock);

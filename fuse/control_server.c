@@ -7,7 +7,6 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
-#include <signal.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
@@ -15,6 +14,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "base/thread.h"
 #include "fuse/control-internal.h"
 
 #define VISITORS_MAX 64u
@@ -269,17 +269,11 @@ static void remove_socket(const struct control_server *server)
         unlink(server->path);
 }
 
-/* Signals are for other threads. */
 static int start_thread(struct control_server *server, struct error **error)
 {
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int number = pthread_create(&server->thread, NULL, run_server, server);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (!number) return 0;
+    if (thread_start(&server->thread, "sluice-control", run_server, server, error) == 0) return 0;
     remove_socket(server);
-    return error_set_errno(error, number, "start a thread for '%s'", server->path);
+    return error_prefix(error, "'%s'", server->path);
 }
 
 static void free_server(struct control_server *server)

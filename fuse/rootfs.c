@@ -274,6 +274,7 @@ static int start_threads(struct rootfs *rootfs, struct server_thread *servers, s
     sigset_t others, before;
     sigfillset(&others);
     sigdelset(&others, wake_signal());
+    sigdelset(&others, SIGBUS); /* base/mapping.h */
     pthread_sigmask(SIG_SETMASK, &others, &before);
     int number = 0;
     for (unsigned i = 0; i < rootfs->thread_count && !number; i++) {
