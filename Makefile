@@ -36,14 +36,16 @@ FOLDERS         := base fetcher index cache fuse
 LIBRARY_SOURCES := $(wildcard $(addsuffix /*.c,$(FOLDERS)))
 COMMAND_SOURCES := $(wildcard deploytool/*.c)
 UNIT_SOURCES    := $(wildcard tests/unit/test_*.c)
-HEADERS         := $(wildcard $(addsuffix /*.h,$(FOLDERS)) deploytool/*.h tests/unit/*.h)
-SOURCES         := $(LIBRARY_SOURCES) $(COMMAND_SOURCES) $(wildcard tests/unit/*.c)
+FUZZ_SOURCES    := $(wildcard tests/fuzz/fuzz_*.c)
+HEADERS         := $(wildcard $(addsuffix /*.h,$(FOLDERS)) deploytool/*.h tests/unit/*.h tests/fuzz/*.h)
+SOURCES         := $(LIBRARY_SOURCES) $(COMMAND_SOURCES) $(wildcard tests/unit/*.c tests/fuzz/*.c)
 
 LIBRARY_OBJECTS := $(LIBRARY_SOURCES:%.c=$(BUILD)/%.o)
 COMMAND_OBJECTS := $(COMMAND_SOURCES:%.c=$(BUILD)/%.o)
 UNIT_TESTS      := $(UNIT_SOURCES:tests/unit/%.c=$(BUILD)/tests/%)
+FUZZ_TARGETS    := $(FUZZ_SOURCES:tests/fuzz/%.c=$(BUILD)/fuzz/%)
 
-.PHONY: all help unit unit-build test check compile-flags bench install clean format packages
+.PHONY: all help unit unit-build test check fuzz fuzz-build compile-flags bench install clean format packages
 .DEFAULT_GOAL := all
 
 all: $(BUILD)/sluice ## build the sluice command (the default)
@@ -69,6 +71,15 @@ $(BUILD)/tests/%: tests/unit/%.c $(BUILD)/libsluice.a
 	@mkdir -p $(@D)
 	$(call say,LD,$@)$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $< $(BUILD)/libsluice.a $(LDLIBS) -lcmocka
 
+$(BUILD)/tests/%: tests/fuzz/%.c $(BUILD)/libsluice.a
+	@mkdir -p $(@D)
+	$(call say,LD,$@)$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $< $(BUILD)/libsluice.a $(LDLIBS)
+
+$(BUILD)/fuzz/%: tests/fuzz/%.c $(BUILD)/libsluice.a
+	@mkdir -p $(@D)
+	$(call say,LD,$@)$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -fsanitize=fuzzer -o $@ $< \
+	    $(BUILD)/libsluice.a $(LDLIBS)
+
 unit: $(UNIT_TESTS) ## build and run the unit tests only
 	@tests/run --unit $(UNIT_TESTS)
 
@@ -82,6 +93,12 @@ unit-build: $(UNIT_TESTS)
 check: ## format, tidy, static analysis, sanitizer builds with the unit tests
 	packaging/install-packages
 	tests/check
+
+fuzz-build: $(FUZZ_TARGETS) # by tests/fuzz/run, which knows compiler and sanitizers
+
+fuzz: ## look for what breaks the parsers; SECONDS=3600 in all, TARGET=name for one
+	packaging/install-packages build check
+	tests/fuzz/run --seconds $(or $(SECONDS),3600) $(TARGET)
 
 bench: all ## measure the figures of docs/performance.md (long)
 	bench/run
@@ -103,4 +120,4 @@ install: all ## install to $(DESTDIR)$(PREFIX)
 clean: ## remove what was built
 	rm -rf build
 
--include $(LIBRARY_OBJECTS:.o=.d) $(COMMAND_OBJECTS:.o=.d) $(UNIT_TESTS:=.d)
+-include $(LIBRARY_OBJECTS:.o=.d) $(COMMAND_OBJECTS:.o=.d) $(UNIT_TESTS:=.d) $(FUZZ_TARGETS:=.d)

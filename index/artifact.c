@@ -228,8 +228,9 @@ int index_part_expand(const struct index_part *part, const void *data, size_t le
     digest_of(data, length, &digest);
     if (length != part->size || !digest_equal(&digest, &part->digest))
         return error_set(error, ERROR_INVALID, "part of the index does not have its digest");
-    if (part->content_size > PART_LENGTH_MAX || buffer_reserve(ret, (size_t)part->content_size) < 0)
-        return error_set_memory(error);
+    if (part->content_size == 0 || part->content_size > PART_LENGTH_MAX)
+        return error_set(error, ERROR_INVALID, "part of the index has an impossible size");
+    if (buffer_reserve(ret, (size_t)part->content_size) < 0) return error_set_memory(error);
     uint8_t *out = ret->data + ret->length;
     size_t written = ZSTD_decompress(out, (size_t)part->content_size, data, length);
     if (ZSTD_isError(written) || written != part->content_size)
