@@ -57,17 +57,6 @@ class Shapes(EndToEnd):
                 self.assertEqual(file.read(), how.encode() * 100000)
         self.assertEqual(len(os.listdir(point)), 5)
 
-    def test_many_layers(self):
-        parts = [self.layer(f"layer-{number}", lambda tar, number=number: (
-            tar.file(f"only-{number}", b"%d" % number), tar.file("last", b"%d" % number)))
-                 for number in range(100)]
-        point = self.index_and_mount(parts)
-        self.assertEqual(len(os.listdir(point)), 101)
-        with open(os.path.join(point, "last"), "rb") as file:
-            self.assertEqual(file.read(), b"99")
-        with open(os.path.join(point, "only-42"), "rb") as file:
-            self.assertEqual(file.read(), b"42")
-
     def test_layer_that_is_no_tar_is_refused(self):
         tar, blob = os.path.join(self.work, "bad.tar"), os.path.join(self.work, "bad.blob")
         with open(tar, "wb") as file:

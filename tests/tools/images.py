@@ -33,7 +33,7 @@ def debian_tars():
     return os.path.join(directory, "base.tar"), os.path.join(directory, "python.tar")
 
 
-def _made(layout, tag, tars, hows, directory, **image):
+def add(layout, tag, tars, hows, directory, **image):
     """Compresses each tar as its `how` says and adds the image."""
     parts = []
     for tar, how in zip(tars, hows):
@@ -109,7 +109,7 @@ def debian():
     def make(directory):
         peculiar = os.path.join(directory, "peculiar.tar")
         write_peculiar_layer(peculiar)
-        _made(Layout(os.path.join(directory, "layout")), "debian", (base, python, peculiar),
+        add(Layout(os.path.join(directory, "layout")), "debian", (base, python, peculiar),
               ("gzip-parallel", "gzip", "gzip-members"), directory, command=["python3"])
 
     directory = workplace.kept("debian-image", workplace.source_of(*_SOURCES), make)
@@ -128,8 +128,8 @@ def python_images():
             layer.directory("opt/extra")
             layer.file("opt/extra/data", random.Random(11).randbytes(2_000_000))
             layer.file("opt/extra/hello.py", b"print('hello from the related image')\n")
-        _made(layout, "python", (base, python), ("gzip", "gzip"), directory, command=["python3"])
-        _made(layout, "related", (base, python, extra), ("gzip",) * 3, directory,
+        add(layout, "python", (base, python), ("gzip", "gzip"), directory, command=["python3"])
+        add(layout, "related", (base, python, extra), ("gzip",) * 3, directory,
               command=["python3"])
 
     directory = workplace.kept("python-images", workplace.source_of(*_SOURCES), make)
@@ -170,7 +170,7 @@ def variants():
         write_small_tree(tars[1], 2, "upper")
         layout = Layout(os.path.join(directory, "layout"))
         for how in layers.COMPRESSIONS:
-            _made(layout, how, tars, (how, how), directory)
+            add(layout, how, tars, (how, how), directory)
 
     directory = workplace.kept("variants", workplace.source_of(*_SOURCES), make)
     tars = tuple(os.path.join(directory, name) for name in ("lower.tar", "upper.tar"))
@@ -195,7 +195,7 @@ def multi_platform():
             tar = os.path.join(directory, platform["architecture"] + ".tar")
             with LayerWriter(tar) as layer:
                 layer.file("platform", platform["architecture"].encode())
-            listed.append((_made(layout, None, (tar,), ("gzip",), directory, platform=platform),
+            listed.append((add(layout, None, (tar,), ("gzip",), directory, platform=platform),
                            platform))
         layout.add_image_index(listed, "multi")
 

@@ -4,8 +4,13 @@ import gzip
 import hashlib
 import io
 import os
+import shutil
+import struct
 import subprocess
 import tarfile
+import tempfile
+
+from tools.layout import Layout
 
 PLAIN = "application/vnd.oci.image.layer.v1.tar"
 GZIP = PLAIN + "+gzip"
@@ -106,7 +111,7 @@ def difference(lower_path, upper_path, layer_path):
 def compress(tar_path, blob_path, how):
     """Compresses a tar in one of the forms that layers are found in; returns the media type."""
     with open(tar_path, "rb") as source, open(blob_path, "wb") as target:
-        return COMPRESSIONS[how](source, target)
+        return {**COMPRESSIONS, **RARE_COMPRESSIONS}[how](source, target)
 
 
 def _pipe(*command):
@@ -135,6 +140,61 @@ def _zstd(block):
                           check=True).stdout
 
 
+def _followed_by(compress_it, data):
+    """Something behind the end of the compressed data."""
+    def run(source, target):
+        media_type = compress_it(source, target)
+        target.write(data)
+        return media_type
+    return run
+
+
+def _skippable_frame(data):
+    """RFC 8878, 3.1.2"""
+    return struct.pack("<II", 0x184D2A50, len(data)) + data
+
+
+def _zstd_with_skippable_frames(source, target):
+    target.write(_skippable_frame(b"before all"))
+    while block := source.read(3 << 20):
+        target.write(_zstd(block) + _skippable_frame(b"between") + _skippable_frame(b""))
+    return ZSTD
+
+
+def _skopeo(compression):
+    """As Go programs compress: skopeo, podman and buildah do it all alike."""
+    def run(source, target):
+        with tempfile.TemporaryDirectory() as directory:
+            layout = Layout(os.path.join(directory, "plain"))
+            tar = os.path.join(directory, "tar")
+            with open(tar, "wb") as file:
+                shutil.copyfileobj(source, file)
+            layout.add_image([(tar, tar, PLAIN)], "image")
+            subprocess.run(["skopeo", "--insecure-policy", "copy", "--quiet", "--dest-compress",
+                            "--dest-compress-format", compression,
+                            f"oci:{layout.directory}:image", f"oci:{directory}/made:image"],
+                           check=True)
+            made = Layout(os.path.join(directory, "made"))
+            layer, = made.json(made.find("image")["digest"])["layers"]
+            target.write(made.blob(layer["digest"]))
+            return layer["mediaType"]
+    return run
+
+
+def _zopfli(source, target):
+    """It reads and writes files by name only."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = os.path.join(directory, "tar")
+        with open(path, "wb") as file:
+            shutil.copyfileobj(source, file)
+        subprocess.run(["zopfli", "--i5", path], check=True)
+        with open(path + ".gz", "rb") as file:
+            shutil.copyfileobj(file, target)
+    return GZIP
+
+
+_GARBAGE = b"\x1f\x8b what no gzip member begins with" * 100
+# Those that every test of compressions goes through.
 COMPRESSIONS = {
     "tar": _plain,
     "gzip": _pipe("gzip", "-n"),
@@ -144,8 +204,24 @@ COMPRESSIONS = {
     "gzip-parallel": _pipe("pigz", "-n", "-p", "2"),
     "gzip-members": _slices(lambda block: gzip.compress(block, mtime=0), GZIP, 700_001),
     "gzip-stored": _slices(lambda block: gzip.compress(block, 0, mtime=0), GZIP, -1),
+    "gzip-tiny-members": _slices(lambda block: gzip.compress(block, 1, mtime=0), GZIP, 2000),
+    "gzip-isal": _pipe("igzip", "-c"),
+    "gzip-bgzip": _pipe("bgzip", "-c"),
+    "gzip-go": _skopeo("gzip"),
+    "gzip-and-garbage": _followed_by(_pipe("gzip", "-n"), _GARBAGE),
+    "gzip-and-zeros": _followed_by(_pipe("gzip", "-n"), bytes(10240)),
     "zstd-frames": _slices(_zstd, ZSTD, 1 << 20),
     "zstd-odd-frames": _slices(_zstd, ZSTD, 333_333),
     "zstd-parallel": _pipe("pzstd", "-q", "-c", "-p", "2"),
     "zstd-one-frame": _pipe("zstd", "-q", "-c"),
+    "zstd-tiny-frames": _slices(_zstd, ZSTD, 20_000),
+    "zstd-checked": _pipe("zstd", "-q", "-c", "--check"),
+    "zstd-long": _pipe("zstd", "-q", "-c", "--long=27", "-9"),
+    "zstd-go": _skopeo("zstd"),
+    "zstd-skippable": _zstd_with_skippable_frames,
+}
+
+RARE_COMPRESSIONS = {
+    "gzip-zopfli": _zopfli,
+    "zstd-2-gib": _pipe("zstd", "-q", "-c", "--long=31"),
 }

@@ -87,6 +87,7 @@ class EndToEnd(unittest.TestCase):
     def sluice(self, *arguments, expect=0, timeout=240, environment=None):
         """Runs the command; its exit code must be `expect`."""
         done = subprocess.run([workplace.SLUICE, *map(str, arguments)], text=True,
+                              errors="backslashreplace",
                               stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout,
                               check=False, env={**self.environment, **(environment or {})})
         self.assertEqual(done.returncode, expect,

@@ -43,13 +43,13 @@ def _xattrs(path):
     return {name: os.getxattr(path, name, follow_symlinks=False) for name in names}
 
 
-def _node(path, info, first_path, contents):
+def _node(path, info, first_path, largest):
     node = Node(info.st_mode, (info.st_uid, info.st_gid), info.st_nlink)
     node.time = info.st_mtime_ns
     node.xattrs = _xattrs(path)
     if stat.S_ISREG(info.st_mode):
         node.size = info.st_size
-        if contents:
+        if info.st_size <= largest:
             node.content = content_digest(path)
     elif stat.S_ISLNK(info.st_mode):
         node.target = os.readlink(path)
@@ -61,14 +61,15 @@ def _node(path, info, first_path, contents):
     return node
 
 
-def snapshot(root, contents=True):
+def snapshot(root, contents=True, largest=1 << 62):
     """{path relative to root: Node}; the root itself is ".". Names that are not UTF-8 are
-    surrogate-escaped."""
+    surrogate-escaped. Files above `largest` bytes are not read."""
     nodes, first = {}, {}
 
     def visit(path, name):
         info = os.lstat(path)
-        nodes[name] = _node(path, info, first.setdefault(info.st_ino, name), contents)
+        nodes[name] = _node(path, info, first.setdefault(info.st_ino, name),
+                            largest if contents else -1)
         if stat.S_ISDIR(info.st_mode):
             for entry in sorted(os.listdir(path)):
                 visit(os.path.join(path, entry), os.path.join(name, entry) if name != "." else entry)
@@ -110,15 +111,16 @@ def directory_times(tar_paths):
     return times
 
 
-def differences(truth, seen, ignore=()):
-    """Lines that tell what `seen` has otherwise; fields named in `ignore` are not compared."""
+def differences(truth, seen, ignore=(), directory_times=False):
+    """Lines that tell what `seen` has otherwise; fields named in `ignore` are not compared, nor,
+    unless wanted, the times of directories: unpackers move those."""
     lines = [f"missing: {path}" for path in sorted(set(truth) - set(seen))]
     lines += [f"not in the image: {path}" for path in sorted(set(seen) - set(truth))]
     fields = [field.name for field in dataclasses.fields(Node) if field.name not in ignore]
     for path in sorted(set(truth) & set(seen)):
         for field in fields:
             expected, found = getattr(truth[path], field), getattr(seen[path], field)
-            if field == "time" and stat.S_ISDIR(truth[path].mode):
+            if field == "time" and stat.S_ISDIR(truth[path].mode) and not directory_times:
                 continue
             if field == "xattrs":
                 lines += _xattr_differences(path, expected, found)
