@@ -1,8 +1,28 @@
 #include "base/json.h"
 
+#include <stdbool.h>
+
+/* Texts of a few bytes a value become some hundred bytes of memory each. What a registry has to say
+ * in its 4 MiB takes a tenth of this many. */
+#define VALUES_MAX 250000u
+
+/* Every value but the first stands behind a bracket, a colon or a comma; those within strings are
+ * counted, too. */
+static bool has_too_many_values(const char *text, size_t length)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < length; i++)
+        count += text[i] == ',' || text[i] == ':' || text[i] == '[' || text[i] == '{';
+    return count > VALUES_MAX;
+}
+
 json_t *json_read_object(const void *data, size_t length, const char *what, struct error **error)
 {
     json_error_t reason;
+    if (has_too_many_values(data, length)) {
+        error_set(error, ERROR_INVALID, "%s has more than %u values", what, VALUES_MAX);
+        return NULL;
+    }
     json_t *root = json_loadb(data ? data : "", length, JSON_REJECT_DUPLICATES, &reason);
     if (!root) {
         error_set(error, ERROR_INVALID, "%s is not JSON (%s)", what, reason.text);

@@ -13,6 +13,7 @@
 #include "base/error.h"
 
 /* A new reference to the object in `data`; NULL with ERROR_INVALID ("`what` is not a JSON object").
+ * Memory is bounded by some 100 MB, whatever the text holds.
  * Duplicate keys are refused: readers must not differ in what they see. */
 json_t *json_read_object(const void *data, size_t length, const char *what, struct error **error);
 

@@ -49,8 +49,9 @@ static bool replace(struct mapping *mapping)
     int access = PROT_READ | (atomic_load(&mapping->writable) ? PROT_WRITE : 0);
     atomic_store(&mapping->damaged, true);
     void *start = (void *)atomic_load(&mapping->start); // NOLINT(performance-no-int-to-ptr)
-    return mmap(start, atomic_load(&mapping->length), access,
-                MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0) != MAP_FAILED;
+    const void *replaced = mmap(start, atomic_load(&mapping->length), access,
+                                MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
+    return replaced == start;
 }
 
 /* Not ours: what would have happened without us. */

@@ -46,6 +46,18 @@ int cache_open_blob(struct cache *cache, const struct digest *digest, int *ret_d
                     uint64_t *ret_length, struct error **error);
 void cache_remove_blob(struct cache *cache, const struct digest *digest);
 
+/* A blob that comes in pieces and is too large for memory. Nobody sees it before it is published.
+ */
+struct blob_writer;
+int blob_writer_new(struct blob_writer **ret, struct cache *cache, struct error **error);
+int blob_writer_append(struct blob_writer *writer, const void *data, size_t length,
+                       struct error **error);
+/* The caller has verified that what was written has this digest. */
+int blob_writer_publish(struct blob_writer *writer, const struct digest *digest,
+                        struct error **error);
+/* Removes what was not published. NULL is fine. */
+void blob_writer_free(struct blob_writer *writer);
+
 /* ---- what names last meant ---- */
 int cache_remember(struct cache *cache, const char *name, const void *data, size_t length,
                    struct error **error);

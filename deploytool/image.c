@@ -96,14 +96,24 @@ int image_find_index(const struct image *image, struct registry_client *client, 
     return index_referrer_find(referrers.data, referrers.length, ret) ? 1 : 0;
 }
 
-int image_check_index(const struct image *image, const struct index_artifact *artifact,
-                      struct error **error)
+/* An index that the manifest names cannot have that manifest as its subject, for the manifest's
+ * digest depends on the index's. */
+static bool is_of_image(const struct image *image, const struct index_artifact *artifact,
+                        const struct digest *index)
 {
-    bool same = digest_equal(&artifact->subject, &image->digest) &&
-                artifact->layer_count == image->manifest.layer_count;
+    const struct image_manifest *manifest = &image->manifest;
+    bool named = manifest->names_index && digest_equal(&manifest->index, index);
+    bool same = (named || digest_equal(&artifact->subject, &image->digest)) &&
+                artifact->layer_count == manifest->layer_count;
     for (size_t i = 0; same && i < artifact->layer_count; i++)
-        same = digest_equal(&artifact->layers[i].blob_digest, &image->manifest.layers[i].digest);
-    if (same) return 0;
+        same = digest_equal(&artifact->layers[i].blob_digest, &manifest->layers[i].digest);
+    return same;
+}
+
+int image_check_index(const struct image *image, const struct index_artifact *artifact,
+                      const struct digest *index, struct error **error)
+{
+    if (is_of_image(image, artifact, index)) return 0;
     error_set(error, ERROR_INVALID, "image %s: the index found for it is of another image",
               image->name);
     return error_hint(error, "make a new one with: sluice index --force %s", image->name);

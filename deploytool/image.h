@@ -36,9 +36,10 @@ void image_free(struct image *image);
 /* 1: the registry has an index for the image, 0: it has none, -1: error. */
 int image_find_index(const struct image *image, struct registry_client *client, struct digest *ret,
                      struct error **error);
-/* Checks that a decoded index is one of this image: its subject and layers. */
+/* Checks that a decoded index (of digest `index`) is one of this image: its layers, and its subject
+ * unless the image's manifest names it. */
 int image_check_index(const struct image *image, const struct index_artifact *artifact,
-                      struct error **error);
+                      const struct digest *index, struct error **error);
 /* "image X has no index; make one with: sluice index X". Returns -1. */
 int image_without_index(const struct image *image, struct error **error);
 

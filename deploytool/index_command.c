@@ -13,11 +13,12 @@
 #include "deploytool/index_build.h"
 #include "deploytool/index_publish.h"
 
-enum { OPTION_OUTPUT = OPTION_OWN, OPTION_THREADS, OPTION_FORCE };
+enum { OPTION_OUTPUT = OPTION_OWN, OPTION_ANNOTATE, OPTION_THREADS, OPTION_FORCE };
 
 struct index_options {
     struct common_options common;
-    const char *output; /* a directory, or NULL: push */
+    const char *output;   /* a directory, or NULL: push */
+    const char *annotate; /* a tag for a manifest that names the index, or NULL */
     unsigned threads;
     bool force;
 };
@@ -120,6 +121,8 @@ struct outcome {
     struct digest index;
     bool already_there;
     const char *output;
+    const char *annotated_tag; /* or NULL */
+    struct digest annotated;   /* the manifest there */
     struct publish_result published;
 };
 
@@ -152,6 +155,11 @@ static int print_json(const struct outcome *outcome, struct error **error)
         (json_int_t)outcome->published.parts_present, "bytes_pushed",
         (json_int_t)outcome->published.bytes_pushed);
     if (!root) return error_set_memory(error);
+    if (outcome->annotated_tag) {
+        json_object_set_new(root, "annotated_tag", json_string(outcome->annotated_tag));
+        json_object_set_new(root, "annotated_digest",
+                            json_string(digest_format(&outcome->annotated, manifest)));
+    }
     json_dumpf(root, stdout, JSON_INDENT(2));
     putchar('\n');
     return 0;
@@ -175,6 +183,9 @@ static void print_text(const struct outcome *outcome)
                format_size(outcome->published.bytes_pushed, pushed_text),
                outcome->published.parts_present,
                outcome->published.parts_present == 1 ? "was" : "were");
+    if (outcome->annotated_tag)
+        printf("  named by the image %s:%s, %s\n", outcome->image->repository.name,
+               outcome->annotated_tag, digest_format(&outcome->annotated, digest));
 }
 
 static enum exit_code report(const struct outcome *outcome, bool json)
@@ -189,6 +200,18 @@ static enum exit_code report(const struct outcome *outcome, bool json)
 
 /* ---- the command ---- */
 
+/* With --annotate; then tells the outcome. */
+static enum exit_code finish(const struct index_options *options, struct registry_client *client,
+                             struct outcome *outcome)
+{
+    struct error *error = NULL;
+    if (options->annotate && index_annotate(outcome->image, client, &outcome->index,
+                                            options->annotate, &outcome->annotated, &error) < 0)
+        return command_failed(error);
+    outcome->annotated_tag = options->annotate;
+    return report(outcome, options->common.json);
+}
+
 /* 1: the registry has a whole index of this image that we would accept; it is in `ret`. */
 static int find_existing(const struct image *image, struct registry_client *client,
                          struct digest *ret_digest, struct index_artifact *ret,
@@ -196,7 +219,11 @@ static int find_existing(const struct image *image, struct registry_client *clie
 {
     char text[DIGEST_TEXT_SIZE];
     struct registry_manifest manifest = { 0 };
-    int found = image_find_index(image, client, ret_digest, error);
+    int found = 1;
+    if (image->manifest.names_index)
+        *ret_digest = image->manifest.index;
+    else
+        found = image_find_index(image, client, ret_digest, error);
     if (found <= 0) return found;
     struct error *reason = NULL;
     if (registry_get_manifest(client, &image->repository, digest_format(ret_digest, text),
@@ -208,7 +235,7 @@ static int find_existing(const struct image *image, struct registry_client *clie
         return 0;
     }
     registry_manifest_free(&manifest);
-    int usable = image_check_index(image, ret, NULL) == 0
+    int usable = image_check_index(image, ret, ret_digest, NULL) == 0
                      ? index_parts_present(image, client, ret, error)
                      : 0;
     if (usable <= 0) index_artifact_free(ret);
@@ -234,8 +261,7 @@ static enum exit_code build_and_publish(const struct index_options *options,
     result = options->output
                  ? index_write_layout(options->output, &built, &outcome.published, &error)
                  : index_push(image, client, &built, &outcome.published, &error);
-    enum exit_code code =
-        result < 0 ? command_failed(error) : report(&outcome, options->common.json);
+    enum exit_code code = result < 0 ? command_failed(error) : finish(options, client, &outcome);
     built_index_free(&built);
     return code;
 }
@@ -259,7 +285,7 @@ static enum exit_code index_image(const struct index_options *options, const cha
         code = command_failed(error);
     else if (existing) {
         there.artifact = &artifact;
-        code = report(&there, options->common.json);
+        code = finish(options, client, &there);
     } else
         code = build_and_publish(options, &image, client);
     index_artifact_free(&artifact);
@@ -276,6 +302,7 @@ static enum exit_code run(int argc, char **argv)
         PLAIN_HTTP_LONG,
         JSON_LONG,
         { "output", required_argument, NULL, OPTION_OUTPUT },
+        { "annotate", required_argument, NULL, OPTION_ANNOTATE },
         { "threads", required_argument, NULL, OPTION_THREADS },
         { "force", no_argument, NULL, OPTION_FORCE },
         { 0 },
@@ -289,6 +316,11 @@ static enum exit_code run(int argc, char **argv)
         switch (option) {
         case OPTION_OUTPUT:
             chosen.output = optarg;
+            break;
+        case OPTION_ANNOTATE:
+            if (!tag_is_valid(optarg))
+                return command_usage(&index_command, "--annotate: '%s' is not a tag", optarg);
+            chosen.annotate = optarg;
             break;
         case OPTION_FORCE:
             chosen.force = true;
@@ -306,6 +338,8 @@ static enum exit_code run(int argc, char **argv)
         }
     }
     if (!command_arguments(&index_command, argc, 1, 1, &code)) return code;
+    if (chosen.annotate && chosen.output)
+        return command_usage(&index_command, "--annotate pushes, and --output does not");
     return index_image(&chosen, argv[optind]);
 }
 
@@ -315,6 +349,8 @@ const struct command index_command = {
     .summary = "make the index of an image and push it beside the image",
     .help = "  --platform OS/ARCH[/VARIANT]  of a multi-platform image (this machine's)\n"
             "  --output DIR    write an OCI image layout instead of pushing\n"
+            "  --annotate TAG  also push the image's manifest once more, as TAG, with the index's\n"
+            "                  digest in it (trust level 'pinned')\n"
             "  --threads N     layers read at once (the number of cores)\n"
             "  --force         make it anew even where the registry has one\n"
             "  --plain-http    speak HTTP (loopback registries: always)\n"

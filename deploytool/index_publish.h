@@ -21,6 +21,12 @@ int index_push(const struct image *image, struct registry_client *client,
 int index_parts_present(const struct image *image, struct registry_client *client,
                         const struct index_artifact *artifact, struct error **error);
 
+/* Pushes a copy of the image's manifest that names the index (ANNOTATION_INDEX) under `tag` of the
+ * same repository: config and layers stay as they are. `ret` is the copy's digest. */
+int index_annotate(const struct image *image, struct registry_client *client,
+                   const struct digest *index, const char *tag, struct digest *ret,
+                   struct error **error);
+
 /* Writes into `directory`, an OCI image layout or a directory that is empty or missing:
  * index.json, which makes the rest visible, comes last and is replaced at once. */
 int index_write_layout(const char *directory, const struct built_index *index,

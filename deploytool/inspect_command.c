@@ -8,60 +8,61 @@
 #include "base/parallel.h"
 #include "deploytool/command.h"
 #include "deploytool/image.h"
+#include "deploytool/part_fetch.h"
+#include "deploytool/trust.h"
 #include "index/artifact.h"
 #include "index/chunk_table.h"
 #include "index/entry_table.h"
 #include "index/erofs_image.h"
 
-#define FETCHES_AT_ONCE 8
+#define FETCHES_AT_ONCE 4
 
 struct inspected_layer {
     enum layer_kind kind;
     uint64_t blob_bytes, stream_bytes;
     uint32_t chunks, checkpoints, windows;
     uint64_t largest_chunk;
-    size_t entries;
+    uint64_t entries;
 };
 
 struct inspection {
     struct image image;
     struct registry_client *client;
-    struct digest index;
+    struct chosen_index index;
     struct index_artifact artifact;
     struct inspected_layer *layers;
     uint64_t inodes;
 };
 
-static int fetch_part(struct inspection *inspection, const struct index_part *part,
-                      struct buffer *ret, struct error **error)
-{
-    cleanup_buffer struct buffer blob = { 0 };
-    if (registry_get_blob(inspection->client, &inspection->image.repository, &part->digest,
-                          (size_t)part->size, &blob, error) < 0)
-        return -1;
-    return index_part_expand(part, blob.data, blob.length, ret, error);
-}
-
 static int inspect_metadata(struct inspection *inspection, struct error **error)
 {
-    cleanup_buffer struct buffer content = { 0 };
+    struct mapping *mapping;
     struct erofs_image erofs;
-    if (fetch_part(inspection, &inspection->artifact.metadata, &content, error) < 0 ||
-        erofs_image_open(&erofs, content.data, content.length, error) < 0)
+    if (part_fetch_mapped(inspection->client, &inspection->image.repository,
+                          &inspection->artifact.metadata, &mapping, error) < 0)
         return -1;
-    inspection->inodes = erofs.inode_count;
-    return 0;
+    int result = erofs_image_open(&erofs, mapping_data(mapping), mapping_length(mapping), error);
+    if (result == 0 && mapping_is_damaged(mapping))
+        result = error_set(error, ERROR_SYSTEM, "a temporary file cannot be read");
+    inspection->inodes = result == 0 ? erofs.inode_count : 0;
+    mapping_free(mapping);
+    return result;
 }
 
-static int inspect_layer(struct inspection *inspection, size_t layer, struct error **error)
+/* part_write: chunk tables, whose sum the artifact bounds. */
+static int append(void *context, const void *data, size_t length, struct error **error)
 {
-    const struct index_layer *parts = &inspection->artifact.layers[layer];
+    return buffer_append(context, data, length) < 0 ? error_set_memory(error) : 0;
+}
+
+static int inspect_chunks(struct inspection *inspection, size_t layer, struct error **error)
+{
     struct inspected_layer *found = &inspection->layers[layer];
-    cleanup_buffer struct buffer chunks = { 0 }, entries = { 0 };
+    cleanup_buffer struct buffer content = { 0 };
     struct chunk_table *table;
-    struct entry_table *entry_table;
-    if (fetch_part(inspection, &parts->chunks, &chunks, error) < 0 ||
-        chunk_table_decode(&table, chunks.data, chunks.length, error) < 0)
+    if (part_fetch(inspection->client, &inspection->image.repository,
+                   &inspection->artifact.layers[layer].chunks, append, &content, error) < 0 ||
+        chunk_table_decode(&table, content.data, content.length, error) < 0)
         return -1;
     found->kind = table->kind;
     found->blob_bytes = table->blob_length;
@@ -74,13 +75,40 @@ static int inspect_layer(struct inspection *inspection, size_t layer, struct err
             found->largest_chunk = chunk_length(table, i);
     }
     chunk_table_free(table);
-    if (fetch_part(inspection, &parts->entries, &entries, error) < 0 ||
-        entry_table_decode(&entry_table, entries.data, entries.length, found->stream_bytes, error) <
-            0)
-        return -1;
-    found->entries = entry_table_count(entry_table);
-    entry_table_free(entry_table);
     return 0;
+}
+
+struct head {
+    uint8_t bytes[ENTRY_TABLE_HEAD_BYTES];
+    size_t length;
+};
+
+/* part_write: the first bytes are all that is looked at. */
+static int take_head(void *context, const void *data, size_t length, struct error **error)
+{
+    (void)error;
+    struct head *head = context;
+    size_t more = sizeof head->bytes - head->length;
+    if (more > length) more = length;
+    memcpy(head->bytes + head->length, data, more);
+    head->length += more;
+    return 0;
+}
+
+static int inspect_entries(struct inspection *inspection, size_t layer, struct error **error)
+{
+    struct head head = { 0 };
+    if (part_fetch(inspection->client, &inspection->image.repository,
+                   &inspection->artifact.layers[layer].entries, take_head, &head, error) < 0)
+        return -1;
+    return entry_table_read_count(head.bytes, head.length, &inspection->layers[layer].entries,
+                                  error);
+}
+
+static int inspect_layer(struct inspection *inspection, size_t layer, struct error **error)
+{
+    int result = inspect_chunks(inspection, layer, error);
+    return result == 0 ? inspect_entries(inspection, layer, error) : result;
 }
 
 /* parallel_work: position 0 is the metadata, layer i stands at i + 1. */
@@ -98,17 +126,16 @@ static int inspect(struct inspection *inspection, struct error **error)
     struct image *image = &inspection->image;
     struct registry_manifest manifest = { 0 };
     if (image_resolve(image, inspection->client, error) < 0) return -1;
-    int found = image_find_index(image, inspection->client, &inspection->index, error);
-    if (found == 0) return image_without_index(image, error);
-    if (found < 0 ||
+    if (index_choose(image, inspection->client, NULL, NULL, &inspection->index, error) < 0 ||
         registry_get_manifest(inspection->client, &image->repository,
-                              digest_format(&inspection->index, text), &manifest, error) < 0)
+                              digest_format(&inspection->index.digest, text), &manifest, error) < 0)
         return -1;
     int result = index_artifact_decode(&inspection->artifact, manifest.body.data,
                                        manifest.body.length, error);
     registry_manifest_free(&manifest);
     if (result < 0) return error_prefix(error, "index of %s", image->name);
-    if (image_check_index(image, &inspection->artifact, error) < 0) return -1;
+    if (image_check_index(image, &inspection->artifact, &inspection->index.digest, error) < 0)
+        return -1;
     inspection->layers = calloc(inspection->artifact.layer_count, sizeof *inspection->layers);
     if (!inspection->layers) return error_set_memory(error);
     return parallel_run(inspection->artifact.layer_count + 1, FETCHES_AT_ONCE, inspect_part,
@@ -159,10 +186,11 @@ static int print_json(const struct inspection *inspection, struct error **error)
     for (size_t i = 0; i < inspection->artifact.layer_count; i++)
         json_array_append_new(layers, layer_json(inspection, i));
     cleanup_json json_t *root = json_pack(
-        "{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "reference",
+        "{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "reference",
         inspection->image.name, "platform", platform_format(&inspection->image.platform, platform),
         "manifest_digest", digest_format(&inspection->image.digest, manifest), "index_digest",
-        digest_format(&inspection->index, index), "image_bytes",
+        digest_format(&inspection->index.digest, index), "trust",
+        index_trust_name(inspection->index.trust), "image_bytes",
         (json_int_t)image_blob_bytes(&inspection->image), "inodes", (json_int_t)inspection->inodes,
         "metadata_bytes", (json_int_t)sums.metadata, "chunk_table_bytes", (json_int_t)sums.chunks,
         "entry_table_bytes", (json_int_t)sums.entries, "windows_bytes", (json_int_t)sums.windows,
@@ -184,7 +212,8 @@ static void print_text(const struct inspection *inspection)
     printf("%s (%s)\n", inspection->image.name,
            platform_format(&inspection->image.platform, platform));
     printf("  manifest  %s\n", digest_format(&inspection->image.digest, digest));
-    printf("  index     %s\n", digest_format(&inspection->index, digest));
+    printf("  index     %s (%s)\n", digest_format(&inspection->index.digest, digest),
+           index_trust_name(inspection->index.trust));
     printf("  size      %s, %.2f %% of the image's %s; a node fetches %s before it mounts\n",
            format_size(sums.all, a), image_bytes ? (double)sums.all * 100 / (double)image_bytes : 0,
            format_size(image_bytes, b), format_size(sums.before_mount, c));

@@ -15,7 +15,19 @@
 #include "deploytool/server.h"
 #include "fuse/control.h"
 
-enum { OPTION_CACHE = OPTION_OWN, OPTION_INDEX, OPTION_SUID, OPTION_DEV };
+enum {
+    OPTION_CACHE = OPTION_OWN,
+    OPTION_INDEX,
+    OPTION_TRUST,
+    OPTION_READ_TIMEOUT,
+    OPTION_SUID,
+    OPTION_DEV
+};
+
+/* The kernel logs an alarm about a task that hangs for 120 seconds, and asks twice for some
+ * reads. */
+#define READ_TIMEOUT_SECONDS     60
+#define READ_TIMEOUT_SECONDS_MAX 110
 
 #define SYSTEM_CACHE "/var/cache/sluice"
 
@@ -172,6 +184,27 @@ static enum exit_code mount_image(struct server_options *options, const char *di
     return server_run(options, ignore_ready, NULL, &error) < 0 ? command_failed(error) : EXIT_OK;
 }
 
+/* Frees the error. */
+static enum exit_code bad_option(const char *option, struct error *error)
+{
+    enum exit_code code = command_usage(&mount_command, "%s: %s", option, error_message(error));
+    error_free(error);
+    return code;
+}
+
+static int parse_seconds(const char *text, unsigned *ret, struct error **error)
+{
+    char *end;
+    errno = 0;
+    unsigned long seconds = strtoul(text, &end, 10);
+    if (errno || *end || text[0] < '0' || text[0] > '9' || seconds < 1 ||
+        seconds > READ_TIMEOUT_SECONDS_MAX)
+        return error_set(error, ERROR_INVALID, "'%s' is not a number of seconds from 1 to %d", text,
+                         READ_TIMEOUT_SECONDS_MAX);
+    *ret = (unsigned)seconds;
+    return 0;
+}
+
 static enum exit_code run(int argc, char **argv)
 {
     static const struct option options[] = {
@@ -181,12 +214,15 @@ static enum exit_code run(int argc, char **argv)
         { "foreground", no_argument, NULL, 'f' },
         { "cache", required_argument, NULL, OPTION_CACHE },
         { "index", required_argument, NULL, OPTION_INDEX },
+        { "trust", required_argument, NULL, OPTION_TRUST },
+        { "read-timeout", required_argument, NULL, OPTION_READ_TIMEOUT },
         { "suid", no_argument, NULL, OPTION_SUID },
         { "dev", no_argument, NULL, OPTION_DEV },
         { 0 },
     };
     struct common_options common;
-    struct server_options chosen = { 0 };
+    struct server_options chosen = { .least_trust = TRUST_REFERRER,
+                                     .read_timeout_seconds = READ_TIMEOUT_SECONDS };
     struct digest pinned;
     const char *cache = NULL;
     bool foreground = false;
@@ -203,12 +239,16 @@ static enum exit_code run(int argc, char **argv)
             cache = optarg;
             break;
         case OPTION_INDEX:
-            if (digest_parse(&pinned, optarg, &error) < 0) {
-                code = command_usage(&mount_command, "--index: %s", error_message(error));
-                error_free(error);
-                return code;
-            }
+            if (digest_parse(&pinned, optarg, &error) < 0) return bad_option("--index", error);
             chosen.pinned_index = &pinned;
+            break;
+        case OPTION_TRUST:
+            if (index_trust_parse(&chosen.least_trust, optarg, &error) < 0)
+                return bad_option("--trust", error);
+            break;
+        case OPTION_READ_TIMEOUT:
+            if (parse_seconds(optarg, &chosen.read_timeout_seconds, &error) < 0)
+                return bad_option("--read-timeout", error);
             break;
         case OPTION_SUID:
             chosen.allow_suid = true;
@@ -235,6 +275,9 @@ const struct command mount_command = {
             "  --cache DIR       keep what was fetched there (root: " SYSTEM_CACHE ",\n"
             "                    others: ~/.cache/sluice)\n"
             "  --index DIGEST    use this index and no other\n"
+            "  --trust LEVEL     refuse an index that is trusted less: referrer (any; the\n"
+            "                    default) or pinned (by --index or by the image's manifest)\n"
+            "  --read-timeout SECONDS  reads that wait longer fail (60; at most 110)\n"
             "  --platform OS/ARCH[/VARIANT]  of a multi-platform image (this machine's)\n"
             "  --suid, --dev     obey set-user-id bits, device files (as root)\n"
             "  --plain-http      speak HTTP (loopback registries: always)\n"

@@ -5,18 +5,19 @@
 #ifndef SLUICE_DEPLOYTOOL_NODE_IMAGE_H
 #define SLUICE_DEPLOYTOOL_NODE_IMAGE_H
 
+#include "base/mapping.h"
 #include "cache/cache.h"
 #include "deploytool/image.h"
+#include "deploytool/trust.h"
 #include "index/artifact.h"
 #include "index/chunk_table.h"
 #include "index/erofs_image.h"
 
-/* How the index was found: design decision 7. */
-enum index_trust {
-    TRUST_PINNED,   /* its digest was given */
-    TRUST_REFERRER, /* found beside the image: whoever may push there can have put it there */
+/* A decoded part: a file of the cache, or memory where the cache could not keep it. */
+struct part_content {
+    struct mapping *mapping; /* or NULL */
+    struct buffer memory;
 };
-const char *index_trust_name(enum index_trust trust);
 
 struct node_image {
     struct image image;
@@ -24,19 +25,24 @@ struct node_image {
     struct digest index_digest;
     struct index_artifact artifact;
     struct chunk_table **tables; /* one a layer */
-    struct erofs_image metadata; /* in `mapping` */
-    void *mapping;
-    size_t mapping_length;
+    struct erofs_image metadata; /* in `metadata_content` */
+    struct part_content metadata_content;
+};
+
+struct node_image_options {
+    const char *reference;
+    struct platform platform;
+    const struct digest *pinned; /* the digest of the index to use, or NULL */
+    enum index_trust least_trust;
 };
 
 /*
- * `pinned` (or NULL) is the digest of the index to use. What a tag means is asked of the registry;
- * where that cannot be reached or refuses, it is what it last meant on this node, and a warning
- * says so. A name with a digest that the node knows asks nobody.
+ * What a tag means is asked of the registry; where that cannot be reached or refuses, it is what it
+ * last meant on this node, and a warning says so. A name with a digest that the node knows asks
+ * nobody. An index of less than the trust asked for is ERROR_DENIED.
  */
 int node_image_load(struct node_image *ret, struct registry_client *client, struct cache *cache,
-                    const char *reference, const struct platform *platform,
-                    const struct digest *pinned, struct error **error);
+                    const struct node_image_options *options, struct error **error);
 void node_image_free(struct node_image *image);
 
 #endif

@@ -97,6 +97,9 @@ static int append_status(const struct server *server, struct buffer *ret)
     add_size(root, "uptime_seconds", (uint64_t)(time(NULL) - server->started));
     add_size(root, "image_bytes", image_blob_bytes(&server->node.image));
     add_size(root, "entries", server->node.metadata.inode_count);
+    const struct mapping *metadata = server->node.metadata_content.mapping;
+    json_object_set_new(root, "metadata_damaged",
+                        json_boolean(metadata && mapping_is_damaged(metadata)));
     add_counters(root, server->path);
     json_t *layers = json_array();
     for (size_t i = 0; i < server->device_count; i++)
@@ -183,6 +186,7 @@ static int mount_tree(struct server *server, struct error **error)
     const struct server_options *options = server->options;
     struct rootfs_options rootfs = { .mountpoint = options->mountpoint,
                                      .source = server->node.image.name,
+                                     .metadata = server->node.metadata_content.mapping,
                                      .allow_suid = options->allow_suid,
                                      .allow_devices = options->allow_devices };
     cleanup_free char *socket = control_socket_path(options->mountpoint, error);
@@ -203,13 +207,17 @@ static int start(struct server *server, struct error **error)
 {
     const struct server_options *options = server->options;
     struct registry_options registry = { .plain_http = options->plain_http };
+    struct node_image_options image = { .reference = options->reference,
+                                        .platform = options->platform,
+                                        .pinned = options->pinned_index,
+                                        .least_trust = options->least_trust };
+    struct data_path_options path = { .read_timeout_ms = options->read_timeout_seconds * 1000 };
     server->client = registry_client_new(&registry, error);
     if (!server->client || cache_open(&server->cache, options->cache, error) < 0 ||
-        node_image_load(&server->node, server->client, server->cache, options->reference,
-                        &options->platform, options->pinned_index, error) < 0)
+        node_image_load(&server->node, server->client, server->cache, &image, error) < 0)
         return -1;
     server->loaded = true;
-    if (data_path_new(&server->path, server->client, server->cache, NULL, error) < 0 ||
+    if (data_path_new(&server->path, server->client, server->cache, &path, error) < 0 ||
         open_devices(server, error) < 0)
         return -1;
     return mount_tree(server, error);

@@ -7,6 +7,7 @@
 
 #include "base/digest.h"
 #include "base/error.h"
+#include "deploytool/trust.h"
 #include "index/image_manifest.h"
 
 struct server_options {
@@ -16,6 +17,8 @@ struct server_options {
     struct platform platform;
     bool plain_http;
     const struct digest *pinned_index; /* or NULL */
+    enum index_trust least_trust;
+    unsigned read_timeout_seconds; /* a read that waits for so long is EIO */
     bool allow_suid, allow_devices;
 };
 

@@ -67,6 +67,9 @@ static void print_status(const json_t *status)
            (unsigned long long)size_of(status, "chunks_in_flight"),
            (unsigned long long)size_of(status, "reads_waiting"),
            (unsigned long long)size_of(status, "errors"));
+    if (json_is_true(json_object_get(status, "metadata_damaged")))
+        puts("  metadata  damaged: its file in the cache was cut off, or cannot be read; mount it "
+             "again");
     if (json_optional_text(status, "last_error"))
         printf("  last error: %s\n", text_of(status, "last_error"));
     print_layers(status);

@@ -8,7 +8,5 @@
 bool registry_name_is_valid(const char *registry);
 /* Distribution specification, "Pulling manifests": <name>; 255 bytes at the most. */
 bool repository_name_is_valid(const char *repository);
-/* Distribution specification, "Pulling manifests": <reference> as a tag. */
-bool tag_is_valid(const char *tag);
 
 #endif

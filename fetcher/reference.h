@@ -26,6 +26,8 @@ const char *image_reference_target(const struct image_reference *reference);
  * of memory. */
 char *image_reference_format(const struct image_reference *reference);
 void image_reference_free(struct image_reference *reference);
+/* Distribution specification, "Pulling manifests": <reference> as a tag. */
+bool tag_is_valid(const char *tag);
 
 /* True for localhost, *.localhost, 127.0.0.0/8 and [::1], with or without a port:
  * these speak plain HTTP unless told otherwise. */

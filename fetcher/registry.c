@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "fetcher/call-internal.h"
 #include "fetcher/reference-internal.h"
+#include "fetcher/reference.h"
 
 void registry_manifest_free(struct registry_manifest *manifest)
 {

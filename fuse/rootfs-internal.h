@@ -14,6 +14,8 @@ struct read_request;
 
 struct rootfs {
     const struct erofs_image *image;
+    const struct mapping *metadata; /* or NULL */
+    atomic_bool damage_told;
     struct layer_device **devices;
     uint32_t device_count;
     uint64_t content_length; /* of all devices: what statfs(2) calls the size */
@@ -45,6 +47,9 @@ void rootfs_readlink(fuse_req_t request, fuse_ino_t node);
 void rootfs_statfs(fuse_req_t request, fuse_ino_t node);
 /* Finds the node's inode; 0 or a negative errno. */
 int rootfs_inode(const struct rootfs *rootfs, fuse_ino_t node, struct erofs_inode *ret);
+/* Asked before each answer that was read from the image: `result`, or -EIO where what was read
+ * cannot be believed. */
+ssize_t rootfs_checked(struct rootfs *rootfs, ssize_t result);
 void rootfs_fill_entry(const struct rootfs *rootfs, const struct erofs_inode *inode,
                        struct fuse_entry_param *ret);
 /* Nothing in an image ever changes. In seconds; the kernel caps it. */

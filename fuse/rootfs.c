@@ -178,6 +178,7 @@ int rootfs_mount(struct rootfs **ret, const struct erofs_image *image,
     struct rootfs *rootfs = calloc(1, sizeof *rootfs);
     if (!rootfs) return error_set_memory(error);
     rootfs->image = image;
+    rootfs->metadata = options->metadata;
     rootfs->device_count = device_count;
     rootfs->wake = -1;
     pthread_mutex_init(&rootfs->lock, NULL);

@@ -13,6 +13,7 @@
 #include <stdbool.h>
 
 #include "base/error.h"
+#include "base/mapping.h"
 #include "fuse/layer_device.h"
 #include "index/erofs_image.h"
 
@@ -25,6 +26,9 @@ struct rootfs_options {
     bool allow_devices;     /* default: nodev; only root may ask */
     bool allow_other;       /* implied for root; others need user_allow_other in /etc/fuse.conf */
     unsigned threads;       /* that take requests; 0: 4 */
+    /* What `image` lies in, or NULL where that cannot be damaged; borrowed. Once it is, whatever
+     * has to be looked up in the image is EIO. */
+    const struct mapping *metadata;
 };
 
 /* `image` must have been validated; `devices[i]` is EROFS device i + 1, and there is one for each

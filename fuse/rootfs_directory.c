@@ -84,6 +84,7 @@ static void reply_listing(fuse_req_t request, fuse_ino_t node, size_t size, off_
     ssize_t length =
         listing ? list(request, &directory, (uint64_t)offset, with_attributes, listing, capacity)
                 : -ENOMEM;
+    length = rootfs_checked(rootfs, length);
     if (length < 0)
         fuse_reply_err(request, (int)-length);
     else

@@ -22,12 +22,27 @@ static fuse_ino_t node_of_nid(const struct rootfs *rootfs, uint64_t nid)
     return nid == rootfs->image->root_nid ? FUSE_ROOT_ID : nid;
 }
 
+static bool is_damaged(const struct rootfs *rootfs)
+{
+    return rootfs->metadata && mapping_is_damaged(rootfs->metadata);
+}
+
 int rootfs_inode(const struct rootfs *rootfs, fuse_ino_t node, struct erofs_inode *ret)
 {
     int result = erofs_image_inode(rootfs->image, nid_of_node(rootfs, node), ret);
-    if (result < 0)
+    if (result < 0 && !is_damaged(rootfs))
         log_error("metadata: inode %llu: %s", (unsigned long long)node, strerror(-result));
     return result;
+}
+
+ssize_t rootfs_checked(struct rootfs *rootfs, ssize_t result)
+{
+    if (!is_damaged(rootfs)) return result;
+    if (!atomic_exchange(&rootfs->damage_told, true))
+        log_error("metadata: its file in the cache was cut off, or its disk cannot read it; "
+                  "whatever is looked up from now on fails: mount '%s' again",
+                  rootfs->mount.mountpoint);
+    return -EIO;
 }
 
 static void fill_attributes(const struct erofs_inode *inode, struct stat *ret)
@@ -72,6 +87,7 @@ void rootfs_lookup(fuse_req_t request, fuse_ino_t parent, const char *name)
     if (!result && !S_ISDIR(directory.mode)) result = -ENOTDIR;
     if (!result) result = erofs_image_lookup(rootfs->image, &directory, name, length, &nid);
     if (!result) result = erofs_image_inode(rootfs->image, nid, &inode);
+    result = (int)rootfs_checked(rootfs, result);
 
     struct fuse_entry_param entry = { .entry_timeout = ROOTFS_FOREVER };
     if (!result) rootfs_fill_entry(rootfs, &inode, &entry);
@@ -102,7 +118,7 @@ void rootfs_getattr(fuse_req_t request, fuse_ino_t node, struct fuse_file_info *
     (void)file;
     struct rootfs *rootfs = fuse_req_userdata(request);
     struct erofs_inode inode;
-    int result = rootfs_inode(rootfs, node, &inode);
+    int result = (int)rootfs_checked(rootfs, rootfs_inode(rootfs, node, &inode));
     if (result < 0) {
         fuse_reply_err(request, -result);
         return;
@@ -117,15 +133,19 @@ void rootfs_readlink(fuse_req_t request, fuse_ino_t node)
     struct rootfs *rootfs = fuse_req_userdata(request);
     struct erofs_inode inode;
     const char *target = NULL;
+    /* What goes into a system call must be a copy: see base/mapping.h. */
+    char copy[PATH_MAX];
     size_t length = 0;
     int result = rootfs_inode(rootfs, node, &inode);
     if (!result && !S_ISLNK(inode.mode)) result = -EINVAL;
     if (!result) result = erofs_image_symlink(rootfs->image, &inode, &target, &length);
     if (!result && length >= PATH_MAX) result = -EIO;
+    if (!result) memcpy(copy, target, length);
+    result = (int)rootfs_checked(rootfs, result);
     if (result < 0)
         fuse_reply_err(request, -result);
     else
-        fuse_reply_buf(request, target, length);
+        fuse_reply_buf(request, copy, length);
 }
 
 void rootfs_statfs(fuse_req_t request, fuse_ino_t node)

@@ -88,7 +88,7 @@ static int next_run(const struct read_request *read, size_t position, struct run
         ret->length += length;
         position += length;
     }
-    return 0;
+    return (int)rootfs_checked(read->rootfs, 0);
 }
 
 /* ---- one run: straight ---- */
@@ -240,6 +240,7 @@ void rootfs_read(fuse_req_t request, fuse_ino_t node, size_t size, off_t offset,
     int result = rootfs_inode(rootfs, node, &inode);
     if (!result && !S_ISREG(inode.mode)) result = S_ISDIR(inode.mode) ? -EISDIR : -EINVAL;
     if (!result && (offset < 0 || size > READ_MAX)) result = -EINVAL;
+    result = (int)rootfs_checked(rootfs, result);
     if (result < 0) {
         fuse_reply_err(request, -result);
         return;

@@ -109,7 +109,16 @@ void rootfs_getxattr(fuse_req_t request, fuse_ino_t node, const char *name, size
     const void *value = NULL;
     ssize_t length = rootfs_inode(rootfs, node, &inode);
     if (!length) length = erofs_image_getxattr(rootfs->image, &inode, name, &value);
-    reply_sized(request, value, length, size);
+    /* What goes into a system call must be a copy: see base/mapping.h. */
+    cleanup_free void *copy = NULL;
+    if (value && length > 0 && size > 0) {
+        copy = malloc((size_t)length);
+        if (copy)
+            memcpy(copy, value, (size_t)length);
+        else
+            length = -ENOMEM;
+    }
+    reply_sized(request, copy, rootfs_checked(rootfs, length), size);
 }
 
 void rootfs_listxattr(fuse_req_t request, fuse_ino_t node, size_t size)
@@ -124,5 +133,5 @@ void rootfs_listxattr(fuse_req_t request, fuse_ino_t node, size_t size)
     struct erofs_inode inode;
     ssize_t length = names ? rootfs_inode(rootfs, node, &inode) : -ENOMEM;
     if (!length) length = erofs_image_listxattr(rootfs->image, &inode, names, capacity);
-    reply_sized(request, names, length, capacity);
+    reply_sized(request, names, rootfs_checked(rootfs, length), capacity);
 }

@@ -24,8 +24,9 @@
 
 /* A part larger than this, decoded, is refused: 1,000,000 entries need about 130 MB. */
 #define PART_LENGTH_MAX (1ull << 30)
-/* Of a chunk table: 2 TiB in chunks of 1 MiB take 80 MB. */
-#define CHUNK_TABLE_LENGTH_MAX (128ull << 20)
+/* All chunk tables of an index together, decoded, because a node holds them in memory: 2 TiB in
+ * chunks of 1 MiB take 80 MB. */
+#define CHUNK_TABLES_LENGTH_MAX (128ull << 20)
 
 /* A blob of the artifact. */
 struct index_part {
@@ -59,11 +60,8 @@ int index_artifact_decode(struct index_artifact *ret, const void *data, size_t l
                           struct error **error);
 void index_artifact_free(struct index_artifact *artifact);
 
-/* zstd for metadata, chunk and entry tables. */
+/* zstd for metadata, chunk and entry tables; index/part_decoder.h is the way back. */
 int index_part_compress(const void *data, size_t length, struct buffer *ret, struct error **error);
-/* Decodes exactly part->content_size bytes and checks both digests. */
-int index_part_expand(const struct index_part *part, const void *data, size_t length,
-                      struct buffer *ret, struct error **error);
 
 /* In a list of referrers (an OCI image index): the digest of the newest index, or false. */
 bool index_referrer_find(const void *data, size_t length, struct digest *ret);

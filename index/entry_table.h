@@ -72,4 +72,9 @@ int entry_table_encode(const struct entry_table *table, struct buffer *ret, stru
 int entry_table_decode(struct entry_table **ret, const void *data, size_t length,
                        uint64_t stream_length, struct error **error);
 
+/* How many records the table in `data` says that it has; its first ENTRY_TABLE_HEAD_BYTES (or all
+ * of it, if that is less) are enough to know. */
+#define ENTRY_TABLE_HEAD_BYTES 22u
+int entry_table_read_count(const void *data, size_t length, uint64_t *ret, struct error **error);
+
 #endif

@@ -282,6 +282,12 @@ static int decode_header(struct cursor *cursor, uint64_t *ret_count, struct erro
     return 0;
 }
 
+int entry_table_read_count(const void *data, size_t length, uint64_t *ret, struct error **error)
+{
+    struct cursor cursor = cursor_of(data, length);
+    return decode_header(&cursor, ret, error);
+}
+
 int entry_table_decode(struct entry_table **ret, const void *data, size_t length,
                        uint64_t stream_length, struct error **error)
 {

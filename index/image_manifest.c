@@ -60,6 +60,14 @@ static int parse_layers(struct image_manifest *ret, const json_t *layers, struct
     return 0;
 }
 
+static int parse_index_name(struct image_manifest *ret, const json_t *annotations,
+                            struct error **error)
+{
+    ret->names_index = json_object_get(annotations, ANNOTATION_INDEX);
+    if (!ret->names_index) return 0;
+    return json_field_digest(annotations, ANNOTATION_INDEX, &ret->index, error);
+}
+
 int image_manifest_parse(struct image_manifest *ret, const void *data, size_t length,
                          struct error **error)
 {
@@ -75,7 +83,8 @@ int image_manifest_parse(struct image_manifest *ret, const void *data, size_t le
     else if (parse_descriptor(&ret->config, json_object_get(root, "config"), error) < 0)
         error_prefix(error, "image manifest: config");
     else if (!(layers = json_field_array(root, "layers", error)) ||
-             parse_layers(ret, layers, error) < 0)
+             parse_layers(ret, layers, error) < 0 ||
+             parse_index_name(ret, json_object_get(root, "annotations"), error) < 0)
         error_prefix(error, "image manifest");
     else
         result = 0;

@@ -18,6 +18,9 @@
 #define MEDIA_TYPE_DOCKER_MANIFEST "application/vnd.docker.distribution.manifest.v2+json"
 #define MEDIA_TYPE_DOCKER_LIST     "application/vnd.docker.distribution.manifest.list.v2+json"
 
+/* An annotation of an image's manifest: the digest of its index. */
+#define ANNOTATION_INDEX "vnd.sluice.index.digest"
+
 /* Overlayfs and containerd stop at fewer; EROFS' device table and our validator know this many. */
 #define IMAGE_LAYERS_MAX 512
 
@@ -31,6 +34,8 @@ struct image_manifest {
     struct descriptor config;
     struct descriptor *layers; /* lowest first */
     size_t layer_count;
+    bool names_index;
+    struct digest index; /* that it names */
 };
 
 /* A part of Docker's image specification that names a layer which must not be pushed or is not a

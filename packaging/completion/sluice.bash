@@ -29,16 +29,24 @@ _sluice() {
         mapfile -t COMPREPLY < <(compgen -W 'linux/amd64 linux/arm64' -- "$current")
         return
         ;;
-    --threads | --index)
+    --trust)
+        mapfile -t COMPREPLY < <(compgen -W 'pinned referrer' -- "$current")
+        return
+        ;;
+    --threads | --index | --annotate | --read-timeout)
         return
         ;;
     esac
     case $command in
     '') options='index inspect mount umount status --verbose --version --help' ;;
-    index) options='--platform --output --threads --force --plain-http --json --verbose --help' ;;
+    index)
+        options='--platform --output --annotate --threads --force --plain-http --json --verbose
+            --help'
+        ;;
     inspect) options='--platform --plain-http --json --verbose --help' ;;
     mount)
-        options='--foreground --cache --index --platform --suid --dev --plain-http --verbose --help'
+        options='--foreground --cache --index --trust --read-timeout --platform --suid --dev
+            --plain-http --verbose --help'
         ;;
     umount) options='--lazy --verbose --help' ;;
     status) options='--json --verbose --help' ;;

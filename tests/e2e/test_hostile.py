@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import random
+import resource
 import subprocess
 
 from tools import images, tree, workplace
@@ -37,8 +38,8 @@ def damaged(data, generator):
     return bytes(data) or b"\0"
 
 
-class Hostile(EndToEnd):
-    """Each round mounts an index with one damaged part, and reads all that is there."""
+class HostileIndex(EndToEnd):
+    """An image with an honest index, of which others are made."""
 
     @classmethod
     def setUpClass(cls):
@@ -74,20 +75,25 @@ class Hostile(EndToEnd):
         blob = self.index.blob(part["digest"])
         return zstd("-d", data=blob) if part["mediaType"].endswith("zstd") else blob
 
-    def try_mount(self, index, number):
+    def try_mount(self, index, number, **options):
         """The mount point, or None where the command has refused in a line."""
         point = self.make_directory(f"mnt-{number}")
         cache = self.make_directory(f"cache-{number}")
         done = subprocess.run([workplace.SLUICE, "mount", self.image_reference, point, "--index",
                                index, "--cache", cache], text=True, capture_output=True, timeout=60,
-                              env=self.environment, check=False)
+                              env=self.environment, check=False, **options)
         self.assertIn(done.returncode, (0, 1), done.stderr)
         if done.returncode == 0:
             self.addCleanup(self.unmount_if_mounted, point)
             return point
         self.assertEqual(len(done.stderr.splitlines()), 1, done.stderr)
         self.assertEqual(mounts_under(point), [])
+        self.refusal = done.stderr
         return None
+
+
+class Hostile(HostileIndex):
+    """Each round mounts an index with one damaged part, and reads all that is there."""
 
     def read_everything(self, point):
         """The contents found; a name or a read that fails is no content."""
@@ -166,3 +172,62 @@ class Hostile(EndToEnd):
                 text = json.dumps(body).encode()
                 self.registry_client.push_manifest("small", digest_of(text), MANIFEST, text)
                 self.assertIsNone(self.try_mount(digest_of(text), "content" + value))
+
+
+class BoundedMemory(HostileIndex):
+    """What parts say of themselves is true, and far more than a node should hold.
+
+    A limit on private memory is what would turn a part that is held in memory into a failure for
+    want of it. Threads' stacks count, too.
+    """
+
+    LIMIT = 384 << 20
+
+    @classmethod
+    def limited(cls):
+        resource.setrlimit(resource.RLIMIT_STACK, (1 << 20, 1 << 20))
+        resource.setrlimit(resource.RLIMIT_DATA, (cls.LIMIT, cls.LIMIT))
+
+    def refused_by_mount(self, index, why):
+        self.assertIsNone(self.try_mount(index, "limited", preexec_fn=self.limited))
+        self.assertIn(why, self.refusal)
+        self.assertNotIn("memory", self.refusal)
+
+    def test_metadata_of_a_gibibyte(self):
+        index = self.push_with("metadata", bytes(1 << 30))
+        self.refused_by_mount(index, "metadata")
+
+    def test_inspecting_tables_of_a_gibibyte(self):
+        """The count at the head of the table is all that is looked at."""
+        head = self.content("entries")[:12] + b"\x01"
+        index = self.push_with("entries", head + bytes((1 << 30) - len(head)))
+        image = self.registry_client.manifest("small", "latest")[0]
+        manifest = json.loads(image)
+        manifest["annotations"] = {"vnd.sluice.index.digest": index}
+        body = json.dumps(manifest).encode()
+        self.registry_client.push_manifest("small", "named", manifest["mediaType"], body)
+        done = subprocess.run([workplace.SLUICE, "inspect", self.reference("small", "named")],
+                              text=True, capture_output=True, timeout=60, env=self.environment,
+                              check=False, preexec_fn=self.limited)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertIn("1 entries", done.stdout)
+
+    def test_many_large_chunk_tables(self):
+        """Each is within the bound for one, their sum is not."""
+        body = json.loads(json.dumps(self.manifest))
+        for part in body["layers"]:
+            if PREFIX + "chunks" in part["mediaType"]:
+                part["annotations"]["vnd.sluice.content.size"] = str(100 << 20)
+        text = json.dumps(body).encode()
+        self.registry_client.push_manifest("small", digest_of(text), MANIFEST, text)
+        self.refused_by_mount(digest_of(text), "chunk tables")
+
+    def test_manifest_of_very_many_values(self):
+        body = json.loads(json.dumps(self.manifest))
+        body["annotations"] = {"x": "y"}
+        text = json.dumps(body)[:-1].encode() + b',"more":[' + b"{}," * 1_200_000 + b"{}]}"
+        try:
+            self.registry_client.push_manifest("small", digest_of(text), MANIFEST, text)
+        except RuntimeError:
+            self.skipTest("the registry refuses it itself")
+        self.refused_by_mount(digest_of(text), "values")

@@ -20,13 +20,15 @@ static void check_fields(const struct index_artifact *artifact)
     EXPECT(artifact->subject_media_type);
     EXPECT(artifact->layer_count > 0 && artifact->layer_count <= IMAGE_LAYERS_MAX);
     check_part(&artifact->metadata);
+    uint64_t tables = 0;
     for (size_t i = 0; i < artifact->layer_count; i++) {
         const struct index_layer *layer = &artifact->layers[i];
         check_part(&layer->chunks);
         check_part(&layer->entries);
-        EXPECT(layer->chunks.content_size <= CHUNK_TABLE_LENGTH_MAX);
+        tables += layer->chunks.content_size;
         if (layer->windows.size) check_part(&layer->windows);
     }
+    EXPECT(tables <= CHUNK_TABLES_LENGTH_MAX);
 }
 
 static void check_artifact(const uint8_t *data, size_t length)

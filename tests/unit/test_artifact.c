@@ -107,29 +107,6 @@ static void parts_of_two_layers_do_not_mix(void **state)
     assert_int_equal(index_artifact_decode(&read, text.data, text.length - 1, NULL), -1);
 }
 
-static void expanded_parts_are_checked(void **state)
-{
-    (void)state;
-    uint8_t content[5000];
-    cleanup_buffer struct buffer blob = { 0 }, out = { 0 };
-    for (size_t i = 0; i < sizeof content; i++)
-        content[i] = (uint8_t)(i / 7);
-    assert_int_equal(index_part_compress(content, sizeof content, &blob, NULL), 0);
-    struct index_part part = { .size = blob.length, .content_size = sizeof content };
-    digest_of(blob.data, blob.length, &part.digest);
-    digest_of(content, sizeof content, &part.content_digest);
-    assert_int_equal(index_part_expand(&part, blob.data, blob.length, &out, NULL), 0);
-    assert_int_equal(out.length, sizeof content);
-    assert_memory_equal(out.data, content, sizeof content);
-    struct index_part larger = part, other = part;
-    larger.content_size++;
-    assert_int_equal(index_part_expand(&larger, blob.data, blob.length, &out, NULL), -1);
-    other.content_digest.bytes[0] ^= 1;
-    assert_int_equal(index_part_expand(&other, blob.data, blob.length, &out, NULL), -1);
-    blob.data[blob.length / 2] ^= 1;
-    assert_int_equal(index_part_expand(&part, blob.data, blob.length, &out, NULL), -1);
-}
-
 static void referrers_of_others_are_kept(void **state)
 {
     (void)state;
@@ -216,7 +193,6 @@ int main(void)
         cmocka_unit_test(manifest_is_read_back),
         cmocka_unit_test(odd_manifests_are_refused),
         cmocka_unit_test(parts_of_two_layers_do_not_mix),
-        cmocka_unit_test(expanded_parts_are_checked),
         cmocka_unit_test(referrers_of_others_are_kept),
         cmocka_unit_test(platforms_are_chosen),
         cmocka_unit_test(image_manifests_are_checked),

@@ -1,0 +1,60 @@
+/* A blob that comes in pieces: a temporary file until it is whole. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "cache/cache-internal.h"
+
+struct blob_writer {
+    const struct cache *cache;
+    int descriptor;
+    char name[CACHE_TEMPORARY_NAME_SIZE];
+};
+
+int blob_writer_new(struct blob_writer **ret, struct cache *cache, struct error **error)
+{
+    struct blob_writer *writer = malloc(sizeof *writer);
+    if (!writer) return error_set_memory(error);
+    writer->cache = cache;
+    writer->descriptor = cache_open_temporary(cache, writer->name);
+    if (writer->descriptor < 0) {
+        int number = errno;
+        free(writer);
+        return error_set_errno(error, number, "create a file in cache directory '%s'",
+                               cache->directory);
+    }
+    *ret = writer;
+    return 0;
+}
+
+int blob_writer_append(struct blob_writer *writer, const void *data, size_t length,
+                       struct error **error)
+{
+    if (write_fully(writer->descriptor, data, length) == 0) return 0;
+    return error_set_errno(error, errno, "write to cache directory '%s'", writer->cache->directory);
+}
+
+int blob_writer_publish(struct blob_writer *writer, const struct digest *digest,
+                        struct error **error)
+{
+    char name[DIGEST_HEX_SIZE];
+    if (renameat(writer->cache->temporary, writer->name, writer->cache->blobs,
+                 digest_format_hex(digest, name)) < 0)
+        return error_set_errno(error, errno, "write to cache directory '%s'",
+                               writer->cache->directory);
+    close(take_descriptor(&writer->descriptor));
+    return 0;
+}
+
+void blob_writer_free(struct blob_writer *writer)
+{
+    if (!writer) return;
+    if (writer->descriptor >= 0) {
+        close(writer->descriptor);
+        unlinkat(writer->cache->temporary, writer->name, 0);
+    }
+    free(writer);
+}
