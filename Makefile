@@ -43,6 +43,7 @@ SOURCES         := $(LIBRARY_SOURCES) $(COMMAND_SOURCES) $(wildcard tests/unit/*
 LIBRARY_OBJECTS := $(LIBRARY_SOURCES:%.c=$(BUILD)/%.o)
 COMMAND_OBJECTS := $(COMMAND_SOURCES:%.c=$(BUILD)/%.o)
 UNIT_TESTS      := $(UNIT_SOURCES:tests/unit/%.c=$(BUILD)/tests/%)
+FUZZ_TOOLS      := $(addprefix $(BUILD)/tests/,mutate_metadata write_seeds)
 FUZZ_TARGETS    := $(FUZZ_SOURCES:tests/fuzz/%.c=$(BUILD)/fuzz/%)
 
 .PHONY: all help unit unit-build test check fuzz fuzz-build compile-flags bench install clean format packages
@@ -88,7 +89,7 @@ test: ## install what is missing, build, run every test; TEST=name runs one
 	$(MAKE) --no-print-directory all unit-build
 	tests/run $(TEST)
 
-unit-build: $(UNIT_TESTS)
+unit-build: $(UNIT_TESTS) $(FUZZ_TOOLS)
 
 check: ## format, tidy, static analysis, sanitizer builds with the unit tests
 	packaging/install-packages
@@ -96,9 +97,12 @@ check: ## format, tidy, static analysis, sanitizer builds with the unit tests
 
 fuzz-build: $(FUZZ_TARGETS) # by tests/fuzz/run, which knows compiler and sanitizers
 
-fuzz: ## look for what breaks the parsers; SECONDS=3600 in all, TARGET=name for one
-	packaging/install-packages build check
+fuzz: ## look for what breaks the parsers; SECONDS=3600, TARGET=name, MUTANTS=20000 for the kernel
+	packaging/install-packages build run test check
+	$(MAKE) --no-print-directory all unit-build
 	tests/fuzz/run --seconds $(or $(SECONDS),3600) $(TARGET)
+	SLUICE_MUTANTS=$(or $(MUTANTS),20000) SLUICE_MUTANTS_SEED=$$(date +%s) \
+	    tests/run --e2e KernelMutants
 
 bench: all ## measure the figures of docs/performance.md (long)
 	bench/run
@@ -120,4 +124,4 @@ install: all ## install to $(DESTDIR)$(PREFIX)
 clean: ## remove what was built
 	rm -rf build
 
--include $(LIBRARY_OBJECTS:.o=.d) $(COMMAND_OBJECTS:.o=.d) $(UNIT_TESTS:=.d) $(FUZZ_TARGETS:=.d)
+-include $(LIBRARY_OBJECTS:.o=.d) $(COMMAND_OBJECTS:.o=.d) $(UNIT_TESTS:=.d) $(FUZZ_TOOLS:=.d) $(FUZZ_TARGETS:=.d)

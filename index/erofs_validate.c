@@ -4,6 +4,7 @@
  * inode can lie in another's data, no directory can be in two places, and most
  * of the walk is one pass over the memory from front to back.
  */
+#include <linux/limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -83,6 +84,7 @@ static int check_xattr(struct validator *validator, const struct erofs_xattr *xa
                        const struct erofs_xattr *previous, const uint8_t *end)
 {
     if (xattr->prefix->whole != (xattr->suffix_length == 0) ||
+        xattr->prefix->length + xattr->suffix_length > XATTR_NAME_MAX ||
         memchr(xattr->suffix, 0, xattr->suffix_length))
         return refuse(validator, "an attribute has an impossible name");
     if (strcmp(xattr->prefix->text, "trusted.") == 0 && xattr->suffix_length >= 8 &&
