@@ -45,8 +45,11 @@ ssize_t rootfs_checked(struct rootfs *rootfs, ssize_t result)
     return -EIO;
 }
 
-static void fill_attributes(const struct erofs_inode *inode, struct stat *ret)
+static void fill_attributes(const struct rootfs *rootfs, const struct erofs_inode *inode,
+                            struct stat *ret)
 {
+    uint64_t stored =
+        S_ISREG(inode->mode) ? erofs_image_stored_bytes(rootfs->image, inode) : inode->size;
     *ret = (struct stat){
         .st_ino = inode->nid,
         .st_mode = inode->mode,
@@ -57,7 +60,7 @@ static void fill_attributes(const struct erofs_inode *inode, struct stat *ret)
         .st_rdev = inode->rdev,
         .st_size = (off_t)inode->size,
         .st_blksize = 4096,
-        .st_blocks = (blkcnt_t)((inode->size >> 9) + (inode->size % 512 != 0)),
+        .st_blocks = (blkcnt_t)((stored >> 9) + (stored % 512 != 0)),
         .st_atim = { .tv_sec = inode->mtime, .tv_nsec = inode->mtime_nsec },
         .st_mtim = { .tv_sec = inode->mtime, .tv_nsec = inode->mtime_nsec },
         .st_ctim = { .tv_sec = inode->mtime, .tv_nsec = inode->mtime_nsec },
@@ -70,7 +73,7 @@ void rootfs_fill_entry(const struct rootfs *rootfs, const struct erofs_inode *in
     *ret = (struct fuse_entry_param){ .ino = node_of_nid(rootfs, inode->nid),
                                       .attr_timeout = ROOTFS_FOREVER,
                                       .entry_timeout = ROOTFS_FOREVER };
-    fill_attributes(inode, &ret->attr);
+    fill_attributes(rootfs, inode, &ret->attr);
 }
 
 void rootfs_lookup(fuse_req_t request, fuse_ino_t parent, const char *name)
@@ -124,7 +127,7 @@ void rootfs_getattr(fuse_req_t request, fuse_ino_t node, struct fuse_file_info *
         return;
     }
     struct stat attributes;
-    fill_attributes(&inode, &attributes);
+    fill_attributes(rootfs, &inode, &attributes);
     fuse_reply_attr(request, &attributes, ROOTFS_FOREVER);
 }
 

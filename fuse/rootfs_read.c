@@ -3,7 +3,9 @@
  * memory of the device that has it. One that crosses extents or holes is
  * gathered in memory of its own, because FUSE takes one reply; so that a
  * thousand such reads do not take a thousand buffers, they wait in a list
- * while GATHER_MEMORY is in use. Threads never wait.
+ * while GATHER_MEMORY is in use. What stands in one piece in a layer is asked
+ * for in one piece, however many holes the file has in between: a sparse file
+ * costs one read of its layer. Threads never wait.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -29,9 +31,13 @@ struct read_request {
     atomic_int failure; /* the first one's errno */
 };
 
+/* Runs of the request, and holes between them, that stand one after the other on a device. */
 struct piece {
     struct read_request *read;
-    size_t position, length; /* in read->data */
+    size_t position, end; /* in read->data */
+    uint32_t device;
+    uint64_t device_offset;
+    size_t length; /* on the device */
 };
 
 /* A run of the file, from `position` of the request on, that is contiguous on one device. */
@@ -131,28 +137,65 @@ static void fail_gather(struct read_request *read, int number)
     atomic_compare_exchange_strong(&read->failure, &none, number);
 }
 
+/* Copies the device's bytes to where the runs are; the memory of holes is zero already. */
+static int scatter(const struct piece *piece, const uint8_t *data)
+{
+    struct read_request *read = piece->read;
+    size_t used = 0;
+    for (size_t position = piece->position; position < piece->end;) {
+        struct run run;
+        int result = next_run(read, position, &run);
+        if (result < 0) return result;
+        position += run.length;
+        if (run.device == 0) continue;
+        /* Only if the image changes under us. */
+        if (position > piece->end || run.length > piece->length - used) return -EIO;
+        memcpy(read->data + run.position, data + used, run.length);
+        used += run.length;
+    }
+    return used == piece->length ? 0 : -EIO;
+}
+
 static void take_piece(void *context, const void *data, ssize_t result)
 {
     struct piece *piece = context;
     struct read_request *read = piece->read;
     if (result == (ssize_t)piece->length)
-        memcpy(read->data + piece->position, data, piece->length);
-    else
-        fail_gather(read, result < 0 ? (int)-result : EIO);
+        result = scatter(piece, data);
+    else if (result >= 0)
+        result = -EIO;
+    if (result < 0) fail_gather(read, (int)-result);
     free(piece);
     finish_piece(read);
 }
 
-static int ask_for_piece(struct read_request *read, const struct run *run)
+static int ask_for_piece(struct read_request *read, const struct piece *what)
 {
-    if (run->device == 0) return 0; /* the memory is zero already */
+    if (what->device == 0) return 0;
     struct piece *piece = malloc(sizeof *piece);
     if (!piece) return -ENOMEM;
-    *piece = (struct piece){ read, run->position, run->length };
+    *piece = *what;
     atomic_fetch_add(&read->pieces, 1);
-    layer_device_read(read->rootfs->devices[run->device - 1], run->device_offset, run->length,
+    layer_device_read(read->rootfs->devices[piece->device - 1], piece->device_offset, piece->length,
                       take_piece, piece);
     return 0;
+}
+
+/* True if the run has become a part of the piece. */
+static bool piece_extend(struct piece *piece, const struct run *run)
+{
+    if (run->device == 0) return true;
+    if (piece->device == 0) {
+        piece->position = run->position;
+        piece->device = run->device;
+        piece->device_offset = run->device_offset;
+    } else if (run->device != piece->device ||
+               run->device_offset != piece->device_offset + piece->length) {
+        return false;
+    }
+    piece->length += run->length;
+    piece->end = run->position + run->length;
+    return true;
 }
 
 static void gather(struct read_request *read)
@@ -161,12 +204,17 @@ static void gather(struct read_request *read)
     atomic_store(&read->pieces, 1);
     read->data = calloc(1, read->length);
     int result = read->data ? 0 : -ENOMEM;
+    struct piece piece = { .read = read };
     for (size_t position = 0; !result && position < read->length;) {
         struct run run;
         result = next_run(read, position, &run);
-        if (!result) result = ask_for_piece(read, &run);
         position += run.length;
+        if (result || piece_extend(&piece, &run)) continue;
+        result = ask_for_piece(read, &piece);
+        piece = (struct piece){ .read = read };
+        (void)piece_extend(&piece, &run);
     }
+    if (!result) result = ask_for_piece(read, &piece);
     if (result < 0) fail_gather(read, -result);
     finish_piece(read);
 }

@@ -141,6 +141,45 @@ static const char *xattrs_fault(const struct entry *entry)
     return NULL;
 }
 
+uint64_t entry_data_length(const struct entry *entry)
+{
+    if (entry->type != ENTRY_REGULAR) return 0;
+    if (!entry->sparse) return entry->size;
+    uint64_t length = 0;
+    for (uint32_t i = 0; i < entry->segment_count; i++)
+        length += entry->segments[i].length;
+    return length;
+}
+
+/* Exactly one way to tell a file: what has no hole is not sparse. */
+static const char *segments_fault(const struct entry *entry)
+{
+    uint64_t end = 0, length = 0;
+    if (entry->segment_count > ENTRY_SEGMENTS_MAX) return "the sparse file has too many segments";
+    for (uint32_t i = 0; i < entry->segment_count; i++) {
+        const struct entry_segment *segment = &entry->segments[i];
+        if (segment->length == 0) return "a segment of the sparse file is empty";
+        if (segment->offset < end) return "the segments of the sparse file overlap";
+        if (i > 0 && segment->offset == end) return "segments of the sparse file touch each other";
+        if (segment->offset > entry->size || segment->length > entry->size - segment->offset)
+            return "a segment lies behind the end of the sparse file";
+        end = segment->offset + segment->length;
+        length += segment->length;
+    }
+    return length == entry->size ? "the sparse file has no hole" : NULL;
+}
+
+static const char *content_fault(const struct entry *entry)
+{
+    if (entry->size > INT64_MAX) return "the size is out of range";
+    const char *fault = entry->sparse ? segments_fault(entry) : NULL;
+    if (fault) return fault;
+    uint64_t length = entry_data_length(entry);
+    if (length == 0) return NULL;
+    if (entry->data_offset % 512) return "the data offset is not a multiple of 512";
+    return entry->data_offset > INT64_MAX - length ? "the size is out of range" : NULL;
+}
+
 static const char *attributes_fault(const struct entry *entry)
 {
     if (!entry_type_has_attributes(entry->type)) return NULL;
@@ -149,12 +188,8 @@ static const char *attributes_fault(const struct entry *entry)
     if (entry_type_is_device(entry->type) &&
         (entry->device_major > DEVICE_MAJOR_MAX || entry->device_minor > DEVICE_MINOR_MAX))
         return "the device number is out of range";
-    if (entry->type == ENTRY_REGULAR && entry->size > 0) {
-        if (entry->data_offset % 512) return "the data offset is not a multiple of 512";
-        if (entry->size > INT64_MAX || entry->data_offset > INT64_MAX - entry->size)
-            return "the size is out of range";
-    }
-    return xattrs_fault(entry);
+    const char *fault = entry->type == ENTRY_REGULAR ? content_fault(entry) : NULL;
+    return fault ? fault : xattrs_fault(entry);
 }
 
 static struct entry *next_slot(struct entry_table *table)
@@ -191,6 +226,21 @@ static int copy_xattrs(struct entry_table *table, const struct entry *from, stru
     return 0;
 }
 
+static int copy_content(struct entry_table *table, const struct entry *from, struct entry *to)
+{
+    to->size = from->size;
+    to->data_offset = entry_data_length(from) ? from->data_offset : 0;
+    to->sparse = from->sparse;
+    if (!from->sparse || from->segment_count == 0) return 0;
+    size_t bytes = from->segment_count * sizeof *from->segments;
+    struct entry_segment *segments = arena_take(table, bytes, alignof(struct entry_segment));
+    if (!segments) return -1;
+    memcpy(segments, from->segments, bytes);
+    to->segments = segments;
+    to->segment_count = from->segment_count;
+    return 0;
+}
+
 /* Fields that mean nothing for the type stay 0, so that equal layers give equal tables. */
 static int copy_entry(struct entry_table *table, const struct entry *from, size_t path_length,
                       size_t target_length, struct entry *to)
@@ -208,10 +258,7 @@ static int copy_entry(struct entry_table *table, const struct entry *from, size_
     to->gid = from->gid;
     to->mtime = from->mtime;
     to->mtime_nsec = from->mtime_nsec;
-    if (from->type == ENTRY_REGULAR) {
-        to->size = from->size;
-        to->data_offset = from->size ? from->data_offset : 0;
-    }
+    if (from->type == ENTRY_REGULAR && copy_content(table, from, to) < 0) return -1;
     if (entry_type_is_device(from->type)) {
         to->device_major = from->device_major;
         to->device_minor = from->device_minor;

@@ -8,6 +8,7 @@
 #ifndef SLUICE_INDEX_ENTRY_TABLE_H
 #define SLUICE_INDEX_ENTRY_TABLE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -33,6 +34,12 @@ struct entry_xattr {
     uint32_t value_length; /* at most 65,535 */
 };
 
+/* A run of a file's bytes that are not a hole. */
+struct entry_segment {
+    uint64_t offset, length;
+};
+#define ENTRY_SEGMENTS_MAX (1u << 20) /* in one file */
+
 /* Paths are relative and clean: no leading, trailing or doubled '/', no "." or ".." component, no
  * NUL, components of at most 255 bytes, 4,095 bytes at most; "" is the root (type directory or
  * opaque only). */
@@ -46,11 +53,19 @@ struct entry {
     int64_t mtime; /* seconds */
     uint32_t mtime_nsec;
     uint64_t size;        /* regular files: bytes */
-    uint64_t data_offset; /* regular files with size > 0: where in the stream; a multiple of 512 */
+    uint64_t data_offset; /* regular files with data: where in the stream; a multiple of 512 */
+    /* Regular files that have a hole. Their data stands in the stream segment after segment.
+     * Segments are sorted, not empty, do not touch each other and end within `size`. */
+    bool sparse;
+    const struct entry_segment *segments;
+    uint32_t segment_count;
     uint32_t device_major, device_minor; /* devices: at most 0xfff and 0xfffff */
     const struct entry_xattr *xattrs;    /* sorted by name, no name twice, no trusted.overlay.* */
     uint32_t xattr_count;
 };
+
+/* How many bytes of the stream are the entry's data. */
+uint64_t entry_data_length(const struct entry *entry);
 
 /* Owns the memory of its entries (an arena; entries keep their address). */
 struct entry_table;

@@ -11,6 +11,9 @@
 #define VERSION     1
 #define PATH_ROOM   4096
 
+/* A regular file with segments; the other types are numbered as in enum entry_type. */
+#define SPARSE_FILE 10
+
 /* What the next record is told as a difference to. */
 struct codec_state {
     char path[PATH_ROOM];
@@ -47,8 +50,8 @@ static void remember(struct codec_state *state, const struct entry *entry)
 {
     if (!entry_type_has_attributes(entry->type)) return;
     state->mtime = entry->mtime;
-    if (entry->type == ENTRY_REGULAR && entry->size > 0)
-        state->next_block = entry->data_offset / 512 + blocks_of(entry->size) + 1;
+    uint64_t length = entry_data_length(entry);
+    if (length > 0) state->next_block = entry->data_offset / 512 + blocks_of(length) + 1;
 }
 
 static int encode_text(struct buffer *out, const void *text, size_t length)
@@ -68,6 +71,30 @@ static int encode_path(struct buffer *out, struct codec_state *state, const char
     return 0;
 }
 
+/* Holes and data in turn. */
+static int encode_segments(struct buffer *out, const struct entry *entry)
+{
+    uint64_t end = 0;
+    int status = buffer_append_varint(out, entry->segment_count);
+    for (uint32_t i = 0; i < entry->segment_count && status == 0; i++) {
+        const struct entry_segment *segment = &entry->segments[i];
+        status |= buffer_append_varint(out, segment->offset - end);
+        status |= buffer_append_varint(out, segment->length);
+        end = segment->offset + segment->length;
+    }
+    return status;
+}
+
+static int encode_content(struct buffer *out, const struct codec_state *state,
+                          const struct entry *entry)
+{
+    int status = buffer_append_varint(out, entry->size);
+    if (entry->sparse) status |= encode_segments(out, entry);
+    if (entry_data_length(entry) > 0)
+        status |= buffer_append_varint(out, zigzag(entry->data_offset / 512 - state->next_block));
+    return status;
+}
+
 static int encode_attributes(struct buffer *out, const struct codec_state *state,
                              const struct entry *entry)
 {
@@ -77,12 +104,7 @@ static int encode_attributes(struct buffer *out, const struct codec_state *state
     status |= buffer_append_varint(out, entry->gid);
     status |= buffer_append_varint(out, zigzag((uint64_t)entry->mtime - (uint64_t)state->mtime));
     status |= buffer_append_varint(out, entry->mtime_nsec);
-    if (entry->type == ENTRY_REGULAR) {
-        status |= buffer_append_varint(out, entry->size);
-        if (entry->size)
-            status |=
-                buffer_append_varint(out, zigzag(entry->data_offset / 512 - state->next_block));
-    }
+    if (entry->type == ENTRY_REGULAR) status |= encode_content(out, state, entry);
     if (entry_type_is_device(entry->type)) {
         status |= buffer_append_varint(out, entry->device_major);
         status |= buffer_append_varint(out, entry->device_minor);
@@ -98,7 +120,8 @@ static int encode_attributes(struct buffer *out, const struct codec_state *state
 
 static int encode_entry(struct buffer *out, struct codec_state *state, const struct entry *entry)
 {
-    if (buffer_append_u8(out, (uint8_t)entry->type) < 0) return -1;
+    uint8_t type = entry->sparse ? SPARSE_FILE : (uint8_t)entry->type;
+    if (buffer_append_u8(out, type) < 0) return -1;
     if (encode_path(out, state, entry->path) < 0) return -1;
     if (entry->target && encode_text(out, entry->target, strlen(entry->target)) < 0) return -1;
     if (entry_type_has_attributes(entry->type) && encode_attributes(out, state, entry) < 0)
@@ -127,11 +150,14 @@ struct decoder {
     struct entry_xattr *xattrs;
     size_t xattr_capacity;
     struct buffer names; /* attribute names of the current record, each with its NUL */
+    struct entry_segment *segments;
+    size_t segment_capacity;
 };
 
 static void decoder_free(struct decoder *decoder)
 {
     free(decoder->xattrs);
+    free(decoder->segments);
     buffer_free(&decoder->names);
 }
 
@@ -221,16 +247,44 @@ static int decode_xattrs(struct decoder *decoder, struct entry *entry)
     return 0;
 }
 
-static void decode_data(struct decoder *decoder, struct entry *entry)
+/* Order and bounds are for entry_table_append(); here, that the sums do not wrap around. */
+static int decode_segments(struct decoder *decoder, struct entry *entry)
+{
+    struct cursor *cursor = &decoder->cursor;
+    uint64_t count = cursor_varint(cursor), end = 0;
+    if (count > cursor_left(cursor) / 2 || count > ENTRY_SEGMENTS_MAX) cursor->failed = 1;
+    if (cursor->failed) return 0;
+    if (count > decoder->segment_capacity) {
+        struct entry_segment *segments = reallocarray(decoder->segments, count, sizeof *segments);
+        if (!segments) return -1;
+        decoder->segments = segments;
+        decoder->segment_capacity = count;
+    }
+    for (uint64_t i = 0; i < count && !cursor->failed; i++) {
+        struct entry_segment *segment = &decoder->segments[i];
+        if (__builtin_add_overflow(end, cursor_varint(cursor), &segment->offset)) break;
+        segment->length = cursor_varint(cursor);
+        if (__builtin_add_overflow(segment->offset, segment->length, &end)) break;
+        entry->segment_count++;
+    }
+    if (entry->segment_count < count) cursor->failed = 1;
+    entry->segments = decoder->segments;
+    return 0;
+}
+
+static int decode_content(struct decoder *decoder, struct entry *entry)
 {
     struct cursor *cursor = &decoder->cursor;
     entry->size = cursor_varint(cursor);
-    if (entry->size == 0) return;
+    if (entry->sparse && decode_segments(decoder, entry) < 0) return -1;
+    uint64_t length = cursor->failed ? 0 : entry_data_length(entry);
+    if (length == 0) return 0;
     uint64_t block = decoder->state.next_block + unzigzag(cursor_varint(cursor));
-    if (block > decoder->stream_length / 512 || entry->size > decoder->stream_length - block * 512)
+    if (block > decoder->stream_length / 512 || length > decoder->stream_length - block * 512)
         cursor->failed = 1;
     else
         entry->data_offset = block * 512;
+    return 0;
 }
 
 static int decode_attributes(struct decoder *decoder, struct entry *entry)
@@ -241,7 +295,7 @@ static int decode_attributes(struct decoder *decoder, struct entry *entry)
     entry->gid = decode_u32(cursor);
     entry->mtime = (int64_t)((uint64_t)decoder->state.mtime + unzigzag(cursor_varint(cursor)));
     entry->mtime_nsec = decode_u32(cursor);
-    if (entry->type == ENTRY_REGULAR) decode_data(decoder, entry);
+    if (entry->type == ENTRY_REGULAR && decode_content(decoder, entry) < 0) return -1;
     if (entry_type_is_device(entry->type)) {
         entry->device_major = decode_u32(cursor);
         entry->device_minor = decode_u32(cursor);
@@ -253,7 +307,12 @@ static int decode_entry(struct decoder *decoder, struct entry_table *table, stru
 {
     struct cursor *cursor = &decoder->cursor;
     size_t start = cursor->position;
-    struct entry entry = { .type = (enum entry_type)cursor_u8(cursor) };
+    uint8_t type = cursor_u8(cursor);
+    struct entry entry = { .type = (enum entry_type)type };
+    if (type == SPARSE_FILE) {
+        entry.type = ENTRY_REGULAR;
+        entry.sparse = true;
+    }
     decode_path(decoder, &entry);
     if (!cursor->failed && entry_type_has_target(entry.type)) decode_target(decoder, &entry);
     if (!cursor->failed && entry_type_has_attributes(entry.type) &&

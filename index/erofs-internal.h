@@ -67,13 +67,14 @@ struct erofs_disk_superblock {
 } EROFS_ON_DISK;
 
 struct erofs_disk_device {
-    uint8_t tag[64]; /* the layer's diffID in hex */
+    uint8_t tag[64]; /* the layer's diffID in hex; EROFS_SPARSE_TAG */
     le32 blocks;
     le32 mapped_block;
     uint8_t reserved[56];
 } EROFS_ON_DISK;
 
 #define EROFS_DEVICE_TABLE_OFFSET (EROFS_SUPERBLOCK_OFFSET + 128u)
+#define EROFS_SPARSE_TAG          "sparse"
 
 struct erofs_disk_inode { /* the "extended" form */
     le16 format;          /* bit 0: extended; from bit 1: the layout */
@@ -105,6 +106,11 @@ struct erofs_disk_chunk {
 
 #define EROFS_CHUNK_BITS_MAX 31u   /* above the block bits: chunks of 1 TiB */
 #define EROFS_CHUNK_INDEXES  0x20u /* in the chunk format */
+#define EROFS_HOLE           UINT32_MAX
+/* A sparse file has chunks of this size at least, and this many at most. */
+#define EROFS_SPARSE_BITS_MIN   3u
+#define EROFS_SPARSE_CHUNKS_MAX 1024u
+#define EROFS_SPARSE_SIZE_MAX   ((uint64_t)EROFS_SPARSE_CHUNKS_MAX << (EROFS_BLOCK_BITS + 31))
 
 struct erofs_disk_dirent {
     le64 nid;
@@ -184,14 +190,17 @@ int erofs_xattr_walk_next(struct erofs_xattr_walk *walk, struct erofs_xattr *ret
 /* Directory entries tell the type once more (as the kernel's FT_*); 0 for a mode without type. */
 uint8_t erofs_file_type(uint32_t mode);
 
-/* Chunk bits above the block bits, so that as few chunks as can be cover `size` > 0 bytes. */
+/* Chunk bits above the block bits: so that as few chunks as can be cover `size` > 0 bytes, and for
+ * a sparse file of that size. */
 unsigned erofs_chunk_bits(uint64_t size);
-static inline uint64_t erofs_chunk_count(uint64_t size)
+unsigned erofs_sparse_chunk_bits(uint64_t size);
+static inline uint64_t erofs_chunk_count(uint64_t size, unsigned bits)
 {
-    return ((size - 1) >> (EROFS_BLOCK_BITS + erofs_chunk_bits(size))) + 1;
+    return ((size - 1) >> (EROFS_BLOCK_BITS + bits)) + 1;
 }
 
-/* Where an inode goes that follows `cursor`, and what lies where around it. */
+/* Where an inode goes that follows `cursor`, and what lies where around it. `chunk_bits` is for
+ * regular files with a size. */
 struct erofs_placement {
     enum erofs_layout layout;
     uint64_t offset;  /* of the inode */
@@ -200,7 +209,28 @@ struct erofs_placement {
     uint64_t blocks;  /* how many whole blocks of data lie outside */
 };
 struct erofs_placement erofs_place(uint64_t cursor, uint32_t mode, uint32_t xattr_bytes,
-                                   uint64_t size);
+                                   uint64_t size, unsigned chunk_bits);
+
+/* erofs_sparse.c: sparse files on the sparse device. */
+/* How many blocks of the device the file takes. */
+uint64_t erofs_sparse_blocks(const struct entry *entry);
+/* Writes the file's chunk indexes and its records of the sparse map. `first_block` is its place on
+ * the device. */
+void erofs_sparse_write(const struct entry *entry, uint32_t layer, uint16_t device,
+                        uint32_t first_block, struct erofs_disk_chunk *chunks, uint8_t *records);
+
+/* How far the validator has come. */
+struct erofs_sparse_check {
+    const struct erofs_image *image;
+    const uint64_t *layer_lengths;
+    uint64_t blocks, records; /* of the device and the map that belong to files seen */
+};
+/* True where chunk indexes are those of a sparse file. */
+bool erofs_chunks_are_sparse(const struct erofs_image *image,
+                             const struct erofs_disk_chunk *chunks);
+/* Goes on with the next sparse file. NULL, or what is wrong with it. */
+const char *erofs_sparse_check(struct erofs_sparse_check *check, uint64_t size,
+                               const struct erofs_disk_chunk *chunks);
 
 /* Told from layout and device table alone: the same layers give the same number, others another, so
  * that overlayfs can tell file systems apart. -1: out of memory. */

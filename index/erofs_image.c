@@ -41,10 +41,6 @@ static int check_superblock(const struct erofs_image *image,
         return refuse(error, "the superblock is not as sluice writes it");
     if (memcmp(image->data, zeros, sizeof zeros) != 0)
         return refuse(error, "there are bytes before the superblock");
-    if ((uint64_t)le32toh(super->blocks) * EROFS_BLOCK != image->size)
-        return refuse(error, "its size is not what the superblock says");
-    if (le16toh(super->device_count) > EROFS_DEVICES_MAX)
-        return refuse(error, "it has too many devices");
     return 0;
 }
 
@@ -56,38 +52,67 @@ static int parse_tag(const struct erofs_disk_device *device, struct digest *ret)
     return digest_parse(ret, text, NULL);
 }
 
-static int check_device_table(const struct erofs_image *image,
-                              const struct erofs_disk_superblock *super, struct error **error)
+static bool is_sparse_device(const struct erofs_disk_device *device)
+{
+    static const uint8_t tag[sizeof device->tag] = EROFS_SPARSE_TAG;
+    return memcmp(device->tag, tag, sizeof tag) == 0 && device->blocks != 0;
+}
+
+/* Layers first, then perhaps the sparse device. */
+static int read_device_table(struct erofs_image *image, const struct erofs_disk_superblock *super,
+                             struct error **error)
 {
     static const uint8_t zeros[sizeof((struct erofs_disk_device *)NULL)->reserved];
+    uint32_t count = le16toh(super->device_count);
     const struct erofs_disk_device *devices =
-        erofs_bytes(image, image->device_table_offset, image->device_count * sizeof *devices);
+        erofs_bytes(image, image->device_table_offset, count * sizeof *devices);
     struct digest digest;
     uint8_t uuid[16];
     if (!devices) return refuse(error, "the device table lies outside");
-    for (uint32_t i = 0; i < image->device_count; i++)
-        if (parse_tag(&devices[i], &digest) < 0 || devices[i].mapped_block != 0 ||
-            memcmp(devices[i].reserved, zeros, sizeof zeros) != 0)
-            return refuse(error, "the device table is not as sluice writes it");
-    if (erofs_uuid_of(devices, image->device_count, uuid) < 0) return error_set_memory(error);
+    if (erofs_uuid_of(devices, count, uuid) < 0) return error_set_memory(error);
     if (memcmp(uuid, super->uuid, sizeof uuid) != 0)
         return refuse(error, "its UUID does not belong to its devices");
+    image->device_count = count;
+    if (count > 0 && is_sparse_device(&devices[count - 1])) {
+        image->sparse_device = count;
+        image->sparse_blocks = le32toh(devices[count - 1].blocks);
+        image->device_count--;
+    }
+    if (image->device_count > EROFS_DEVICES_MAX) return refuse(error, "it has too many devices");
+    for (uint32_t i = 0; i < count; i++)
+        if ((i < image->device_count && parse_tag(&devices[i], &digest) < 0) ||
+            devices[i].mapped_block != 0 || memcmp(devices[i].reserved, zeros, sizeof zeros) != 0)
+            return refuse(error, "the device table is not as sluice writes it");
+    return 0;
+}
+
+/* What follows the EROFS image is the sparse map. */
+static int split_off_map(struct erofs_image *image, const struct erofs_disk_superblock *super,
+                         struct error **error)
+{
+    uint64_t size = (uint64_t)le32toh(super->blocks) * EROFS_BLOCK;
+    if (size > image->size || (image->size - size) % SPARSE_MAP_RECORD_BYTES != 0)
+        return refuse(error, "its size is not what the superblock says");
+    image->sparse_map =
+        (struct sparse_map){ .records = image->data + size,
+                             .count = (image->size - size) / SPARSE_MAP_RECORD_BYTES };
+    image->size = size;
     return 0;
 }
 
 int erofs_image_open(struct erofs_image *ret, const void *data, uint64_t size, struct error **error)
 {
     struct erofs_image image = { .data = data, .size = size };
-    if (size % EROFS_BLOCK != 0 || !erofs_bytes(&image, EROFS_SUPERBLOCK_OFFSET, EROFS_BLOCK))
+    if (!erofs_bytes(&image, EROFS_SUPERBLOCK_OFFSET, EROFS_BLOCK))
         return refuse(error, "its size is impossible");
     struct erofs_disk_superblock super;
     memcpy(&super, image.data + EROFS_SUPERBLOCK_OFFSET, sizeof super);
     if (check_superblock(&image, &super, error) < 0) return -1;
+    if (split_off_map(&image, &super, error) < 0) return -1;
     image.root_nid = le16toh(super.root_nid);
     image.inode_count = le64toh(super.inode_count);
-    image.device_count = le16toh(super.device_count);
     image.device_table_offset = EROFS_DEVICE_TABLE_OFFSET;
-    if (check_device_table(&image, &super, error) < 0) return -1;
+    if (read_device_table(&image, &super, error) < 0) return -1;
     *ret = image;
     return 0;
 }
@@ -290,25 +315,97 @@ int erofs_image_symlink(const struct erofs_image *image, const struct erofs_inod
     return 0;
 }
 
+static unsigned chunk_shift(const struct erofs_inode *inode)
+{
+    return EROFS_BLOCK_BITS + (inode->start_block & EROFS_CHUNK_BITS_MAX);
+}
+
+static const struct erofs_disk_chunk *chunk_at(const struct erofs_image *image,
+                                               const struct erofs_inode *inode, uint64_t number)
+{
+    uint64_t table = erofs_round_up(payload_offset(inode), sizeof(struct erofs_disk_chunk));
+    if (number > image->size / sizeof(struct erofs_disk_chunk)) return NULL;
+    return erofs_bytes(image, table + number * sizeof(struct erofs_disk_chunk),
+                       sizeof(struct erofs_disk_chunk));
+}
+
+/* Puts what the sparse map says in place of an extent on the sparse device. */
+static int resolve_sparse(const struct erofs_image *image, struct erofs_extent *extent)
+{
+    const struct sparse_map *map = &image->sparse_map;
+    uint64_t position = sparse_map_find(map, extent->device_offset), length = extent->length;
+    struct erofs_extent hole = { .length = length };
+    if (position < map->count) {
+        struct sparse_record record = sparse_map_get(map, position);
+        if (record.device_offset <= extent->device_offset) {
+            uint64_t inside = extent->device_offset - record.device_offset;
+            uint64_t left = record.length - inside;
+            if (inside >= record.length || record.layer >= image->device_count ||
+                record.stream_offset > INT64_MAX || record.length > INT64_MAX)
+                return -EIO;
+            *extent = (struct erofs_extent){ .device = record.layer + 1,
+                                             .device_offset = record.stream_offset + inside,
+                                             .length = left < length ? left : length };
+            return 0;
+        }
+        uint64_t left = record.device_offset - extent->device_offset;
+        if (left < length) hole.length = left;
+    }
+    *extent = hole;
+    return 0;
+}
+
 int erofs_image_map(const struct erofs_image *image, const struct erofs_inode *inode,
                     uint64_t offset, struct erofs_extent *ret)
 {
     if (!S_ISREG(inode->mode) || offset >= inode->size || inode->layout != EROFS_CHUNKED)
         return -EIO;
-    unsigned bits = EROFS_BLOCK_BITS + (inode->start_block & EROFS_CHUNK_BITS_MAX);
-    uint64_t number = offset >> bits, inside = offset - (number << bits);
-    uint64_t table = erofs_round_up(payload_offset(inode), sizeof(struct erofs_disk_chunk));
-    if (number > image->size / sizeof(struct erofs_disk_chunk)) return -EIO;
-    const struct erofs_disk_chunk *chunk =
-        erofs_bytes(image, table + number * sizeof *chunk, sizeof *chunk);
+    unsigned shift = chunk_shift(inode);
+    uint64_t number = offset >> shift, inside = offset - (number << shift);
+    const struct erofs_disk_chunk *chunk = chunk_at(image, inode, number);
     if (!chunk) return -EIO;
     uint16_t device = le16toh(chunk->device);
-    if (device == 0 || device > image->device_count) return -EIO;
-    uint64_t chunk_left = (UINT64_C(1) << bits) - inside, file_left = inode->size - offset;
-    *ret = (struct erofs_extent){
-        .device = device,
-        .device_offset = (uint64_t)le32toh(chunk->block) * EROFS_BLOCK + inside,
-        .length = chunk_left < file_left ? chunk_left : file_left,
-    };
-    return 0;
+    uint32_t block = le32toh(chunk->block);
+    uint64_t chunk_left = (UINT64_C(1) << shift) - inside, file_left = inode->size - offset;
+    *ret = (struct erofs_extent){ .length = chunk_left < file_left ? chunk_left : file_left };
+    if (device == 0) return block == EROFS_HOLE ? 0 : -EIO;
+    ret->device = device;
+    ret->device_offset = (uint64_t)block * EROFS_BLOCK + inside;
+    if (device == image->sparse_device) return resolve_sparse(image, ret);
+    return device <= image->device_count ? 0 : -EIO;
+}
+
+/* The first or the last record of the sparse map that belongs to the file. */
+static int edge_record(const struct erofs_image *image, const struct erofs_inode *inode, bool last,
+                       struct sparse_record *ret)
+{
+    unsigned shift = chunk_shift(inode);
+    uint64_t count = erofs_chunk_count(inode->size, shift - EROFS_BLOCK_BITS);
+    if (count > EROFS_SPARSE_CHUNKS_MAX) return -EIO;
+    for (uint64_t i = 0; i < count; i++) {
+        uint64_t number = last ? count - 1 - i : i;
+        const struct erofs_disk_chunk *chunk = chunk_at(image, inode, number);
+        if (!chunk) return -EIO;
+        if (le16toh(chunk->device) != image->sparse_device) continue;
+        uint64_t start = (uint64_t)le32toh(chunk->block) * EROFS_BLOCK, end = inode->size;
+        if (number + 1 < count) end = (number + 1) << shift;
+        uint64_t position = sparse_map_find(&image->sparse_map, start);
+        if (last) position = sparse_map_find(&image->sparse_map, start + (end - (number << shift)));
+        if (position < last || position - last >= image->sparse_map.count) return -EIO;
+        *ret = sparse_map_get(&image->sparse_map, position - last);
+        return 0;
+    }
+    return -ENODATA; /* nothing but holes */
+}
+
+uint64_t erofs_image_stored_bytes(const struct erofs_image *image, const struct erofs_inode *inode)
+{
+    if (!S_ISREG(inode->mode) || inode->size == 0 || inode->layout != EROFS_CHUNKED) return 0;
+    const struct erofs_disk_chunk *chunk = chunk_at(image, inode, 0);
+    if (!chunk || !erofs_chunks_are_sparse(image, chunk)) return inode->size;
+    struct sparse_record first, last;
+    if (edge_record(image, inode, false, &first) < 0 || edge_record(image, inode, true, &last) < 0)
+        return 0;
+    /* All of them stand one after the other in the layer. */
+    return last.stream_offset + last.length - first.stream_offset;
 }

@@ -17,18 +17,23 @@
 
 #include "base/digest.h"
 #include "base/error.h"
+#include "index/sparse_map.h"
 
-#define EROFS_DEVICES_MAX 512
+#define EROFS_DEVICES_MAX 512 /* layers */
 
 struct erofs_image {
     const uint8_t *data; /* borrowed */
-    uint64_t size;
+    uint64_t size;       /* of the EROFS image, without the sparse map behind it */
     uint64_t root_nid;
     uint64_t inode_count;
-    uint32_t device_count;
+    uint32_t device_count; /* layers */
     uint64_t device_table_offset;
+    uint32_t sparse_device; /* device_count + 1, or 0: no file needs it */
+    uint64_t sparse_blocks; /* its length / 512 */
+    struct sparse_map sparse_map;
 };
 
+/* `data` is all of the metadata: the EROFS image and the sparse map. */
 int erofs_image_open(struct erofs_image *ret, const void *data, uint64_t size,
                      struct error **error);
 /* Walks every inode, directory, extent and attribute; accepts what our writer writes and nothing
@@ -36,7 +41,8 @@ int erofs_image_open(struct erofs_image *ret, const void *data, uint64_t size,
  * layers' diffIDs is for the caller to check, with erofs_image_device(). About 40 ns an inode. */
 int erofs_image_validate(const struct erofs_image *image, const uint64_t *device_lengths,
                          uint32_t device_count, struct error **error);
-/* Device `device` (from 1): its length rounded up to 512, and its tag (the layer's diffID). */
+/* Layer device `device` (from 1): its length rounded up to 512, and its tag (the layer's diffID).
+ */
 int erofs_image_device(const struct erofs_image *image, uint32_t device, uint64_t *ret_length,
                        struct digest *ret_tag, struct error **error);
 
@@ -78,13 +84,17 @@ int erofs_image_symlink(const struct erofs_image *image, const struct erofs_inod
                         const char **ret_target, size_t *ret_length);
 
 struct erofs_extent {
-    uint32_t device;        /* from 1; 0: a hole, reads as zeros */
+    uint32_t device;        /* a layer's, from 1; 0: a hole, reads as zeros */
     uint64_t device_offset; /* bytes */
     uint64_t length;        /* bytes of the file, from the offset asked for; never past its end */
 };
-/* Where byte `offset` (< size) of a regular file is. */
+/* Where byte `offset` (< size) of a regular file is. What EROFS finds on the sparse device is
+ * looked up in the sparse map. The data of one file stands in one piece in its layer's stream,
+ * whatever holes the file has. */
 int erofs_image_map(const struct erofs_image *image, const struct erofs_inode *inode,
                     uint64_t offset, struct erofs_extent *ret);
+/* How many bytes of a regular file are no holes; 0 for others. */
+uint64_t erofs_image_stored_bytes(const struct erofs_image *image, const struct erofs_inode *inode);
 
 /* The value's length, with ret_value pointing into the image; -ENODATA when there is none. */
 ssize_t erofs_image_getxattr(const struct erofs_image *image, const struct erofs_inode *inode,

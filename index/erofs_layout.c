@@ -30,6 +30,14 @@ unsigned erofs_chunk_bits(uint64_t size)
     return bits > EROFS_CHUNK_BITS_MAX ? EROFS_CHUNK_BITS_MAX : bits;
 }
 
+unsigned erofs_sparse_chunk_bits(uint64_t size)
+{
+    unsigned bits = EROFS_SPARSE_BITS_MIN;
+    while (bits < EROFS_CHUNK_BITS_MAX && erofs_chunk_count(size, bits) > EROFS_SPARSE_CHUNKS_MAX)
+        bits++;
+    return bits;
+}
+
 /* Inline data must not cross a block: the inode moves on until it does not. When no slot will do
  * (attributes of a length that is no multiple of the slot), the data goes outside. So does a link
  * target that is longer than a block, to lie in one piece. */
@@ -55,7 +63,7 @@ static struct erofs_placement place_flat(uint64_t offset, uint32_t mode, uint32_
 }
 
 struct erofs_placement erofs_place(uint64_t cursor, uint32_t mode, uint32_t xattr_bytes,
-                                   uint64_t size)
+                                   uint64_t size, unsigned chunk_bits)
 {
     uint64_t offset = erofs_round_up(cursor, EROFS_SLOT);
     uint32_t header = (uint32_t)sizeof(struct erofs_disk_inode) + xattr_bytes;
@@ -65,7 +73,8 @@ struct erofs_placement erofs_place(uint64_t cursor, uint32_t mode, uint32_t xatt
     if (S_ISREG(mode) && size > 0) {
         place.layout = EROFS_CHUNKED;
         place.payload = erofs_round_up(place.payload, sizeof(struct erofs_disk_chunk));
-        place.end = place.payload + erofs_chunk_count(size) * sizeof(struct erofs_disk_chunk);
+        place.end =
+            place.payload + erofs_chunk_count(size, chunk_bits) * sizeof(struct erofs_disk_chunk);
     }
     return place;
 }

@@ -17,12 +17,12 @@ struct directory {
 struct validator {
     const struct erofs_image *image;
     const uint64_t *device_lengths;
-    uint64_t longest_device;
 
     uint64_t cursor;         /* behind the last inode seen */
     uint64_t inode_count;    /* seen */
     uint64_t first_outside;  /* block; told by the first inode that has any; 0: none so far */
     uint64_t outside_blocks; /* seen */
+    struct erofs_sparse_check sparse;
 
     /* For each slot that starts an inode with several names: how many are still to come. */
     uint32_t *links_left;
@@ -65,7 +65,6 @@ static int check_devices(struct validator *validator, uint32_t device_count)
             return error_set(validator->error, ERROR_INVALID,
                              "metadata image: device %u has %llu bytes where the layer has %llu",
                              i + 1, (unsigned long long)length, (unsigned long long)expected);
-        if (expected > validator->longest_device) validator->longest_device = expected;
     }
     return 0;
 }
@@ -122,7 +121,8 @@ static int check_size(struct validator *validator, const struct erofs_inode *ino
     uint64_t least = 0, most = 0;
     switch (inode->mode & S_IFMT) {
     case S_IFREG:
-        most = validator->longest_device;
+        /* Of others than sparse files, check_chunks() knows more. */
+        most = EROFS_SPARSE_SIZE_MAX;
         break;
     case S_IFDIR:
         least = 2 * sizeof(struct erofs_disk_dirent) + 3; /* "." and ".." */
@@ -190,11 +190,16 @@ static int check_symlink(struct validator *validator, const struct erofs_inode *
 static int check_chunks(struct validator *validator, const struct erofs_inode *inode,
                         const struct erofs_placement *place)
 {
-    unsigned bits = erofs_chunk_bits(inode->size);
+    const struct erofs_disk_chunk *chunks = (const void *)(validator->image->data + place->payload);
+    bool sparse = erofs_chunks_are_sparse(validator->image, chunks);
+    unsigned bits = sparse ? erofs_sparse_chunk_bits(inode->size) : erofs_chunk_bits(inode->size);
     if (inode->start_block != (bits | EROFS_CHUNK_INDEXES))
         return refuse(validator, "its chunk format is not as sluice writes it");
-    const struct erofs_disk_chunk *chunks = (const void *)(validator->image->data + place->payload);
-    uint64_t count = erofs_chunk_count(inode->size), first = le32toh(chunks[0].block);
+    if (sparse) {
+        const char *fault = erofs_sparse_check(&validator->sparse, inode->size, chunks);
+        return fault ? refuse(validator, fault) : 0;
+    }
+    uint64_t count = erofs_chunk_count(inode->size, bits), first = le32toh(chunks[0].block);
     uint16_t device = le16toh(chunks[0].device);
     if (device == 0 || device > validator->image->device_count)
         return refuse(validator, "its data is on a device that does not exist");
@@ -236,7 +241,8 @@ static int check_inode(struct validator *validator, uint64_t nid, struct erofs_i
         return refuse(validator, "it is not as sluice writes it");
     if (check_fields(validator, inode) < 0) return -1;
     struct erofs_placement place =
-        erofs_place(validator->cursor, inode->mode, inode->xattr_size, inode->size);
+        erofs_place(validator->cursor, inode->mode, inode->xattr_size, inode->size,
+                    inode->start_block & EROFS_CHUNK_BITS_MAX);
     if (place.offset != inode->header_offset || (unsigned)place.layout != inode->layout)
         return refuse(validator, "it is out of place");
     if (place.end > validator->image->size)
@@ -382,7 +388,7 @@ static int check_directory(struct validator *validator, struct directory self)
     validator->nid = self.nid;
     if (erofs_image_inode(image, self.nid, &inode) < 0) return refuse(validator, "it has changed");
     struct erofs_placement place =
-        erofs_place(inode.header_offset, inode.mode, inode.xattr_size, inode.size);
+        erofs_place(inode.header_offset, inode.mode, inode.xattr_size, inode.size, 0);
     for (uint64_t at = 0; at < inode.size; at += EROFS_BLOCK) {
         uint64_t left = inode.size - at, number = at / EROFS_BLOCK;
         uint32_t length = left < EROFS_BLOCK ? (uint32_t)left : EROFS_BLOCK;
@@ -411,6 +417,10 @@ static int check_end(struct validator *validator)
     if (validator->links_missing > 0) return refuse(validator, "names of hard links are missing");
     if (validator->inode_count != image->inode_count)
         return refuse(validator, "the number of inodes is wrong");
+    if (validator->sparse.blocks != image->sparse_blocks ||
+        validator->sparse.records != image->sparse_map.count)
+        return refuse(validator,
+                      "the sparse device or its map is not as long as sparse files need");
     if ((validator->outside_blocks > 0 && validator->first_outside * EROFS_BLOCK != inodes_end) ||
         inodes_end + validator->outside_blocks * EROFS_BLOCK != image->size)
         return refuse(validator, "the parts of the image do not add up");
@@ -423,8 +433,8 @@ static int check_tree(struct validator *validator)
 {
     const struct erofs_image *image = validator->image;
     struct erofs_inode root;
-    validator->cursor =
-        image->device_table_offset + image->device_count * sizeof(struct erofs_disk_device);
+    uint32_t devices = image->device_count + (image->sparse_device ? 1 : 0);
+    validator->cursor = image->device_table_offset + devices * sizeof(struct erofs_disk_device);
     if (check_inode(validator, image->root_nid, &root) < 0) return -1;
     if (!S_ISDIR(root.mode)) return refuse(validator, "the root is not a directory");
     if (push_directory(validator, image->root_nid, image->root_nid) < 0) return -1;
@@ -438,6 +448,7 @@ int erofs_image_validate(const struct erofs_image *image, const uint64_t *device
 {
     struct validator validator = { .image = image,
                                    .device_lengths = device_lengths,
+                                   .sparse = { .image = image, .layer_lengths = device_lengths },
                                    .error = error };
     if (check_devices(&validator, device_count) < 0) return -1;
     /* Not touched, and so no memory, where there are no hard links. */

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "index/artifact.h"
 #include "index/erofs-internal.h"
 
 /* A directory's own entries among its children. */
@@ -35,7 +36,11 @@ struct writer {
     uint64_t cursor; /* behind the last placed inode */
     uint64_t outside_blocks;
     uint32_t first_outside;
+    uint64_t sparse_blocks;  /* of the sparse device; 0: there is none */
+    uint64_t sparse_records; /* of the sparse map */
     uint8_t *image;
+    uint64_t next_sparse_block;
+    uint8_t *next_record; /* of the sparse map, behind the image */
 };
 
 static void writer_free(struct writer *writer)
@@ -143,6 +148,23 @@ static int measure_xattrs(struct tree_inode *inode, struct error **error)
     return 0;
 }
 
+static int measure_sparse(struct writer *writer, const struct tree_inode *inode,
+                          struct error **error)
+{
+    if (inode->size > EROFS_SPARSE_SIZE_MAX)
+        return error_set(error, ERROR_UNSUPPORTED,
+                         "entry \"%.300s\": the sparse file is larger than 1 PiB",
+                         inode->entry->path);
+    writer->sparse_records += inode->entry->segment_count;
+    writer->sparse_blocks += erofs_sparse_blocks(inode->entry);
+    if (writer->sparse_blocks >= UINT32_MAX)
+        return error_set(
+            error, ERROR_UNSUPPORTED,
+            "entry \"%.300s\": the data of sparse files up to here is spread over more than 2 TiB",
+            inode->entry->path);
+    return 0;
+}
+
 static int measure(struct writer *writer, struct error **error)
 {
     struct file_tree *tree = writer->tree;
@@ -169,6 +191,8 @@ static int measure(struct writer *writer, struct error **error)
         } else {
             inode->size = inode->entry->size;
         }
+        if (inode->entry && inode->entry->sparse && measure_sparse(writer, inode, error) < 0)
+            return -1;
     }
     return 0;
 }
@@ -192,10 +216,22 @@ static uint32_t mode_of(const struct tree_inode *inode)
     }
 }
 
+static unsigned chunk_bits_of(const struct tree_inode *inode)
+{
+    if (inode->size == 0) return 0;
+    return inode->entry && inode->entry->sparse ? erofs_sparse_chunk_bits(inode->size)
+                                                : erofs_chunk_bits(inode->size);
+}
+
+static struct erofs_placement place_at(const struct tree_inode *inode, uint64_t cursor)
+{
+    return erofs_place(cursor, mode_of(inode), inode->xattr_bytes, inode->size,
+                       chunk_bits_of(inode));
+}
+
 static void place_inode(struct writer *writer, struct tree_inode *inode)
 {
-    struct erofs_placement place =
-        erofs_place(writer->cursor, mode_of(inode), inode->xattr_bytes, inode->size);
+    struct erofs_placement place = place_at(inode, writer->cursor);
     inode->number = ++writer->placed;
     inode->offset = place.offset;
     inode->data_block = (uint32_t)writer->outside_blocks;
@@ -222,11 +258,16 @@ static void place_children(struct writer *writer, const struct tree_inode *direc
     }
 }
 
+static uint32_t device_count(const struct writer *writer)
+{
+    return writer->layer_count + (writer->sparse_blocks > 0 ? 1 : 0);
+}
+
 static int place_all(struct writer *writer, struct error **error)
 {
     uint32_t depth = 0;
     writer->cursor =
-        EROFS_DEVICE_TABLE_OFFSET + writer->layer_count * sizeof(struct erofs_disk_device);
+        EROFS_DEVICE_TABLE_OFFSET + device_count(writer) * sizeof(struct erofs_disk_device);
     place_inode(writer, tree_inode_of(writer->tree, TREE_ROOT));
     writer->stack[depth++] = TREE_ROOT;
     while (depth > 0) {
@@ -235,14 +276,27 @@ static int place_all(struct writer *writer, struct error **error)
         place_children(writer, tree_inode_of(writer->tree, name), &depth);
     }
     uint64_t inode_blocks = erofs_round_up(writer->cursor, EROFS_BLOCK) / EROFS_BLOCK;
-    if (inode_blocks + writer->outside_blocks >= UINT32_MAX)
-        return error_set(error, ERROR_UNSUPPORTED, "the metadata of the image exceeds 2 TiB");
+    uint64_t blocks = inode_blocks + writer->outside_blocks;
+    if (blocks * EROFS_BLOCK + writer->sparse_records * SPARSE_MAP_RECORD_BYTES > PART_LENGTH_MAX)
+        return error_set(error, ERROR_UNSUPPORTED, "the metadata of the image exceeds 1 GiB");
     writer->first_outside = (uint32_t)inode_blocks;
     return 0;
 }
 
+static void write_device(const struct writer *writer, uint32_t position,
+                         const struct erofs_disk_device *device)
+{
+    memcpy(writer->image + EROFS_DEVICE_TABLE_OFFSET + position * sizeof *device, device,
+           sizeof *device);
+}
+
 static int write_devices(struct writer *writer, struct error **error)
 {
+    if (writer->sparse_blocks > 0) {
+        struct erofs_disk_device device = { .tag = EROFS_SPARSE_TAG,
+                                            .blocks = htole32((uint32_t)writer->sparse_blocks) };
+        write_device(writer, writer->layer_count, &device);
+    }
     for (uint32_t i = 0; i < writer->layer_count; i++) {
         uint64_t blocks = writer->layers[i].stream_length / EROFS_BLOCK +
                           (writer->layers[i].stream_length % EROFS_BLOCK != 0);
@@ -252,8 +306,7 @@ static int write_devices(struct writer *writer, struct error **error)
         struct erofs_disk_device device = { .blocks = htole32((uint32_t)blocks) };
         digest_format_hex(&writer->layers[i].stream_digest, hex);
         memcpy(device.tag, hex, sizeof device.tag);
-        memcpy(writer->image + EROFS_DEVICE_TABLE_OFFSET + i * sizeof device, &device,
-               sizeof device);
+        write_device(writer, i, &device);
     }
     return 0;
 }
@@ -270,11 +323,11 @@ static int write_superblock(struct writer *writer, uint64_t size, struct error *
         .blocks = htole32((uint32_t)(size / EROFS_BLOCK)),
         .volume_name = EROFS_VOLUME_NAME,
         .feature_incompatible = htole32(EROFS_INCOMPATIBLE),
-        .device_count = htole16((uint16_t)writer->layer_count),
+        .device_count = htole16((uint16_t)device_count(writer)),
         .device_table_slot =
             htole16(EROFS_DEVICE_TABLE_OFFSET / (uint16_t)sizeof(struct erofs_disk_device)),
     };
-    if (erofs_uuid_of(writer->image + EROFS_DEVICE_TABLE_OFFSET, writer->layer_count, super.uuid) <
+    if (erofs_uuid_of(writer->image + EROFS_DEVICE_TABLE_OFFSET, device_count(writer), super.uuid) <
         0)
         return error_set_memory(error);
     memcpy(at, &super, sizeof super);
@@ -298,10 +351,19 @@ static void write_xattrs(uint8_t *at, const struct entry *entry)
     }
 }
 
+static void write_sparse(struct writer *writer, uint8_t *at, const struct tree_inode *inode)
+{
+    const struct entry *entry = inode->entry;
+    erofs_sparse_write(entry, inode->layer, (uint16_t)device_count(writer),
+                       (uint32_t)writer->next_sparse_block, (void *)at, writer->next_record);
+    writer->next_record += (size_t)entry->segment_count * SPARSE_MAP_RECORD_BYTES;
+    writer->next_sparse_block += erofs_sparse_blocks(entry);
+}
+
 static void write_chunks(uint8_t *at, const struct tree_inode *inode)
 {
-    uint64_t count = erofs_chunk_count(inode->size);
-    unsigned bits = erofs_chunk_bits(inode->size);
+    unsigned bits = chunk_bits_of(inode);
+    uint64_t count = erofs_chunk_count(inode->size, bits);
     for (uint64_t i = 0; i < count; i++) {
         uint64_t block = inode->entry->data_offset / EROFS_BLOCK + (i << bits);
         struct erofs_disk_chunk chunk = { .device = htole16((uint16_t)(inode->layer + 1)),
@@ -320,7 +382,7 @@ static uint32_t inode_place(const struct writer *writer, const struct tree_inode
                             const struct erofs_placement *place)
 {
     const struct entry *entry = inode->entry;
-    if (place->layout == EROFS_CHUNKED) return erofs_chunk_bits(inode->size) | EROFS_CHUNK_INDEXES;
+    if (place->layout == EROFS_CHUNKED) return chunk_bits_of(inode) | EROFS_CHUNK_INDEXES;
     if (place->blocks) return writer->first_outside + inode->data_block;
     if (entry && (entry->type == ENTRY_CHARACTER_DEVICE || entry->type == ENTRY_BLOCK_DEVICE))
         return encode_device(entry->device_major, entry->device_minor);
@@ -332,8 +394,7 @@ static void write_inode(struct writer *writer, const struct tree_inode *inode)
     static const struct entry implied = { .mode = 0755 };
     const struct entry *entry = inode->entry ? inode->entry : &implied;
     uint32_t mode = mode_of(inode);
-    struct erofs_placement place =
-        erofs_place(inode->offset, mode, inode->xattr_bytes, inode->size);
+    struct erofs_placement place = place_at(inode, inode->offset);
     uint32_t links = S_ISDIR(mode) ? 2 + inode->directory_count : inode->name_count;
     struct erofs_disk_inode disk = {
         .format = htole16((uint16_t)(1 | place.layout << 1)),
@@ -351,15 +412,18 @@ static void write_inode(struct writer *writer, const struct tree_inode *inode)
     };
     memcpy(writer->image + inode->offset, &disk, sizeof disk);
     if (inode->xattr_bytes) write_xattrs(writer->image + inode->offset + sizeof disk, entry);
-    if (place.layout == EROFS_CHUNKED) write_chunks(writer->image + place.payload, inode);
+    if (place.layout != EROFS_CHUNKED) return;
+    if (entry->sparse)
+        write_sparse(writer, writer->image + place.payload, inode);
+    else
+        write_chunks(writer->image + place.payload, inode);
 }
 
 /* Where block `number` of a directory's or link target's data goes. */
 static uint8_t *data_block(const struct writer *writer, const struct tree_inode *inode,
                            uint64_t number)
 {
-    struct erofs_placement place =
-        erofs_place(inode->offset, mode_of(inode), inode->xattr_bytes, inode->size);
+    struct erofs_placement place = place_at(inode, inode->offset);
     if (number >= place.blocks) return writer->image + place.payload;
     return writer->image + (writer->first_outside + inode->data_block + number) * EROFS_BLOCK;
 }
@@ -432,24 +496,26 @@ static void write_all(struct writer *writer)
     }
 }
 
+static int write_image(struct writer *writer, struct buffer *ret, struct error **error)
+{
+    size_t start = ret->length;
+    uint64_t size = (writer->first_outside + writer->outside_blocks) * EROFS_BLOCK;
+    if (buffer_append_zeros(ret, size + writer->sparse_records * SPARSE_MAP_RECORD_BYTES) < 0)
+        return error_set_memory(error);
+    writer->image = ret->data + start;
+    writer->next_record = writer->image + size;
+    if (write_devices(writer, error) < 0 || write_superblock(writer, size, error) < 0) return -1;
+    write_all(writer);
+    return 0;
+}
+
 int erofs_write(struct file_tree *tree, const struct merge_layer *layers, size_t count,
                 struct buffer *ret, struct error **error)
 {
     struct writer writer = { .tree = tree, .layers = layers, .layer_count = (uint32_t)count };
     int status = measure(&writer, error);
     if (status == 0) status = place_all(&writer, error);
-    size_t start = ret->length;
-    if (status == 0) {
-        uint64_t size = (writer.first_outside + writer.outside_blocks) * EROFS_BLOCK;
-        if (buffer_append_zeros(ret, size) < 0) {
-            status = error_set_memory(error);
-        } else {
-            writer.image = ret->data + start;
-            status = write_devices(&writer, error);
-            if (status == 0) status = write_superblock(&writer, size, error);
-            if (status == 0) write_all(&writer);
-        }
-    }
+    if (status == 0) status = write_image(&writer, ret, error);
     writer_free(&writer);
     return status;
 }

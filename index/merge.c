@@ -35,8 +35,9 @@ struct merger {
     struct file_tree tree;
     struct trail trail;
     uint32_t layer;
-    unsigned links; /* symbolic links followed for the present path */
-    uint64_t steps; /* components walked in all */
+    unsigned links;  /* symbolic links followed for the present path */
+    bool obstructed; /* walk_path() failed because a file is where a directory should be */
+    uint64_t steps;  /* components walked in all */
 
     /* walk_path()'s work: what is still to be walked, innermost link target last */
     struct text todo[SYMLINKS_MAX + 1];
@@ -111,9 +112,11 @@ static int step_down(struct merger *merger, struct text component, uint32_t *at,
         *at = child;
         return 0;
     }
-    if (inode->entry->type != ENTRY_SYMLINK)
+    if (inode->entry->type != ENTRY_SYMLINK) {
+        merger->obstructed = true;
         return error_set(error, ERROR_INVALID, "its parent \"%.*s\" is not a directory",
                          (int)component.length, component.start);
+    }
     if (++merger->links > SYMLINKS_MAX)
         return error_set(error, ERROR_INVALID, "too many symbolic links in its path");
     const char *target = inode->entry->target;
@@ -290,21 +293,36 @@ static void apply_to_root(struct merger *merger, const struct entry *entry)
         file_tree_purge(&merger->tree, TREE_ROOT, merger->layer);
 }
 
-static int apply_opaque(struct merger *merger, const char *path, struct error **error)
+/* A whiteout below a file has nothing to hide: what the file replaced is gone. */
+static int apply_marker(struct merger *merger, const struct entry *entry, struct error **error)
 {
+    struct text path = { entry->path, strlen(entry->path) };
+    struct text directory_path = entry->type == ENTRY_OPAQUE ? path : directory_part(entry->path);
     uint32_t directory = TREE_ROOT;
-    if (reach_directory(merger, (struct text){ path, strlen(path) }, &directory, error) < 0)
-        return -1;
-    file_tree_purge(&merger->tree, directory, merger->layer);
+    struct error *reason = NULL;
+    merger->obstructed = false;
+    if (reach_directory(merger, directory_path, &directory, &reason) < 0) {
+        if (!merger->obstructed) return error_move(error, reason);
+        error_free(reason);
+        return 0;
+    }
+    if (entry->type == ENTRY_OPAQUE) {
+        file_tree_purge(&merger->tree, directory, merger->layer);
+        return 0;
+    }
+    struct text base = base_part(entry->path);
+    uint32_t existing = file_tree_find(&merger->tree, directory, base.start, base.length);
+    if (existing != TREE_NONE) file_tree_hide(&merger->tree, existing, merger->layer);
     return 0;
 }
 
 static int check_data(const struct entry *entry, const struct merge_layer *layer,
                       struct error **error)
 {
-    if (entry->type != ENTRY_REGULAR || entry->size == 0) return 0;
+    uint64_t length = entry_data_length(entry);
+    if (length == 0) return 0;
     if (entry->data_offset > layer->stream_length ||
-        entry->size > layer->stream_length - entry->data_offset)
+        length > layer->stream_length - entry->data_offset)
         return error_set(error, ERROR_INVALID, "its data lies behind the end of the layer");
     return 0;
 }
@@ -317,7 +335,8 @@ static int apply_entry(struct merger *merger, const struct merge_layer *layer,
         apply_to_root(merger, entry);
         return 0;
     }
-    if (entry->type == ENTRY_OPAQUE) return apply_opaque(merger, entry->path, error);
+    if (entry->type == ENTRY_OPAQUE || entry->type == ENTRY_WHITEOUT)
+        return apply_marker(merger, entry, error);
     if (check_data(entry, layer, error) < 0) return -1;
     struct text base = base_part(entry->path);
     if (reach_directory(merger, directory_part(entry->path), &parent, error) < 0) return -1;
@@ -327,9 +346,6 @@ static int apply_entry(struct merger *merger, const struct merge_layer *layer,
         return apply_directory(merger, entry, parent, existing, base, error);
     case ENTRY_HARDLINK:
         return apply_hardlink(merger, entry, parent, existing, base, error);
-    case ENTRY_WHITEOUT:
-        if (existing != TREE_NONE) file_tree_hide(&merger->tree, existing, merger->layer);
-        return 0;
     default:
         return apply_file(merger, entry, parent, existing, base, error);
     }

@@ -24,14 +24,16 @@ struct merge_layer {
  * tar; whiteouts and opaque markers act on lower layers only. Parents that no
  * layer names are directories 0755 root:root with time 0. Symlinks in the
  * parent path of an entry are followed inside the root, as containerd does.
- * Layer i becomes EROFS device i + 1. Attributes outside of user., trusted.,
+ * Layer i becomes EROFS device i + 1; sparse files share one device behind them,
+ * and the sparse map follows the image (index/sparse_map.h). Attributes outside of user., trusted.,
  * security. and the POSIX ACLs have no place in EROFS and are left out.
  * Deterministic to the byte; appended to `ret_erofs`.
  *
  * ERROR_INVALID names layer and entry where an unpacker would fail too: a hard
  * link to nothing or to a directory, a parent that is a file, data behind the
  * end of the layer. ERROR_UNSUPPORTED: more than EROFS_DEVICES_MAX layers, 8 Mi
- * files, 2 TiB in a layer, or 256 KiB of attributes in a file.
+ * files, 2 TiB in a layer, 256 KiB of attributes in a file, 1 GiB of metadata, a sparse file above
+ * 1 PiB, or sparse files whose data is spread over more than 2 TiB.
  */
 int merge_layers(const struct merge_layer *layers, size_t count, struct buffer *ret_erofs,
                  struct error **error);

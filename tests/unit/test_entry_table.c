@@ -16,6 +16,7 @@ static struct entry_table *sample(void)
 {
     static const struct entry_xattr xattrs[] = { { "security.capability", "\1\0\2", 3 },
                                                  { "user.empty", "", 0 } };
+    static const struct entry_segment segments[] = { { 0, 5 }, { 10, 600 }, { 1ull << 60, 1 } };
     static const struct entry entries[] = {
         { .type = ENTRY_DIRECTORY, .path = "", .mode = 0755, .mtime = 1600000000 },
         { .type = ENTRY_OPAQUE, .path = "" },
@@ -35,6 +36,21 @@ static struct entry_table *sample(void)
         { .type = ENTRY_REGULAR, .path = "usr/bin/x", .mtime = INT64_MAX },
         { .type = ENTRY_REGULAR, .path = "usr/b", .size = 1, .data_offset = STREAM - 512 },
         { .type = ENTRY_REGULAR, .path = "usr", .size = 512, .data_offset = 0 },
+        { .type = ENTRY_REGULAR,
+          .path = "var/sparse",
+          .size = 1ull << 62,
+          .data_offset = 2048,
+          .sparse = true,
+          .segments = segments,
+          .segment_count = 3 },
+        { .type = ENTRY_REGULAR,
+          .path = "var/sparse2",
+          .size = 5000,
+          .data_offset = 4096,
+          .sparse = true,
+          .segments = segments + 1,
+          .segment_count = 1 },
+        { .type = ENTRY_REGULAR, .path = "var/hole", .size = 1, .sparse = true },
         { .type = ENTRY_SYMLINK, .path = "usr/link", .target = "../..//.", .mode = 0777 },
         { .type = ENTRY_HARDLINK, .path = "usr/hard", .target = "usr/b" },
         { .type = ENTRY_CHARACTER_DEVICE,
@@ -69,6 +85,12 @@ static void assert_same_entry(const struct entry *left, const struct entry *righ
     assert_int_equal(left->mtime_nsec, right->mtime_nsec);
     assert_int_equal(left->size, right->size);
     assert_int_equal(left->data_offset, right->data_offset);
+    assert_int_equal(left->sparse, right->sparse);
+    assert_int_equal(left->segment_count, right->segment_count);
+    for (uint32_t i = 0; i < left->segment_count; i++) {
+        assert_int_equal(left->segments[i].offset, right->segments[i].offset);
+        assert_int_equal(left->segments[i].length, right->segments[i].length);
+    }
     assert_int_equal(left->device_major, right->device_major);
     assert_int_equal(left->device_minor, right->device_minor);
     assert_int_equal(left->xattr_count, right->xattr_count);
@@ -216,6 +238,36 @@ static void rules(void **state)
            "name");
 }
 
+static void rules_of_sparse_files(void **state)
+{
+    (void)state;
+    static const struct {
+        struct entry_segment segments[2];
+        uint32_t count;
+        const char *words;
+    } bad[] = {
+        { { { 0, 0 } }, 1, "empty" },
+        { { { 0, 100 } }, 1, "no hole" },
+        { { { 0, 101 } }, 1, "behind the end" },
+        { { { 101, 1 } }, 1, "behind the end" },
+        { { { UINT64_MAX, 2 } }, 1, "behind the end" },
+        { { { 2, UINT64_MAX } }, 1, "behind the end" },
+        { { { 10, 10 }, { 20, 10 } }, 2, "touch" },
+        { { { 10, 10 }, { 19, 10 } }, 2, "overlap" },
+        { { { 10, 10 }, { 5, 1 } }, 2, "overlap" },
+        { { { 0 } }, ENTRY_SEGMENTS_MAX + 1, "too many" },
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        refuse(&(struct entry){ .type = ENTRY_REGULAR,
+                                .path = "a",
+                                .size = 100,
+                                .sparse = true,
+                                .segments = bad[i].segments,
+                                .segment_count = bad[i].count },
+               bad[i].words);
+    refuse(&(struct entry){ .type = ENTRY_REGULAR, .path = "a", .sparse = true }, "no hole");
+}
+
 static void data_behind_the_stream(void **state)
 {
     (void)state;
@@ -296,10 +348,15 @@ static void damage(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(round_trip),     cmocka_unit_test(empty_table),
-        cmocka_unit_test(many_entries),   cmocka_unit_test(meaningless_fields),
-        cmocka_unit_test(rules),          cmocka_unit_test(data_behind_the_stream),
-        cmocka_unit_test(other_versions), cmocka_unit_test(damage),
+        cmocka_unit_test(round_trip),
+        cmocka_unit_test(empty_table),
+        cmocka_unit_test(many_entries),
+        cmocka_unit_test(meaningless_fields),
+        cmocka_unit_test(rules),
+        cmocka_unit_test(rules_of_sparse_files),
+        cmocka_unit_test(data_behind_the_stream),
+        cmocka_unit_test(other_versions),
+        cmocka_unit_test(damage),
     };
     return cmocka_run_group_tests_name("entry_table", tests, NULL, NULL);
 }

@@ -229,6 +229,157 @@ static void mapping_files(void **state)
     release(&f);
 }
 
+/* A file of segments "OFFSET+LENGTH ...". */
+static void add_sparse(struct entry_table *table, const char *path, uint64_t size,
+                       uint64_t data_offset, const char *text)
+{
+    struct entry_segment segments[20];
+    struct entry entry = { .type = ENTRY_REGULAR,
+                           .path = path,
+                           .size = size,
+                           .data_offset = data_offset,
+                           .sparse = true,
+                           .segments = segments };
+    while (*text) {
+        char *next;
+        uint64_t offset = strtoull(text, &next, 10);
+        segments[entry.segment_count++] =
+            (struct entry_segment){ offset, strtoull(next + 1, &next, 10) };
+        text = next + (*next == ' ');
+    }
+    layer_add(table, &entry);
+}
+
+/* All of a file as the map tells it: "OFFSET+LENGTH@DEVICE:STREAM_OFFSET ...", holes left out. */
+static void assert_mapped(const struct fixture *f, const char *path, const char *expected)
+{
+    struct erofs_inode inode = look_up(f, path);
+    struct erofs_extent extent, last = { 0 };
+    char text[1000] = "";
+    size_t end = 0; /* of what is written of the text without the last extent */
+    uint64_t start = 0;
+    for (uint64_t at = 0; at < inode.size; at += extent.length) {
+        assert_int_equal(erofs_image_map(&f->image, &inode, at, &extent), 0);
+        assert_true(extent.length > 0 && extent.length <= inode.size - at);
+        if (extent.device && last.device == extent.device &&
+            last.device_offset + last.length == extent.device_offset) {
+            last.length += extent.length;
+        } else {
+            end = strlen(text);
+            start = at;
+            last = extent;
+        }
+        if (last.device)
+            snprintf(text + end, sizeof text - end, "%s%llu+%llu@%u:%llu", end ? " " : "",
+                     (unsigned long long)start, (unsigned long long)last.length, last.device,
+                     (unsigned long long)last.device_offset);
+    }
+    assert_string_equal(text, expected);
+}
+
+static void mapping_sparse_files(void **state)
+{
+    (void)state;
+    struct fixture f = { 0 };
+    struct entry_table *table = layer_of("f before 700\nf empty 0");
+    add_sparse(table, "sparse", 40000, 4096, "0+10 20+5000 16384+1 39999+1");
+    add_sparse(table, "hole", 5000, 0, "");
+    add_sparse(table, "log", 1200000000000, 51200, "0+1000 1199999999999+1");
+    add_sparse(table, "small", 4096, 102400, "1+1");
+    layer_add(table, &(struct entry){ .type = ENTRY_HARDLINK, .path = "z", .target = "sparse" });
+    chain_add(&f.chain, layer_of("f lower 5"));
+    chain_add(&f.chain, table);
+    build(&f);
+    assert_mapped(&f, "sparse", "0+10@2:4096 20+5000@2:4106 16384+1@2:9106 39999+1@2:9107");
+    assert_mapped(&f, "z", "0+10@2:4096 20+5000@2:4106 16384+1@2:9106 39999+1@2:9107");
+    assert_mapped(&f, "hole", "");
+    assert_mapped(&f, "log", "0+1000@2:51200 1199999999999+1@2:52200");
+    assert_mapped(&f, "small", "1+1@2:102400");
+    assert_mapped(&f, "before", "0+700@2:512");
+
+    static const struct {
+        const char *path;
+        uint64_t bytes;
+    } stored[] = { { "sparse", 5012 }, { "hole", 0 },     { "log", 1001 },
+                   { "small", 1 },     { "before", 700 }, { "empty", 0 } };
+    for (size_t i = 0; i < sizeof stored / sizeof *stored; i++) {
+        struct erofs_inode inode = look_up(&f, stored[i].path);
+        assert_int_equal(erofs_image_stored_bytes(&f.image, &inode), stored[i].bytes);
+    }
+    /* The layers are the only devices that callers know. */
+    assert_int_equal(f.image.device_count, 2);
+    assert_int_equal(f.image.sparse_device, 3);
+    struct digest tag;
+    uint64_t length;
+    assert_int_equal(erofs_image_device(&f.image, 3, &length, &tag, NULL), -1);
+    release(&f);
+}
+
+/* Chunks are as small as 1,024 of them allow, and hold what they must. */
+static void chunks_of_sparse_files(void **state)
+{
+    (void)state;
+    static const struct {
+        uint64_t size;
+        unsigned bits;
+    } sizes[] = { { 1, 3 },           { 4u << 20, 3 },          { (4u << 20) + 1, 4 },
+                  { 1ull << 40, 21 }, { (1ull << 40) + 1, 22 }, { 1ull << 50, 31 } };
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        assert_int_equal(erofs_sparse_chunk_bits(sizes[i].size), sizes[i].bits);
+
+    struct fixture f = { 0 };
+    struct entry_table *table = entry_table_new();
+    char text[100];
+    for (uint64_t length = 1; length < 9000; length += length < 20 ? 1 : 477)
+        for (uint64_t offset = 1; offset < 13000; offset = offset * 3 + 1) {
+            snprintf(text, sizeof text, "f%llu-%llu", (unsigned long long)offset,
+                     (unsigned long long)length);
+            char segment[100];
+            snprintf(segment, sizeof segment, "%llu+%llu", (unsigned long long)offset,
+                     (unsigned long long)length);
+            add_sparse(table, text, offset + length + offset % 7, 512, segment);
+        }
+    build_one(&f, table);
+    for (uint64_t length = 1; length < 9000; length += length < 20 ? 1 : 477)
+        for (uint64_t offset = 1; offset < 13000; offset = offset * 3 + 1) {
+            char path[100];
+            snprintf(path, sizeof path, "f%llu-%llu", (unsigned long long)offset,
+                     (unsigned long long)length);
+            snprintf(text, sizeof text, "%llu+%llu@1:512", (unsigned long long)offset,
+                     (unsigned long long)length);
+            assert_mapped(&f, path, text);
+        }
+    release(&f);
+}
+
+static void refuse_sparse(uint64_t size, unsigned count, const char *segments, const char *words)
+{
+    struct chain chain = { .count = 0 };
+    struct buffer bytes = { 0 };
+    struct error *error = NULL;
+    struct entry_table *table = entry_table_new();
+    for (unsigned i = 0; i < count; i++) {
+        char path[20];
+        snprintf(path, sizeof path, "f%u", i);
+        add_sparse(table, path, size, 512, segments);
+    }
+    chain_add(&chain, table);
+    assert_int_equal(merge_layers(chain.layers, 1, &bytes, &error), -1);
+    assert_int_equal(error_kind_of(error), ERROR_UNSUPPORTED);
+    if (!strstr(error_message(error), words))
+        fail_msg("\"%s\" does not say \"%s\"", error_message(error), words);
+    error_free(error);
+    buffer_free(&bytes);
+    chain_free(&chain);
+}
+
+static void sparse_files_too_large(void **state)
+{
+    (void)state;
+    refuse_sparse((1ull << 50) + 1, 1, "", "1 PiB");
+    refuse_sparse(1ull << 50, 2, "0+1", "2 TiB");
+}
+
 static void too_large(void **state)
 {
     (void)state;
@@ -353,6 +504,10 @@ static void build_sample(struct fixture *f)
                                       .target = "x",
                                       .xattrs = xattrs,
                                       .xattr_count = 2 });
+    add_sparse(table, "d/sparse", 40000, 4096, "0+10 20+5000 16384+1 39999+1");
+    add_sparse(table, "d/hole", 5000, 0, "");
+    add_sparse(table, "d/end", 4097, 9 * 512, "4096+1");
+    add_sparse(table, "d/small", 100, 11 * 512, "1+99");
     layer_add(table, &(struct entry){ .type = ENTRY_CHARACTER_DEVICE, .path = "c" });
     layer_add(table, &(struct entry){ .type = ENTRY_HARDLINK, .path = "d/hard", .target = "c" });
     layer_add(table, &(struct entry){ .type = ENTRY_FIFO, .path = "d/e/f/g/pipe" });
@@ -453,6 +608,32 @@ static void rebuild_xattrs(const struct rebuild *rebuild, const struct erofs_ino
     entry->xattrs = xattrs;
 }
 
+/* Every extent of the file as a segment, if there is a hole. */
+static void rebuild_data(const struct rebuild *rebuild, const struct erofs_inode *inode,
+                         struct entry_segment *segments, struct entry *entry,
+                         struct erofs_extent *ret_first)
+{
+    struct erofs_extent extent;
+    uint64_t end = 0;
+    *ret_first = (struct erofs_extent){ .device = 2 };
+    for (uint64_t at = 0; at < inode->size; at += extent.length) {
+        assert_int_equal(erofs_image_map(rebuild->image, inode, at, &extent), 0);
+        if (extent.device == 0) {
+            entry->sparse = true;
+            continue;
+        }
+        if (entry->segment_count > 0 && end == at) {
+            segments[entry->segment_count - 1].length += extent.length;
+        } else {
+            if (entry->segment_count == 0) *ret_first = extent;
+            assert_true(entry->segment_count < 100);
+            segments[entry->segment_count++] = (struct entry_segment){ at, extent.length };
+        }
+        end = at + extent.length;
+    }
+    entry->segments = segments;
+}
+
 static void rebuild_inode(struct rebuild *rebuild, const char *path,
                           const struct erofs_inode *inode)
 {
@@ -483,8 +664,9 @@ static void rebuild_inode(struct rebuild *rebuild, const char *path,
         memcpy(target, text, length);
         entry.target = target;
     }
+    struct entry_segment segments[100];
     if (S_ISREG(inode->mode) && inode->size > 0)
-        assert_int_equal(erofs_image_map(rebuild->image, inode, 0, &extent), 0);
+        rebuild_data(rebuild, inode, segments, &entry, &extent);
     entry.data_offset = extent.device_offset;
     if (rebuild->first_names[inode->nid])
         entry = (struct entry){ .type = ENTRY_HARDLINK,
@@ -525,8 +707,9 @@ static void assert_ours(const struct fixture *f, const struct erofs_image *image
     layers[0].entries = rebuild.tables[0];
     layers[1].entries = rebuild.tables[1];
     if (merge_layers(layers, 2, &bytes, &error) < 0) fail_msg("%s", error_message(error));
-    assert_int_equal(bytes.length, image->size);
-    assert_memory_equal(bytes.data, image->data, image->size);
+    uint64_t length = image->size + image->sparse_map.count * SPARSE_MAP_RECORD_BYTES;
+    assert_int_equal(bytes.length, length);
+    assert_memory_equal(bytes.data, image->data, length);
     buffer_free(&bytes);
     entry_table_free(rebuild.tables[0]);
     entry_table_free(rebuild.tables[1]);
@@ -570,7 +753,7 @@ static void images_cut_short(void **state)
     (void)state;
     struct fixture f = { 0 };
     build_sample(&f);
-    for (size_t length = 0; length < f.bytes.length; length += length < 2000 ? 1 : 512) {
+    for (size_t length = 0; length < f.image.size; length += length < 2000 ? 1 : 512) {
         uint8_t *copy = exact_copy(&f.bytes, length);
         struct erofs_image image;
         assert_int_equal(erofs_image_open(&image, copy, length, NULL), -1);
@@ -601,6 +784,9 @@ int main(void)
         cmocka_unit_test(directories_and_links_of_all_sizes),
         cmocka_unit_test(reading_directories),
         cmocka_unit_test(mapping_files),
+        cmocka_unit_test(mapping_sparse_files),
+        cmocka_unit_test(chunks_of_sparse_files),
+        cmocka_unit_test(sparse_files_too_large),
         cmocka_unit_test(too_large),
         cmocka_unit_test(attributes),
         cmocka_unit_test(too_many_attributes),

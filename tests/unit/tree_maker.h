@@ -114,7 +114,7 @@ static inline void list_inode(struct buffer *text, const struct erofs_image *ima
 {
     const char *target;
     size_t length;
-    struct erofs_extent extent;
+    struct erofs_extent extent = { 0 };
     const char *kinds = "?pc?d?b?f?l?s???";
     text_add(text, "%c %s", kinds[inode->mode >> 12], *path ? path : ".");
     if (S_ISDIR(inode->mode)) text_add(text, " %o", inode->mode & 07777);
