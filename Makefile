@@ -1,6 +1,9 @@
 # sluice: `make help` lists what can be made.
 
 CC      ?= gcc
+ifneq ($(findstring clang,$(CC)),)
+CXX     := clang++
+endif
 PREFIX  ?= /usr/local
 DESTDIR ?=
 BUILD   ?= build
@@ -30,17 +33,22 @@ override CPPFLAGS += -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2
 override CFLAGS   += -fstack-protector-strong -fPIE
 override LDFLAGS  += -pie -Wl,-z,relro,-z,now
 endif
-LDLIBS = $(shell pkg-config --libs $(LIBRARIES)) -pthread
+# For the one C++ file, base/toml.cpp; its library is all headers.
+override CXXFLAGS := -std=gnu++17 $(filter-out -std=gnu17 -Wstrict-prototypes -Wmissing-prototypes,$(CFLAGS))
+ifneq ($(SANITIZE),)
+override CXXFLAGS += -fno-sanitize=vptr
+endif
+LDLIBS = $(shell pkg-config --libs $(LIBRARIES)) -lstdc++ -pthread
 
 FOLDERS         := base fetcher index cache fuse
-LIBRARY_SOURCES := $(wildcard $(addsuffix /*.c,$(FOLDERS)))
+LIBRARY_SOURCES := $(wildcard $(addsuffix /*.c,$(FOLDERS)) $(addsuffix /*.cpp,$(FOLDERS)))
 COMMAND_SOURCES := $(wildcard deploytool/*.c)
 UNIT_SOURCES    := $(wildcard tests/unit/test_*.c)
 FUZZ_SOURCES    := $(wildcard tests/fuzz/fuzz_*.c)
 HEADERS         := $(wildcard $(addsuffix /*.h,$(FOLDERS)) deploytool/*.h tests/unit/*.h tests/fuzz/*.h)
 SOURCES         := $(LIBRARY_SOURCES) $(COMMAND_SOURCES) $(wildcard tests/unit/*.c tests/fuzz/*.c)
 
-LIBRARY_OBJECTS := $(LIBRARY_SOURCES:%.c=$(BUILD)/%.o)
+LIBRARY_OBJECTS := $(addprefix $(BUILD)/,$(addsuffix .o,$(basename $(LIBRARY_SOURCES))))
 COMMAND_OBJECTS := $(COMMAND_SOURCES:%.c=$(BUILD)/%.o)
 UNIT_TESTS      := $(UNIT_SOURCES:tests/unit/%.c=$(BUILD)/tests/%)
 FUZZ_TOOLS      := $(addprefix $(BUILD)/tests/,mutate_metadata write_seeds)
@@ -60,6 +68,10 @@ packages: ## install the Debian packages that building and testing need (as root
 $(BUILD)/%.o: %.c packaging/version
 	@mkdir -p $(@D)
 	$(call say,CC,$<)$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
+
+$(BUILD)/%.o: %.cpp packaging/version
+	@mkdir -p $(@D)
+	$(call say,CXX,$<)$(CXX) $(CPPFLAGS) $(CXXFLAGS) -c -o $@ $<
 
 $(BUILD)/libsluice.a: $(LIBRARY_OBJECTS)
 	@rm -f $@

@@ -38,6 +38,9 @@ bool command_option(const struct command *command, struct common_options *option
     case OPTION_PLAIN_HTTP:
         options->plain_http = true;
         return true;
+    case OPTION_HOSTS_DIR:
+        options->hosts_directory = optarg;
+        return true;
     case OPTION_JSON:
         options->json = true;
         return true;

@@ -30,6 +30,7 @@ enum common_option {
     OPTION_VERBOSE = 'v',
     OPTION_PLATFORM = 256,
     OPTION_PLAIN_HTTP,
+    OPTION_HOSTS_DIR,
     OPTION_JSON,
     OPTION_OWN, /* a command's own options start here */
 };
@@ -46,6 +47,10 @@ enum common_option {
     {                                                      \
         "plain-http", no_argument, NULL, OPTION_PLAIN_HTTP \
     }
+#define HOSTS_DIR_LONG                                         \
+    {                                                          \
+        "hosts-dir", required_argument, NULL, OPTION_HOSTS_DIR \
+    }
 #define JSON_LONG                              \
     {                                          \
         "json", no_argument, NULL, OPTION_JSON \
@@ -54,6 +59,7 @@ enum common_option {
 struct common_options {
     struct platform platform; /* starts as this machine's */
     bool plain_http;
+    const char *hosts_directory; /* NULL: where containerd and docker have theirs */
     bool json;
 };
 void common_options_init(struct common_options *options);

@@ -269,7 +269,8 @@ static enum exit_code build_and_publish(const struct index_options *options,
 static enum exit_code index_image(const struct index_options *options, const char *reference)
 {
     struct error *error = NULL;
-    struct registry_options registry = { .plain_http = options->common.plain_http };
+    struct registry_options registry = { .plain_http = options->common.plain_http,
+                                         .hosts_directory = options->common.hosts_directory };
     struct image image;
     if (image_parse(&image, reference, &options->common.platform, &error) < 0)
         return command_failed(error);
@@ -300,6 +301,7 @@ static enum exit_code run(int argc, char **argv)
         COMMON_OPTIONS,
         PLATFORM_LONG,
         PLAIN_HTTP_LONG,
+        HOSTS_DIR_LONG,
         JSON_LONG,
         { "output", required_argument, NULL, OPTION_OUTPUT },
         { "annotate", required_argument, NULL, OPTION_ANNOTATE },
@@ -354,6 +356,8 @@ const struct command index_command = {
             "  --threads N     layers read at once (the number of cores)\n"
             "  --force         make it anew even where the registry has one\n"
             "  --plain-http    speak HTTP (loopback registries: always)\n"
+            "  --hosts-dir DIR mirrors and certificates (/etc/containerd/certs.d, then\n"
+            "                  /etc/docker/certs.d)\n"
             "  --json          print the result as JSON\n"
             "  -v, --verbose   tell more\n\n"
             "example: sluice index registry.example.com/team/app:1.2\n",

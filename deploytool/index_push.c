@@ -89,7 +89,7 @@ static int read_fallback(const struct image *image, struct registry_client *clie
 {
     struct registry_manifest list = { 0 };
     struct error *reason = NULL;
-    if (registry_get_manifest(client, &image->repository, tag, &list, &reason) < 0) {
+    if (registry_get_pushed_manifest(client, &image->repository, tag, &list, &reason) < 0) {
         if (error_kind_of(reason) != ERROR_NOT_FOUND) return error_move(error, reason);
         error_free(reason);
         return 0;

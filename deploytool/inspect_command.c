@@ -236,9 +236,8 @@ static void print_text(const struct inspection *inspection)
 
 static enum exit_code run(int argc, char **argv)
 {
-    static const struct option options[] = {
-        COMMON_OPTIONS, PLATFORM_LONG, PLAIN_HTTP_LONG, JSON_LONG, { 0 }
-    };
+    static const struct option options[] = { COMMON_OPTIONS, PLATFORM_LONG, PLAIN_HTTP_LONG,
+                                             HOSTS_DIR_LONG, JSON_LONG,     { 0 } };
     struct common_options common;
     struct inspection inspection = { 0 };
     struct error *error = NULL;
@@ -250,7 +249,8 @@ static enum exit_code run(int argc, char **argv)
     if (!command_arguments(&inspect_command, argc, 1, 1, &code)) return code;
     if (image_parse(&inspection.image, argv[optind], &common.platform, &error) < 0)
         return command_failed(error);
-    struct registry_options registry = { .plain_http = common.plain_http };
+    struct registry_options registry = { .plain_http = common.plain_http,
+                                         .hosts_directory = common.hosts_directory };
     inspection.client = registry_client_new(&registry, &error);
     if (!inspection.client || inspect(&inspection, &error) < 0)
         code = command_failed(error);
@@ -273,6 +273,8 @@ const struct command inspect_command = {
     .summary = "show what the index of an image holds and what it costs",
     .help = "  --platform OS/ARCH[/VARIANT]  of a multi-platform image (this machine's)\n"
             "  --plain-http    speak HTTP (loopback registries: always)\n"
+            "  --hosts-dir DIR mirrors and certificates (/etc/containerd/certs.d, then\n"
+            "                  /etc/docker/certs.d)\n"
             "  --json          print it as JSON\n"
             "  -v, --verbose   tell more\n\n"
             "example: sluice inspect registry.example.com/team/app:1.2\n",

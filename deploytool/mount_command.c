@@ -211,6 +211,7 @@ static enum exit_code run(int argc, char **argv)
         COMMON_OPTIONS,
         PLATFORM_LONG,
         PLAIN_HTTP_LONG,
+        HOSTS_DIR_LONG,
         { "foreground", no_argument, NULL, 'f' },
         { "cache", required_argument, NULL, OPTION_CACHE },
         { "index", required_argument, NULL, OPTION_INDEX },
@@ -264,6 +265,7 @@ static enum exit_code run(int argc, char **argv)
     chosen.reference = argv[optind];
     chosen.platform = common.platform;
     chosen.plain_http = common.plain_http;
+    chosen.hosts_directory = common.hosts_directory;
     return mount_image(&chosen, argv[optind + 1], cache, foreground);
 }
 
@@ -281,6 +283,8 @@ const struct command mount_command = {
             "  --platform OS/ARCH[/VARIANT]  of a multi-platform image (this machine's)\n"
             "  --suid, --dev     obey set-user-id bits, device files (as root)\n"
             "  --plain-http      speak HTTP (loopback registries: always)\n"
+            "  --hosts-dir DIR   mirrors and certificates (/etc/containerd/certs.d, then\n"
+            "                    /etc/docker/certs.d)\n"
             "  -v, --verbose     tell more\n\n"
             "example: sluice mount registry.example.com/team/app:1.2 /mnt\n",
     .run = run,

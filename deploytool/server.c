@@ -206,7 +206,8 @@ static int mount_tree(struct server *server, struct error **error)
 static int start(struct server *server, struct error **error)
 {
     const struct server_options *options = server->options;
-    struct registry_options registry = { .plain_http = options->plain_http };
+    struct registry_options registry = { .plain_http = options->plain_http,
+                                         .hosts_directory = options->hosts_directory };
     struct node_image_options image = { .reference = options->reference,
                                         .platform = options->platform,
                                         .pinned = options->pinned_index,

@@ -16,6 +16,7 @@ struct server_options {
     const char *cache;      /* directory */
     struct platform platform;
     bool plain_http;
+    const char *hosts_directory;       /* as struct registry_options */
     const struct digest *pinned_index; /* or NULL */
     enum index_trust least_trust;
     unsigned read_timeout_seconds; /* a read that waits for so long is EIO */

@@ -150,7 +150,7 @@ static char *describe(const struct request *request, const struct refusal *refus
 static bool has_authority(const struct request *request, const struct refusal *refusal)
 {
     if (request->current_url && request->host &&
-        !url_same_origin(request->current_url, request->host->origin))
+        !url_same_origin(request->current_url, request->host->api))
         return false;
     return request->refusal.length == 0 || refusal->code;
 }

@@ -7,7 +7,7 @@
 #ifndef SLUICE_FETCHER_AUTHORIZATION_INTERNAL_H
 #define SLUICE_FETCHER_AUTHORIZATION_INTERNAL_H
 
-#include "fetcher/credentials-internal.h"
+#include "fetcher/host-internal.h"
 #include "fetcher/request-internal.h"
 
 /* Kept for one repository and access of a registry. */
@@ -26,22 +26,6 @@ struct token {
     } state;
     struct request_list waiting;
 };
-TAILQ_HEAD(token_list, token);
-
-struct registry_host {
-    TAILQ_ENTRY(registry_host) link;
-    struct registry_client *client;
-    char *registry;
-    char *origin;          /* "https://registry-1.docker.io" */
-    bool basic;            /* it wants Basic */
-    bool whole_blobs_told; /* it was logged that ranges are ignored */
-    struct credentials credentials;
-    uint64_t searched;                /* clock_ms() of the search's end; 0: not yet */
-    struct credential_search *search; /* NULL: none is running */
-    struct request_list waiting;      /* for credentials, to be sent with Basic */
-    struct token_list tokens;         /* the one used last first */
-    unsigned token_count;
-};
 
 enum authorization {
     AUTHORIZED,            /* request->authorization is set, or nothing is known to be wanted */
@@ -49,15 +33,7 @@ enum authorization {
     AUTHORIZATION_FAILED,  /* the error is set */
 };
 
-/* The address of a registry's API, without a slash at its end, in fresh memory; NULL: out of
- * memory. */
-char *registry_origin(const struct registry_client *client, const char *registry);
-
-/* The host of the request's registry, made when it is new. NULL: out of memory. */
-struct registry_host *registry_host_get(struct registry_client *client, const char *registry);
-void registry_hosts_free(struct registry_client *client);
-/* Ends the searches for credentials soon: their helpers are killed. */
-void registry_hosts_stop(struct registry_client *client);
+void tokens_free(struct registry_host *host);
 
 /* Before a request is sent to its registry. */
 enum authorization authorize(struct request *request, struct error **error);

@@ -2,14 +2,12 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "fetcher/challenge-internal.h"
 #include "fetcher/clock-internal.h"
 #include "fetcher/credential_search-internal.h"
-#include "fetcher/reference.h"
 #include "fetcher/url-internal.h"
 
 #define TOKENS_KEPT 256
@@ -17,14 +15,6 @@
     6                 /* more than the paths below need: a registry that never ends is cut off \
                        */
 #define USABLE_MS 500 /* a token that has just arrived is used, whatever it says */
-
-char *registry_origin(const struct registry_client *client, const char *registry)
-{
-    bool plain = client->plain_http || registry_is_loopback(registry);
-    /* The name that people use is not where the API is. */
-    if (strcmp(registry, "docker.io") == 0) registry = "registry-1.docker.io";
-    return format_text("%s://%s", plain ? "http" : "https", registry);
-}
 
 static void token_free(struct token *token)
 {
@@ -36,56 +26,12 @@ static void token_free(struct token *token)
     free(token);
 }
 
-static void host_free(struct registry_host *host)
+void tokens_free(struct registry_host *host)
 {
     struct token *token;
     while ((token = TAILQ_FIRST(&host->tokens))) {
         TAILQ_REMOVE(&host->tokens, token, link);
         token_free(token);
-    }
-    free(host->registry);
-    free(host->origin);
-    credentials_free(&host->credentials);
-    free(host);
-}
-
-struct registry_host *registry_host_get(struct registry_client *client, const char *registry)
-{
-    struct registry_host *host;
-    TAILQ_FOREACH(host, &client->hosts, link)
-    {
-        if (strcasecmp(host->registry, registry) == 0) return host;
-    }
-    host = calloc(1, sizeof *host);
-    if (!host) return NULL;
-    TAILQ_INIT(&host->tokens);
-    TAILQ_INIT(&host->waiting);
-    host->client = client;
-    host->registry = strdup(registry);
-    host->origin = registry_origin(client, registry);
-    if (!host->registry || !host->origin) {
-        host_free(host);
-        return NULL;
-    }
-    TAILQ_INSERT_TAIL(&client->hosts, host, link);
-    return host;
-}
-
-void registry_hosts_free(struct registry_client *client)
-{
-    struct registry_host *host;
-    while ((host = TAILQ_FIRST(&client->hosts))) {
-        TAILQ_REMOVE(&client->hosts, host, link);
-        host_free(host);
-    }
-}
-
-void registry_hosts_stop(struct registry_client *client)
-{
-    struct registry_host *host;
-    TAILQ_FOREACH(host, &client->hosts, link)
-    {
-        if (host->search) credential_search_stop(host->search);
     }
 }
 
@@ -147,7 +93,7 @@ static int keep_challenge(struct token *token, struct challenge *challenge, stru
 {
     if (!challenge->realm)
         return error_set(error, ERROR_INVALID, "the registry names no token server");
-    char *realm = url_resolve(token->host->origin, challenge->realm, error);
+    char *realm = url_resolve(token->host->api, challenge->realm, error);
     if (!realm) return error_prefix(error, "token server");
     char *scope = take_pointer(&challenge->scope);
     if (!scope)
@@ -258,10 +204,10 @@ static int denied(const struct request *request, struct error **error)
         error_set(error, ERROR_DENIED, "the registry refused the credentials of '%s'",
                   stored->user);
     else
-        error_set(error, ERROR_DENIED, "there are no credentials for %s%s%s%s", host->registry,
+        error_set(error, ERROR_DENIED, "there are no credentials for %s%s%s%s", host->name,
                   stored->problem ? " (" : "", stored->problem ? stored->problem : "",
                   stored->problem ? ")" : "");
-    return error_hint(error, "run 'docker login %s'", host->registry);
+    return error_hint(error, "run 'docker login %s'", host->name);
 }
 
 void authorization_hint(const struct request *request, struct error **error)
@@ -270,8 +216,8 @@ void authorization_hint(const struct request *request, struct error **error)
     if (!host) return;
     const struct credentials *stored = &host->credentials;
     if (!credentials_are_known(stored))
-        error_hint(error, "there are no credentials for %s, run 'docker login %s'", host->registry,
-                   host->registry);
+        error_hint(error, "there are no credentials for %s, run 'docker login %s'", host->name,
+                   host->name);
     else if (stored->user)
         error_hint(error, "may '%s' do this?", stored->user);
 }

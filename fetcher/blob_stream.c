@@ -6,9 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/cleanup.h"
 #include "base/file.h"
 #include "fetcher/call-internal.h"
+#include "fetcher/hosts-internal.h"
 #include "fetcher/ranged-internal.h"
 
 #define RING_BYTES     (1u << 20)
@@ -161,8 +161,7 @@ static int prepare(struct blob_stream *stream, const struct repository *reposito
 {
     struct request *request = &stream->request;
     char text[DIGEST_TEXT_SIZE];
-    cleanup_free char *base = repository_url(request->client, repository, error);
-    if (!base) return -1;
+    if (repository_check(repository, error) < 0) return -1;
     digest_format(digest, text);
     request->operations = &operations;
     request->method = "GET";
@@ -171,10 +170,11 @@ static int prepare(struct blob_stream *stream, const struct repository *reposito
     request->exchange.http1 = true;
     request->registry = strdup(repository->registry);
     request->repository = strdup(repository->name);
-    request->url = format_text("%sblobs/%s", base, text);
+    request->path = format_text("%s/blobs/%s", repository->name, text);
+    request->needed = HOST_PULL;
     request->what = format_text("read blob '%s@%s'", repository->name, text);
     stream->ring = malloc(RING_BYTES);
-    if (!request->registry || !request->repository || !request->url || !request->what ||
+    if (!request->registry || !request->repository || !request->path || !request->what ||
         !stream->ring)
         return error_set_memory(error);
     return 0;

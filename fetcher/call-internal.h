@@ -45,8 +45,7 @@ int call_run(struct call *call, struct error **error);
 void call_release(struct call *call);
 #define cleanup_call __attribute__((cleanup(call_release)))
 
-/* Checks the names and gives "https://host/v2/name/" in fresh memory. */
-char *repository_url(const struct registry_client *client, const struct repository *repository,
-                     struct error **error);
+/* Checks the names. */
+int repository_check(const struct repository *repository, struct error **error);
 
 #endif

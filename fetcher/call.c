@@ -5,9 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/cleanup.h"
 #include "base/file.h"
-#include "fetcher/authorization-internal.h"
+#include "fetcher/hosts-internal.h"
 #include "fetcher/reference-internal.h"
 
 /* Altogether, for a small answer, and more for each byte that may come: a server
@@ -79,27 +78,19 @@ static void done(struct request *request, struct error *error)
 
 static const struct request_operations operations = { begin, take_bytes, end, done };
 
-char *repository_url(const struct registry_client *client, const struct repository *repository,
-                     struct error **error)
+int repository_check(const struct repository *repository, struct error **error)
 {
-    if (!registry_name_is_valid(repository->registry)) {
-        error_set(error, ERROR_INVALID, "the registry '%s' is not a host[:port]",
-                  repository->registry);
-        return NULL;
-    }
-    if (!repository_name_is_valid(repository->name)) {
-        error_set(error, ERROR_INVALID, "the repository '%s' is not valid", repository->name);
-        return NULL;
-    }
-    cleanup_free char *origin = registry_origin(client, repository->registry);
-    char *url = origin ? format_text("%s/v2/%s/", origin, repository->name) : NULL;
-    if (!url) error_set_memory(error);
-    return url;
+    if (!registry_name_is_valid(repository->registry))
+        return error_set(error, ERROR_INVALID, "the registry '%s' is not a host[:port]",
+                         repository->registry);
+    if (!repository_name_is_valid(repository->name))
+        return error_set(error, ERROR_INVALID, "the repository '%s' is not valid",
+                         repository->name);
+    return 0;
 }
 
-int call_prepare_url(struct call *call, struct registry_client *client,
-                     const struct repository *repository, char *what, char *url,
-                     struct error **error)
+static void init(struct call *call, struct registry_client *client,
+                 const struct repository *repository, char *what)
 {
     struct request *request = &call->request;
     *call = (struct call){ .limit = REGISTRY_MANIFEST_LIMIT };
@@ -109,35 +100,43 @@ int call_prepare_url(struct call *call, struct registry_client *client,
     request->operations = &operations;
     request->method = "GET";
     request->access = ACCESS_PULL;
+    request->needed = HOST_PULL;
     request->what = what;
-    request->url = url;
     request->registry = strdup(repository->registry);
     request->repository = strdup(repository->name);
-    if (!what || !url || !request->registry || !request->repository) return error_set_memory(error);
-    return 0;
+}
+
+static int check_memory(const struct request *request, struct error **error)
+{
+    if (request->what && (request->url || request->path) && request->registry &&
+        request->repository)
+        return 0;
+    return error_set_memory(error);
+}
+
+int call_prepare_url(struct call *call, struct registry_client *client,
+                     const struct repository *repository, char *what, char *url,
+                     struct error **error)
+{
+    init(call, client, repository, what);
+    call->request.url = url;
+    return check_memory(&call->request, error);
 }
 
 int call_prepare(struct call *call, struct registry_client *client,
                  const struct repository *repository, char *what, struct error **error,
                  const char *path, ...)
 {
-    char *rest = NULL, *url = NULL;
-    cleanup_free char *base = repository_url(client, repository, error);
-    if (base) {
-        va_list arguments;
-        va_start(arguments, path);
-        if (vasprintf(&rest, path, arguments) < 0) rest = NULL;
-        va_end(arguments);
-        if (rest) url = format_text("%s%s", base, rest);
-        free(rest);
-    }
-    struct error *memory = NULL;
-    int prepared = call_prepare_url(call, client, repository, what, url, &memory);
-    if (!base) {
-        error_free(memory);
-        return -1;
-    }
-    return prepared < 0 ? error_move(error, memory) : 0;
+    char *rest = NULL;
+    init(call, client, repository, what);
+    if (repository_check(repository, error) < 0) return -1;
+    va_list arguments;
+    va_start(arguments, path);
+    if (vasprintf(&rest, path, arguments) < 0) rest = NULL;
+    va_end(arguments);
+    if (rest) call->request.path = format_text("%s/%s", repository->name, rest);
+    free(rest);
+    return check_memory(&call->request, error);
 }
 
 int call_run(struct call *call, struct error **error)

@@ -7,27 +7,30 @@
 #include <stdbool.h>
 #include <sys/queue.h>
 
+#include "fetcher/deliveries-internal.h"
 #include "fetcher/exchange-internal.h"
 #include "fetcher/redirects-internal.h"
 #include "fetcher/registry.h"
 #include "fetcher/transfer-internal.h"
 
 struct request;
-struct registry_host;
+struct registry;
 
 TAILQ_HEAD(request_list, request);
-TAILQ_HEAD(host_list, registry_host);
+TAILQ_HEAD(registry_list, registry);
 
 struct registry_client {
     struct transfer_thread *thread;
     bool plain_http;
-    unsigned attempts;
+    char **hosts_directories;
+    unsigned attempts, mirror_seconds, aside_seconds;
     struct exchange_settings settings;
 
     /* On the transfer thread only. */
     struct request_list requests; /* everything that is under way */
-    struct host_list hosts;
+    struct registry_list registries;
     struct redirects redirects;
+    struct deliveries deliveries;
     bool stopped; /* what is begun now ends with ERROR_CANCELLED */
 
     /* From any thread. */

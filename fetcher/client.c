@@ -1,14 +1,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "fetcher/authorization-internal.h"
 #include "fetcher/client-internal.h"
+#include "fetcher/host-internal.h"
 #include "fetcher/request-internal.h"
 
 #define DEFAULT_CONNECTIONS     8
 #define DEFAULT_ATTEMPTS        4
 #define DEFAULT_CONNECT_SECONDS 5
 #define DEFAULT_STALL_SECONDS   15
+#define DEFAULT_MIRROR_SECONDS  5
+#define DEFAULT_ASIDE_SECONDS   30
 
 static unsigned or_default(unsigned value, unsigned otherwise)
 {
@@ -24,7 +26,8 @@ static char *from_environment(const char *name)
 
 static void release(struct registry_client *client)
 {
-    registry_hosts_free(client);
+    registries_free(client);
+    hosts_directories_free(client->hosts_directories);
     redirects_free(&client->redirects);
     free(client->settings.certificate_file);
     free(client->settings.certificate_directory);
@@ -44,7 +47,7 @@ struct registry_client *registry_client_new(const struct registry_options *optio
     }
     if (!options) options = &defaults;
     TAILQ_INIT(&client->requests);
-    TAILQ_INIT(&client->hosts);
+    TAILQ_INIT(&client->registries);
     pthread_mutex_init(&client->lock, NULL);
     pthread_cond_init(&client->left, NULL);
     client->plain_http = options->plain_http;
@@ -54,6 +57,15 @@ struct registry_client *registry_client_new(const struct registry_options *optio
     client->settings.stall_seconds = or_default(options->stall_seconds, DEFAULT_STALL_SECONDS);
     client->settings.certificate_file = from_environment("SSL_CERT_FILE");
     client->settings.certificate_directory = from_environment("SSL_CERT_DIR");
+    client->hosts_directories = options->hosts_directory
+                                    ? hosts_one_directory(options->hosts_directory, error)
+                                    : hosts_default_directories(error);
+    client->mirror_seconds = or_default(options->mirror_seconds, DEFAULT_MIRROR_SECONDS);
+    client->aside_seconds = or_default(options->aside_seconds, DEFAULT_ASIDE_SECONDS);
+    if (!client->hosts_directories) {
+        release(client);
+        return NULL;
+    }
     client->thread = transfer_thread_new(or_default(options->connections, DEFAULT_CONNECTIONS),
                                          exchange_finished, error);
     if (client->thread) return client;
@@ -78,7 +90,7 @@ static void stop_everything(struct transfer_task *task)
     client->stopped = true;
     while ((request = TAILQ_FIRST(&client->requests)))
         request_cancel(request);
-    registry_hosts_stop(client);
+    registries_stop(client);
     pthread_mutex_lock(&stop->lock);
     stop->done = true;
     pthread_cond_signal(&stop->changed);

@@ -51,11 +51,11 @@ static void deliver(struct transfer_task *task)
     host->searched = clock_ms();
     host->search = NULL;
     if (host->credentials.problem)
-        log_warning("credentials for %s: %s", host->registry, host->credentials.problem);
+        log_warning("credentials for %s: %s", host->name, host->credentials.problem);
     if (!credentials_are_known(&host->credentials))
-        log_info("there are no credentials for %s", host->registry);
+        log_info("there are no credentials for %s", host->name);
     else
-        log_info("there are credentials for %s, of '%s'", host->registry,
+        log_info("there are credentials for %s, of '%s'", host->name,
                  host->credentials.user ? host->credentials.user : "a token");
     release(search);
     searched(host);
@@ -79,7 +79,7 @@ int credential_search_start(struct registry_host *host,
     search->searched = searched;
     search->transfer = host->client->thread;
     search->task.run = deliver;
-    search->registry = strdup(host->registry);
+    search->registry = strdup(host->name);
     search->cancel = eventfd(0, EFD_CLOEXEC);
     int failure = !search->registry || search->cancel < 0 ? ENOMEM : 0;
     if (!failure) failure = pthread_create(&search->thread, NULL, run, search);

@@ -29,9 +29,6 @@ void secret_free(char *secret);
  * freed with secret_free(). */
 char *credentials_basic(const struct credentials *credentials);
 
-/* The name that docker's configuration and its helpers know `registry` by. */
-const char *credentials_server(const char *registry);
-
 /*
  * Searches for the credentials of `registry`. May run a helper program and take
  * up to 30 s, so never on the transfer thread; ends early when

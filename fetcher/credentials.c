@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "fetcher/credential_helper-internal.h"
 #include "fetcher/docker_config-internal.h"
+#include "fetcher/quirks-internal.h"
 
 #define HELPER_TIMEOUT_MS 30000
 
@@ -39,11 +40,6 @@ char *credentials_basic(const struct credentials *credentials)
     return encoded;
 }
 
-const char *credentials_server(const char *registry)
-{
-    return strcmp(registry, "docker.io") == 0 ? "https://index.docker.io/v1/" : registry;
-}
-
 /* The helper first, then what the file holds: a helper that fails hides no stored password. */
 static void search(const char *registry, int cancel_descriptor, struct credentials *ret,
                    struct error **error)
@@ -53,7 +49,7 @@ static void search(const char *registry, int cancel_descriptor, struct credentia
     struct docker_config *config = docker_config_read(path, error);
     if (!config) return;
     const char *helper = docker_config_helper(config, registry);
-    int found = helper ? credential_helper_get(helper, credentials_server(registry),
+    int found = helper ? credential_helper_get(helper, quirk_credentials_key(registry),
                                                cancel_descriptor, HELPER_TIMEOUT_MS, ret, error)
                        : 0;
     if (found <= 0) docker_config_credentials(config, registry, ret, *error ? NULL : error);

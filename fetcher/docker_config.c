@@ -9,6 +9,7 @@
 #include "base/buffer.h"
 #include "base/cleanup.h"
 #include "base/file.h"
+#include "fetcher/quirks-internal.h"
 
 #define CONFIG_LIMIT (1u << 20)
 #define AUTH_LIMIT   (64u << 10)
@@ -81,16 +82,12 @@ static bool key_names_registry(const char *key, const char *registry)
  * another spelling. */
 static json_t *find_registry(json_t *object, const char *registry)
 {
-    static const char *const hub[] = { "docker.io", "index.docker.io", "registry-1.docker.io" };
-    json_t *found = json_object_get(object, credentials_server(registry));
+    json_t *found = json_object_get(object, quirk_credentials_key(registry));
     if (found) return found;
     const char *key;
     json_object_foreach(object, key, found)
     {
         if (key_names_registry(key, registry)) return found;
-        if (strcmp(registry, "docker.io") != 0) continue;
-        for (size_t i = 0; i < sizeof hub / sizeof *hub; i++)
-            if (key_names_registry(key, hub[i])) return found;
     }
     return NULL;
 }

@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/buffer.h"
 #include "base/error.h"
 #include "fetcher/transfer-internal.h"
 
@@ -34,6 +35,9 @@ struct exchange_settings {
     unsigned stall_seconds;
     char *certificate_file; /* NULL: the system's */
     char *certificate_directory;
+    struct buffer authorities;                   /* PEM; empty: those of certificate_file */
+    const char *client_certificate, *client_key; /* files; NULL: none, in the certificate's file */
+    bool skip_verify;
 };
 
 struct exchange;
@@ -56,6 +60,8 @@ struct exchange {
     struct curl_slist *headers; /* taken over */
     const void *body;           /* of POST and PUT */
     size_t body_length;
+    bool identify;          /* show the client certificate */
+    unsigned hurry_seconds; /* 0: none; else others can be asked where it takes its time */
     bool http1; /* not HTTP/2: a paused stream would hold up all others of its connection */
 
     struct answer answer;         /* valid until the next start */

@@ -12,6 +12,9 @@
 #define HEADER_VALUE_LIMIT (16u << 10) /* a header of ours that is longer did not come */
 #define RECEIVE_BYTES      (128L << 10)
 #define SLOW_BYTES_SECOND  256L /* slower is a stall: one byte a second could go on for years */
+#define HURRY_BYTES_SECOND                                                \
+    (16L << 10) /* slower is too slow where there is somebody else to ask \
+                 */
 
 static void answer_clear(struct answer *answer)
 {
@@ -157,7 +160,9 @@ static void set_bounds(const struct exchange *exchange)
     /* A registry that has taken a large blob hashes and stores it before it answers. */
     if (exchange->body_length > (1u << 20)) stall *= 4;
     curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT, (long)exchange->settings->connect_seconds);
-    curl_easy_setopt(easy, CURLOPT_LOW_SPEED_LIMIT, SLOW_BYTES_SECOND);
+    curl_easy_setopt(easy, CURLOPT_LOW_SPEED_LIMIT,
+                     exchange->hurry_seconds ? HURRY_BYTES_SECOND : SLOW_BYTES_SECOND);
+    if (exchange->hurry_seconds) stall = (long)exchange->hurry_seconds;
     curl_easy_setopt(easy, CURLOPT_LOW_SPEED_TIME, stall);
     curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, RECEIVE_BYTES);
     curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
@@ -168,7 +173,6 @@ static void set_bounds(const struct exchange *exchange)
 static void set_connection(const struct exchange *exchange)
 {
     CURL *easy = exchange->easy;
-    const struct exchange_settings *settings = exchange->settings;
     curl_easy_setopt(easy, CURLOPT_URL, exchange->url);
     curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
     curl_easy_setopt(easy, CURLOPT_HTTP_VERSION,
@@ -178,10 +182,28 @@ static void set_connection(const struct exchange *exchange)
     curl_easy_setopt(easy, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
     curl_easy_setopt(easy, CURLOPT_USERAGENT, "sluice/" SLUICE_VERSION);
     if (url_is_loopback(exchange->url)) curl_easy_setopt(easy, CURLOPT_PROXY, "");
+}
+
+static void set_trust(const struct exchange *exchange)
+{
+    CURL *easy = exchange->easy;
+    const struct exchange_settings *settings = exchange->settings;
     if (settings->certificate_file)
         curl_easy_setopt(easy, CURLOPT_CAINFO, settings->certificate_file);
     if (settings->certificate_directory)
         curl_easy_setopt(easy, CURLOPT_CAPATH, settings->certificate_directory);
+    if (settings->authorities.length > 0) {
+        struct curl_blob blob = { settings->authorities.data, settings->authorities.length,
+                                  CURL_BLOB_NOCOPY };
+        curl_easy_setopt(easy, CURLOPT_CAINFO_BLOB, &blob);
+    }
+    if (settings->skip_verify) {
+        curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 0L);
+        curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 0L);
+    }
+    if (!exchange->identify || !settings->client_certificate) return;
+    curl_easy_setopt(easy, CURLOPT_SSLCERT, settings->client_certificate);
+    if (settings->client_key) curl_easy_setopt(easy, CURLOPT_SSLKEY, settings->client_key);
 }
 
 static void set_callbacks(struct exchange *exchange)
@@ -205,6 +227,7 @@ int exchange_start(struct exchange *exchange, struct transfer_thread *thread, st
     set_method(exchange);
     set_bounds(exchange);
     set_connection(exchange);
+    set_trust(exchange);
     set_callbacks(exchange);
     if (transfer_add(thread, exchange->easy, error) == 0) return 0;
     curl_easy_cleanup(exchange->easy);

@@ -2,14 +2,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/cleanup.h"
 #include "base/file.h"
 #include "fetcher/call-internal.h"
+#include "fetcher/hosts-internal.h"
 #include "fetcher/ranged-internal.h"
 
 struct range {
     struct request request;
     struct ranged ranged;
+    struct digest digest;
     struct buffer body; /* what has arrived, over all attempts */
     size_t length;
     range_done *done;
@@ -28,7 +29,10 @@ static void release(struct range *range)
 static int begin(struct request *request, struct error **error)
 {
     struct range *range = container_of(request, struct range, request);
-    return ranged_begin(&range->ranged, request, 0, error);
+    if (ranged_begin(&range->ranged, request, 0, error) < 0) return -1;
+    deliveries_note(&request->client->deliveries, request->host, &range->digest,
+                    range->ranged.offset, range->ranged.length);
+    return 0;
 }
 
 static enum taken take_bytes(struct request *request, const uint8_t *data, size_t length,
@@ -80,8 +84,7 @@ static int prepare(struct range *range, const struct repository *repository,
     if (length == 0 || length > SIZE_MAX / 2 || offset > INT64_MAX - (uint64_t)length)
         return error_set(error, ERROR_INVALID, "get blob: no valid range: %zu bytes at %llu",
                          length, (unsigned long long)offset);
-    cleanup_free char *base = repository_url(request->client, repository, error);
-    if (!base) return -1;
+    if (repository_check(repository, error) < 0) return -1;
     digest_format(digest, text);
     request->operations = &operations;
     request->method = "GET";
@@ -91,10 +94,11 @@ static int prepare(struct range *range, const struct repository *repository,
     request->range_length = range->ranged.length = length;
     request->registry = strdup(repository->registry);
     request->repository = strdup(repository->name);
-    request->url = format_text("%sblobs/%s", base, text);
+    request->path = format_text("%s/blobs/%s", repository->name, text);
+    request->needed = HOST_PULL;
     request->what = format_text("get bytes %llu-%llu of blob '%s@%s'", (unsigned long long)offset,
                                 (unsigned long long)(offset + length - 1), repository->name, text);
-    if (!request->registry || !request->repository || !request->url || !request->what)
+    if (!request->registry || !request->repository || !request->path || !request->what)
         return error_set_memory(error);
     return 0;
 }
@@ -114,6 +118,7 @@ void registry_fetch_range(struct registry_client *client, const struct repositor
     range->request.client = client;
     range->request.timeout_ms = timeout_ms;
     range->length = length;
+    range->digest = *digest;
     range->done = done;
     range->context = context;
     range->task.run = refuse;

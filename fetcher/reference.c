@@ -8,6 +8,7 @@
 #include "base/cleanup.h"
 #include "base/digest.h"
 #include "base/file.h"
+#include "fetcher/quirks-internal.h"
 #include "fetcher/reference-internal.h"
 
 #define REFERENCE_LIMIT 1024 /* no valid name comes near */
@@ -169,8 +170,7 @@ static int take_registry_and_repository(struct image_reference *ret, char *name,
             *slash = '/';
         }
     }
-    if (strcasecmp(registry, "index.docker.io") == 0 || strcasecmp(registry, "docker.io") == 0)
-        registry = "docker.io";
+    registry = quirk_registry_name(registry);
     if (!registry_name_is_valid(registry))
         return error_set(error, ERROR_INVALID, "the registry '%s' is not a host[:port]", registry);
     if (!repository_name_is_valid(repository))
@@ -178,9 +178,9 @@ static int take_registry_and_repository(struct image_reference *ret, char *name,
                          "the repository '%s' is not valid (lower-case letters and digits, joined "
                          "by '.', '_', '-' and '/')",
                          repository);
-    bool official = strcmp(registry, "docker.io") == 0 && !strchr(repository, '/');
     ret->registry = strdup(registry);
-    ret->repository = format_text("%s%s", official ? "library/" : "", repository);
+    ret->repository =
+        format_text("%s%s", strchr(repository, '/') ? "" : quirk_namespace(registry), repository);
     if (!ret->registry || !ret->repository) return error_set_memory(error);
     return 0;
 }

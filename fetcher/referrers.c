@@ -7,6 +7,7 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "fetcher/call-internal.h"
+#include "fetcher/hosts-internal.h"
 #include "fetcher/url-internal.h"
 
 #define ACCEPT_INDEX "application/vnd.oci.image.index.v1+json"
@@ -54,6 +55,7 @@ static int add_page(struct registry_client *client, const struct repository *rep
     if (call_prepare_url(&call, client, repository, question(repository, subject), url, error) < 0)
         return -1;
     call.request.accept = ACCEPT_INDEX;
+    call.request.needed |= HOST_RESOLVE;
     if (call_run(&call, error) < 0) return -1;
     cleanup_json json_t *page = parse_index(&call.body);
     if (!page)
@@ -108,9 +110,10 @@ static int by_interface(struct registry_client *client, const struct repository 
                                 "referrers/%s", digest_format(subject, text));
     if (prepared < 0) return -1;
     if (artifact_type) {
-        call.request.url = url_add_query(call.request.url, "artifactType", artifact_type);
-        if (!call.request.url) return error_set_memory(error);
+        call.request.path = url_add_query(call.request.path, "artifactType", artifact_type);
+        if (!call.request.path) return error_set_memory(error);
     }
+    call.request.needed |= HOST_RESOLVE; /* nothing vouches for a list */
     call.request.accept = ACCEPT_INDEX;
     struct error *failure = NULL;
     if (call_run(&call, &failure) < 0) {

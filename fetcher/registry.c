@@ -7,6 +7,7 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "fetcher/call-internal.h"
+#include "fetcher/hosts-internal.h"
 #include "fetcher/reference-internal.h"
 #include "fetcher/reference.h"
 
@@ -77,10 +78,10 @@ static int take_manifest(struct call *call, struct registry_manifest *ret, struc
     return 0;
 }
 
-int registry_get_manifest(struct registry_client *client, const struct repository *repository,
-                          const char *target, struct registry_manifest *ret, struct error **error)
+static int get_manifest(struct registry_client *client, const struct repository *repository,
+                        const char *target, unsigned needed, struct registry_manifest *ret,
+                        struct error **error)
 {
-    CLIENT_CALL(client);
     bool by_digest;
     struct digest expected;
     *ret = (struct registry_manifest){ 0 };
@@ -91,9 +92,25 @@ int registry_get_manifest(struct registry_client *client, const struct repositor
                                 "manifests/%s", target);
     if (prepared < 0) return -1;
     call.request.accept = ACCEPT_MANIFESTS;
+    call.request.needed = needed | (by_digest ? 0 : HOST_RESOLVE);
     if (by_digest) call.expected = &expected;
     if (call_run(&call, error) < 0) return -1;
     return take_manifest(&call, ret, error);
+}
+
+int registry_get_manifest(struct registry_client *client, const struct repository *repository,
+                          const char *target, struct registry_manifest *ret, struct error **error)
+{
+    CLIENT_CALL(client);
+    return get_manifest(client, repository, target, HOST_PULL, ret, error);
+}
+
+int registry_get_pushed_manifest(struct registry_client *client,
+                                 const struct repository *repository, const char *target,
+                                 struct registry_manifest *ret, struct error **error)
+{
+    CLIENT_CALL(client);
+    return get_manifest(client, repository, target, HOST_PUSH, ret, error);
 }
 
 /* -2: the registry does not answer HEAD as it should. */
@@ -109,6 +126,7 @@ static int resolve_by_head(struct registry_client *client, const struct reposito
     struct error *failure = NULL;
     call.request.method = "HEAD";
     call.request.accept = ACCEPT_MANIFESTS;
+    call.request.needed |= HOST_RESOLVE;
     call.request.timeout_ms = patience_ms;
     call.request.attempts = patience_ms ? 2 : 0;
     if (call_run(&call, &failure) == 0) return announced_digest(&call, ret) ? 0 : -2;
@@ -147,6 +165,7 @@ int registry_put_manifest(struct registry_client *client, const struct repositor
     if (prepared < 0) return -1;
     call.request.method = "PUT";
     call.request.access = ACCESS_PUSH;
+    call.request.needed = HOST_PUSH;
     call.request.content_type = media_type;
     call.request.body = data;
     call.request.body_length = length;
@@ -196,6 +215,7 @@ int registry_has_blob(struct registry_client *client, const struct repository *r
     if (prepared < 0) return -1;
     struct error *failure = NULL;
     call.request.method = "HEAD";
+    call.request.needed = HOST_PUSH; /* a copy at a mirror does not count */
     if (call_run(&call, &failure) == 0) return 1;
     if (error_kind_of(failure) != ERROR_NOT_FOUND) return error_move(error, failure);
     error_free(failure);

@@ -30,11 +30,16 @@
 struct registry_client;
 
 struct registry_options {
-    bool plain_http;          /* speak HTTP to every registry, not only to loopback */
+    bool plain_http; /* speak HTTP to every registry, not only to loopback */
+    /* Who serves which registry: a directory as containerd's certs.d; NULL: containerd's and
+     * docker's own (hosts-internal.h). */
+    const char *hosts_directory;
     unsigned connections;     /* per host at the most; 0: 8 */
     unsigned attempts;        /* per request, the first included; 0: 4 */
     unsigned connect_seconds; /* 0: 5 */
     unsigned stall_seconds;   /* (nearly) no byte for so long is a failure; 0: 15 */
+    unsigned mirror_seconds;  /* until a host must answer where another can be asked; 0: 5 */
+    unsigned aside_seconds;   /* so long a host that failed is asked last; 0: 30 */
 };
 
 /* `options` may be NULL. */
@@ -63,6 +68,11 @@ void registry_manifest_free(struct registry_manifest *manifest);
 int registry_get_manifest(struct registry_client *client, const struct repository *repository,
                           const char *target, struct registry_manifest *ret, struct error **error);
 
+/* The same, from the host that pushes go to and no other: for who is about to change it. */
+int registry_get_pushed_manifest(struct registry_client *client,
+                                 const struct repository *repository, const char *target,
+                                 struct registry_manifest *ret, struct error **error);
+
 /* What a tag means now (HEAD, falling back to GET where the answer has no Docker-Content-Digest).
  * With `patience_ms` other than 0, for who has another answer at hand, an answer must come within
  * that time, and a failure is tried again once only. */
@@ -87,7 +97,7 @@ int registry_get_referrers(struct registry_client *client, const struct reposito
 int registry_get_blob(struct registry_client *client, const struct repository *repository,
                       const struct digest *digest, size_t limit, struct buffer *ret,
                       struct error **error);
-/* 1: the registry has it, 0: it has not, -1: error. */
+/* 1: the registry has it (the host that pushes go to, not a mirror), 0: it has not, -1: error. */
 int registry_has_blob(struct registry_client *client, const struct repository *repository,
                       const struct digest *digest, struct error **error);
 /* POST, then one PUT. */
@@ -127,6 +137,12 @@ typedef void range_done(void *context, struct buffer *body, struct error *error)
 void registry_fetch_range(struct registry_client *client, const struct repository *repository,
                           const struct digest *digest, uint64_t offset, size_t length,
                           unsigned timeout_ms, range_done *done, void *context);
+
+/* Bytes [offset, offset + length) of the blob, as fetched lately, were not what they should be:
+ * where another host can be asked, the one they came from is left out for a while. From any thread.
+ */
+void registry_report_damage(struct registry_client *client, const struct digest *digest,
+                            uint64_t offset, uint64_t length);
 
 struct registry_statistics {
     uint64_t requests;       /* HTTP requests sent, retries and token requests included */

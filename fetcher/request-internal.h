@@ -54,16 +54,19 @@ struct request {
     char *registry;   /* owned */
     char *repository; /* owned; NULL with ACCESS_NONE */
     char *what;       /* owned: "get manifest 'foo:1'" */
-    char *url;        /* owned */
+    char *path;       /* owned: "foo/manifests/1", below the API of whichever host is asked */
+    char *url;        /* owned; with a path: made here. Else the only address */
     const char *method;
     enum access access;
+    unsigned needed;                          /* enum host_capability */
+    const struct exchange_settings *settings; /* with ACCESS_NONE */
     char *authorization; /* owned; the value of the header, sent to the origin of `url` only */
     const char *accept, *content_type;
     const void *body;
     size_t body_length;
     uint64_t range_offset, range_length; /* length 0: no range; may move on between attempts */
     bool keep_redirect;                  /* it is a blob: the target serves the next request too */
-    unsigned attempts;                   /* 0: as many as the client is set to */
+    unsigned attempts;                   /* of all hosts; 0: as many as the client is set to */
     unsigned delay_ms;                   /* before the first attempt */
     unsigned timeout_ms;                 /* altogether; 0: none */
 
@@ -74,14 +77,20 @@ struct request {
     TAILQ_ENTRY(request) link;         /* in client->requests */
     TAILQ_ENTRY(request) waiting_link; /* in `waiting_in` */
     struct request_list *waiting_in;   /* while REQUEST_AUTHORIZING */
-    struct registry_host *host;        /* NULL with ACCESS_NONE */
+    struct registry *of;               /* NULL with ACCESS_NONE */
+    struct registry_host *host;        /* the one that is asked; NULL with ACCESS_NONE */
+    uint32_t asked;                    /* hosts, in this attempt */
     struct transfer_task task;
     struct transfer_timer timer, deadline;
+    struct transfer_timer budget; /* of a host, while there are others */
+    unsigned budget_ms;
     char *current_url; /* where the exchange goes */
     unsigned attempt;  /* from 1 */
     unsigned redirects;
     bool redirect_renewed; /* a redirect's target has refused once in this attempt */
     struct error *failure; /* that `operations` reported in the exchange */
+    struct error *verdict; /* of this attempt so far: the word that counts most */
+    bool verdict_final;    /* another attempt would not change it */
     struct error *last;    /* of the attempt before */
     bool enough, hopeless;
     struct buffer refusal; /* the body of an answer that is no 2xx, bounded */
@@ -104,7 +113,8 @@ void request_cancel(struct request *request);
 void request_continue(struct request *request);
 /* Lets the request wait in `list`, until one of the next two is called. */
 void request_wait(struct request *request, struct request_list *list);
-/* For those who let it wait: authorization is there, or cannot be had (takes `error`). */
+/* For those who let it wait: authorization is there, or cannot be had from this host (takes
+ * `error`). */
 void request_authorized(struct request *request);
 void request_fail(struct request *request, struct error *error);
 /* The attempt counter starts anew, because the last attempt got somewhere. */

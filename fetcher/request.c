@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/random.h>
 
 #include "base/cleanup.h"
@@ -16,10 +17,13 @@
 #define REFUSAL_LIMIT       (64u << 10) /* of the body of an answer that is no success */
 #define FIRST_BACK_OFF_MS   200u
 #define LONGEST_BACK_OFF_MS 5000u
+#define LONGEST_ASIDE       300u /* seconds, whatever a host wants */
 #define LONGEST_RETRY_AFTER \
     30u /* seconds; a registry that wants more gets the next attempt early */
 
 static const struct exchange_events events;
+static bool choose_host(struct request *request);
+static void ask_host(struct request *request);
 
 static void set_failure(struct request *request, struct error *error)
 {
@@ -42,6 +46,7 @@ static void finish(struct request *request, struct error *error)
 {
     rest(request);
     transfer_timer_stop(request->client->thread, &request->deadline);
+    transfer_timer_stop(request->client->thread, &request->budget);
     TAILQ_REMOVE(&request->client->requests, request, link);
     request->state = REQUEST_DONE;
     if (error && request->access == ACCESS_NONE)
@@ -51,8 +56,10 @@ static void finish(struct request *request, struct error *error)
     request->operations->done(request, error);
 }
 
-void request_fail(struct request *request, struct error *error)
+static void finish_without_memory(struct request *request)
 {
+    struct error *error = NULL;
+    error_set_memory(&error);
     finish(request, error);
 }
 
@@ -74,17 +81,17 @@ static unsigned back_off_ms(const struct request *request)
     return longest / 2 + chance % (longest / 2 + 1);
 }
 
-/* Takes `error`: waits and tries again, or fails with it. */
-static void attempt_failed(struct request *request, struct error *error)
+/* Waits, then asks all hosts again, or fails with their verdict. */
+static void attempt_failed(struct request *request)
 {
     struct registry_client *client = request->client;
+    struct error *error = take_pointer(&request->verdict);
     uint64_t delay = back_off_ms(request);
     uint64_t wanted = request->exchange.answer.retry_after;
     if (wanted > LONGEST_RETRY_AFTER) wanted = LONGEST_RETRY_AFTER;
     if (delay < wanted * 1000) delay = wanted * 1000;
     bool too_late = request->deadline.started && clock_ms() + delay >= request->deadline.due;
-    redirects_forget(&client->redirects, request->url);
-    if (request->attempt >= request->attempts || too_late) {
+    if (request->verdict_final || request->attempt >= request->attempts || too_late) {
         finish(request, error);
         return;
     }
@@ -93,9 +100,75 @@ static void attempt_failed(struct request *request, struct error *error)
     error_free(request->last);
     request->last = error;
     request->attempt++;
+    request->asked = 0;
     atomic_fetch_add(&client->retries, 1);
     request->state = REQUEST_DELAYED;
     transfer_timer_start(client->thread, &request->timer, delay);
+}
+
+static bool has_others(const struct request *request)
+{
+    return request->path && request->of->count > 1;
+}
+
+/* Somebody else can be asked where this host does not answer well. */
+static bool is_spared(const struct request *request)
+{
+    return has_others(request) && registry_has_more(request->of, request->needed, request->asked);
+}
+
+/* A host that is left out for a while costs one request, one that is asked first costs each. What
+ * it only does not have says nothing about it. */
+static void judge_host(struct request *request, const struct error *error)
+{
+    uint64_t seconds = request->client->aside_seconds;
+    uint64_t wanted = request->exchange.answer.retry_after;
+    if (wanted > seconds) seconds = wanted > LONGEST_ASIDE ? LONGEST_ASIDE : wanted;
+    if (error_kind_of(error) == ERROR_NOT_FOUND)
+        host_take_back(request->host);
+    else
+        host_set_aside(request->host, seconds * 1000);
+}
+
+/* Takes `error`. Of several hosts' reasons the last one's counts, for the others stand in for it.
+ */
+static void keep_verdict(struct request *request, struct error *error, bool final)
+{
+    bool decides = !request->host || !request->verdict ||
+                   request->host == registry_authority(request->of, request->needed);
+    if (!decides) {
+        error_free(error);
+        return;
+    }
+    error_free(request->verdict);
+    request->verdict = error;
+    request->verdict_final = final;
+}
+
+/* Takes `error`: asks the next host, or all of them again later, or fails. `final`: this host would
+ * say the same again. */
+static void host_failed(struct request *request, struct error *error, bool final)
+{
+    rest(request);
+    transfer_timer_stop(request->client->thread, &request->budget);
+    redirects_forget(&request->client->redirects, request->url);
+    if (request->host && request->host->is_mirror)
+        error_prefix(&error, "mirror %s", request->host->name);
+    bool others = request->host && has_others(request);
+    if (others) {
+        judge_host(request, error);
+        log_info("registry %s: %s: %s", request->registry, request->what, error_message(error));
+    }
+    keep_verdict(request, error, final);
+    if (others && choose_host(request))
+        ask_host(request);
+    else
+        attempt_failed(request);
+}
+
+void request_fail(struct request *request, struct error *error)
+{
+    host_failed(request, error, true);
 }
 
 void request_made_progress(struct request *request)
@@ -105,8 +178,7 @@ void request_made_progress(struct request *request)
 
 static bool is_at_origin(const struct request *request)
 {
-    return url_same_origin(request->current_url,
-                           request->host ? request->host->origin : request->url);
+    return url_same_origin(request->current_url, request->host ? request->host->api : request->url);
 }
 
 /* Appends "name: value"; frees the list and gives NULL when memory is short. */
@@ -116,6 +188,16 @@ static struct curl_slist *add_header(struct curl_slist *headers, const char *nam
     char *line = format_text("%s: %s", name, value);
     struct curl_slist *longer = line ? curl_slist_append(headers, line) : NULL;
     secret_free(line);
+    if (!longer) curl_slist_free_all(headers);
+    return longer;
+}
+
+/* One of those that the settings give a host; its own authorization only until there is another. */
+static struct curl_slist *add_own_header(struct curl_slist *headers, const char *line,
+                                         const char *authorization)
+{
+    if (authorization && strncasecmp(line, "Authorization:", 14) == 0) return headers;
+    struct curl_slist *longer = curl_slist_append(headers, line);
     if (!longer) curl_slist_free_all(headers);
     return longer;
 }
@@ -136,8 +218,11 @@ static struct curl_slist *make_headers(const struct request *request)
                  (unsigned long long)(request->range_offset + request->range_length - 1));
         headers = add_header(headers, "Range", range);
     }
-    if (headers && request->authorization && is_at_origin(request))
+    if (!is_at_origin(request)) return headers;
+    if (headers && request->authorization)
         headers = add_header(headers, "Authorization", request->authorization);
+    for (size_t i = 0; headers && request->host && i < request->host->own.header_count; i++)
+        headers = add_own_header(headers, request->host->own.headers[i], request->authorization);
     return headers;
 }
 
@@ -146,7 +231,9 @@ static void start_exchange(struct request *request)
     struct registry_client *client = request->client;
     struct exchange *exchange = &request->exchange;
     struct error *error = NULL;
-    exchange->settings = &client->settings;
+    exchange->settings = request->host ? &request->host->settings : request->settings;
+    exchange->identify = is_at_origin(request);
+    exchange->hurry_seconds = is_spared(request) ? client->mirror_seconds : 0;
     exchange->events = &events;
     exchange->method = request->method;
     exchange->url = request->current_url;
@@ -177,7 +264,7 @@ static void proceed(struct request *request, enum authorization authorization, s
         request->state = REQUEST_AUTHORIZING;
         break;
     case AUTHORIZATION_FAILED:
-        finish(request, error);
+        host_failed(request, error, true);
         break;
     }
 }
@@ -210,22 +297,73 @@ static void go_to(struct request *request, char *url)
 {
     secret_free(request->current_url);
     request->current_url = url;
-    if (url) {
+    if (url)
         send_request(request);
-        return;
-    }
-    struct error *error = NULL;
-    error_set_memory(&error);
-    finish(request, error);
+    else
+        finish_without_memory(request);
 }
 
-static void begin_attempt(struct request *request)
+/* A host that has others behind it must answer in time. Where the whole request has little time,
+ * each host gets its share. */
+static void start_budget(struct request *request)
+{
+    uint64_t budget = request->client->mirror_seconds * UINT64_C(1000);
+    if (request->deadline.started) {
+        uint64_t now = clock_ms();
+        uint64_t left = request->deadline.due > now ? request->deadline.due - now : 0;
+        if (budget > left / 2) budget = left / 2;
+    }
+    request->budget_ms = (unsigned)budget;
+    transfer_timer_start(request->client->thread, &request->budget, budget);
+}
+
+static bool choose_host(struct request *request)
+{
+    struct registry_host *host = registry_choose(request->of, request->needed, request->asked);
+    if (!host) return false;
+    request->host = host;
+    request->asked |= UINT32_C(1) << host->position;
+    return true;
+}
+
+/* Where a path is below the API of the chosen host, in fresh memory. */
+static char *host_url(const struct request *request)
+{
+    const struct registry_host *host = request->host;
+    char *url = format_text("%s/%s", host->api, request->path);
+    return host->is_mirror ? url_add_query(url, "ns", request->registry) : url;
+}
+
+static void ask_host(struct request *request)
 {
     const char *target = NULL;
     request->redirects = 0;
     request->redirect_renewed = false;
+    request->refused_since = 0;
+    request->refusals = 0;
+    if (request->path) {
+        free(request->url);
+        request->url = host_url(request);
+        if (!request->url) {
+            finish_without_memory(request);
+            return;
+        }
+        if (is_spared(request)) start_budget(request);
+    }
     if (request->keep_redirect) target = redirects_find(&request->client->redirects, request->url);
     go_to(request, strdup(target ? target : request->url));
+}
+
+static void begin_attempt(struct request *request)
+{
+    struct error *error = NULL;
+    if (request->path && !choose_host(request)) {
+        error_set(&error, ERROR_DENIED, "none of its hosts is to be used for this");
+        error_hint(&error, "see the capabilities in its hosts.toml");
+        finish(request, error);
+        return;
+    }
+    ask_host(request);
 }
 
 static void on_timer(struct transfer_timer *timer)
@@ -233,16 +371,37 @@ static void on_timer(struct transfer_timer *timer)
     begin_attempt(container_of(timer, struct request, timer));
 }
 
+static void on_budget(struct transfer_timer *timer)
+{
+    struct request *request = container_of(timer, struct request, budget);
+    struct error *error = NULL;
+    error_set(&error, ERROR_UNREACHABLE, "no answer within %u ms", request->budget_ms);
+    host_failed(request, error, false);
+}
+
 static void on_deadline(struct transfer_timer *timer)
 {
     struct request *request = container_of(timer, struct request, deadline);
     struct error *error = NULL;
-    if (request->last)
+    const struct error *reason = request->verdict ? request->verdict : request->last;
+    if (reason)
         error_set(&error, ERROR_UNREACHABLE, "gave up after %u ms: %s", request->timeout_ms,
-                  error_message(request->last));
+                  error_message(reason));
     else
         error_set(&error, ERROR_UNREACHABLE, "no answer within %u ms", request->timeout_ms);
     finish(request, error);
+}
+
+/* And the host, where the address is given. */
+static int find_registry(struct request *request, struct error **error)
+{
+    if (request->access == ACCESS_NONE) return 0;
+    request->of = registry_get(request->client, request->registry, error);
+    if (!request->of) return -1;
+    if (request->path) return 0;
+    request->host = registry_host_at(request->of, request->needed, request->url);
+    if (request->host) return 0;
+    return error_set(error, ERROR_DENIED, "none of its hosts is to be used for this");
 }
 
 static void begin(struct transfer_task *task)
@@ -254,14 +413,10 @@ static void begin(struct transfer_task *task)
         request_cancel(request);
         return;
     }
-    if (request->access != ACCESS_NONE) {
-        request->host = registry_host_get(client, request->registry);
-        if (!request->host) {
-            struct error *error = NULL;
-            error_set_memory(&error);
-            finish(request, error);
-            return;
-        }
+    struct error *error = NULL;
+    if (find_registry(request, &error) < 0) {
+        finish(request, error);
+        return;
     }
     if (request->timeout_ms)
         transfer_timer_start(client->thread, &request->deadline, request->timeout_ms);
@@ -279,6 +434,7 @@ void request_submit(struct request *request)
     request->task.run = begin;
     request->timer.fire = on_timer;
     request->deadline.fire = on_deadline;
+    request->budget.fire = on_budget;
     request->attempt = 1;
     if (!request->attempts) request->attempts = request->client->attempts;
     transfer_post(request->client->thread, &request->task);
@@ -290,10 +446,12 @@ void request_release(struct request *request)
     free(request->registry);
     free(request->repository);
     free(request->what);
+    free(request->path);
     free(request->url);
     secret_free(request->authorization);
     secret_free(request->current_url);
     error_free(request->failure);
+    error_free(request->verdict);
     error_free(request->last);
     buffer_free(&request->refusal);
 }
@@ -318,6 +476,7 @@ static bool on_headers(struct exchange *exchange)
         set_failure(request, error);
         return false;
     }
+    transfer_timer_stop(request->client->thread, &request->budget);
     if (request->keep_redirect && request->redirects > 0 && !is_at_origin(request))
         redirects_keep(&request->client->redirects, request->url, request->current_url);
     return true;
@@ -358,10 +517,12 @@ static void succeeded(struct request *request)
 {
     struct error *error = NULL;
     if (!request->enough && request->operations->end &&
-        request->operations->end(request, &error) < 0)
-        attempt_failed(request, error);
-    else
+        request->operations->end(request, &error) < 0) {
+        host_failed(request, error, false);
+    } else {
+        if (request->host) host_take_back(request->host);
         finish(request, NULL);
+    }
 }
 
 static bool may_follow(const struct request *request)
@@ -379,12 +540,12 @@ static void follow(struct request *request)
     struct error *error = NULL;
     if (++request->redirects > REDIRECTS_LIMIT) {
         error_set(&error, ERROR_INVALID, "more than %d redirects", REDIRECTS_LIMIT);
-        finish(request, error);
+        host_failed(request, error, true);
         return;
     }
     char *target = url_resolve(request->current_url, request->exchange.answer.location, &error);
     if (!target)
-        finish(request, error);
+        host_failed(request, error, true);
     else
         go_to(request, target);
 }
@@ -439,10 +600,7 @@ static void answered(struct request *request)
         renew_redirect(request);
     } else {
         answer_error(request, &error);
-        if (status_is_transient(status))
-            attempt_failed(request, error);
-        else
-            finish(request, error);
+        host_failed(request, error, !status_is_transient(status));
     }
 }
 
@@ -451,18 +609,13 @@ static void on_finished(struct exchange *exchange, CURLcode code)
     struct request *request = container_of(exchange, struct request, exchange);
     struct error *error = request->failure;
     request->failure = NULL;
-    if (error && !request->hopeless) {
-        attempt_failed(request, error);
-    } else if (error) {
-        finish(request, error);
+    if (error) {
+        host_failed(request, error, request->hopeless);
     } else if (code == CURLE_OK || request->enough) {
         answered(request);
     } else {
         transport_error(request, code, &error);
-        if (transport_is_hopeless(request, code))
-            finish(request, error);
-        else
-            attempt_failed(request, error);
+        host_failed(request, error, transport_is_hopeless(request, code));
     }
 }
 

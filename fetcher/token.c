@@ -162,7 +162,8 @@ int token_fetch(struct token *token, struct error **error)
     request->client = token->host->client;
     request->operations = &operations;
     request->access = ACCESS_NONE;
-    request->registry = strdup(token->host->registry);
+    request->settings = &token->host->settings;
+    request->registry = strdup(token->host->name);
     request->what = format_text("token server %s", url_host(token->realm, host));
     request->timeout_ms = TIMEOUT_MS;
     int prepared = credentials->identity_token ? prepare_post(asking, credentials)

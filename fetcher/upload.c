@@ -5,6 +5,7 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "fetcher/call-internal.h"
+#include "fetcher/hosts-internal.h"
 #include "fetcher/url-internal.h"
 
 #define FIRST_DELAY_MS 500u
@@ -24,6 +25,7 @@ static char *open_upload(struct registry_client *client, const struct repository
     if (prepared < 0) return NULL;
     call.request.method = "POST";
     call.request.access = ACCESS_PUSH;
+    call.request.needed = HOST_PUSH;
     call.request.delay_ms = delay_ms;
     if (call_run(&call, error) < 0) return NULL;
     const struct answer *answer = &call.request.exchange.answer;
@@ -52,6 +54,7 @@ static int send_content(struct registry_client *client, const struct repository 
     if (prepared < 0) return -1;
     call.request.method = "PUT";
     call.request.access = ACCESS_PUSH;
+    call.request.needed = HOST_PUSH;
     call.request.content_type = "application/octet-stream";
     call.request.body = data;
     call.request.body_length = length;

@@ -129,7 +129,11 @@ static void give_up_chunk(struct run *run, struct error *error, struct actions *
 static void decoding_failed(struct run *run, struct error *error, struct actions *actions)
 {
     bool damaged = error_kind_of(error) == ERROR_INVALID;
-    if (damaged) atomic_fetch_add(&run->device->path->counters.chunks_damaged, 1);
+    if (damaged) {
+        atomic_fetch_add(&run->device->path->counters.chunks_damaged, 1);
+        registry_report_damage(run->device->path->client, &run->device->table->blob_digest,
+                               run->start, run->fetched - run->start);
+    }
     if (run->device->closing)
         run_end(run, actions);
     else if (damaged && ++run->attempts < ATTEMPTS_MAX)

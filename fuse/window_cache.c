@@ -119,6 +119,7 @@ static void check_job(struct job *job)
         entry_ready(entry, &actions);
     } else {
         atomic_fetch_add(&path->counters.chunks_damaged, 1);
+        registry_report_damage(path->client, &device->windows_digest, group->offset, group->length);
         drop_data(entry);
         if (++entry->attempts >= ATTEMPTS_MAX || device->closing || !fetch(entry, &actions))
             entry_failed(entry, "the registry's bytes do not have the digest of the index",

@@ -21,7 +21,7 @@ _sluice() {
         esac
     done
     case $previous in
-    --output | --cache)
+    --output | --cache | --hosts-dir)
         mapfile -t COMPREPLY < <(compgen -d -- "$current")
         return
         ;;
@@ -40,13 +40,13 @@ _sluice() {
     case $command in
     '') options='index inspect mount umount status --verbose --version --help' ;;
     index)
-        options='--platform --output --annotate --threads --force --plain-http --json --verbose
-            --help'
+        options='--platform --output --annotate --threads --force --plain-http --hosts-dir
+            --json --verbose --help'
         ;;
-    inspect) options='--platform --plain-http --json --verbose --help' ;;
+    inspect) options='--platform --plain-http --hosts-dir --json --verbose --help' ;;
     mount)
         options='--foreground --cache --index --trust --read-timeout --platform --suid --dev
-            --plain-http --verbose --help'
+            --plain-http --hosts-dir --verbose --help'
         ;;
     umount) options='--lazy --verbose --help' ;;
     status) options='--json --verbose --help' ;;

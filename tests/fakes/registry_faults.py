@@ -4,10 +4,12 @@
 Usage: registry_faults.py LOG [CERTIFICATE KEY]
 
 Listens on free ports of 127.0.0.1: a registry, another host (the storage that
-blobs are redirected to), a token server and, with a certificate, a registry
-that speaks TLS. Prints their ports in one line, then serves until it is ended.
-The first part of the repository's name says what goes wrong. Every request
-becomes one line in LOG: host, method, path, Authorization, Range.
+blobs are redirected to), a token server, with a certificate a registry that
+speaks TLS, and a mirror. Prints their ports in one line, then serves until it is
+ended. The first part of the repository's name says what goes wrong, at the mirror
+what comes before "/v2/": the same repository is well at one and ill at the other.
+Every request becomes one line in LOG: host, method, path,
+Authorization, Range, X-Own.
 """
 import base64
 import hashlib
@@ -64,9 +66,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def record(self):
         with lock:
-            log.write("%s %s %s auth=%s range=%s\n" % (
+            log.write("%s %s %s auth=%s range=%s own=%s\n" % (
                 self.role, self.command, self.path, self.headers.get("Authorization", "-"),
-                self.headers.get("Range", "-")))
+                self.headers.get("Range", "-"), self.headers.get("X-Own", "-")))
             log.flush()
 
     def answer(self, status, body=b"", headers=(), length=None):
@@ -118,10 +120,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
 class Registry(Handler):
     def handle_request(self):
         path = urllib.parse.urlsplit(self.path).path
-        parts = re.match(r"/v2/(([^/]+)/.+?)/(manifests|blobs|referrers)/(.*)$", path)
+        parts = re.match(r"(?:/at/([^/]+))?/v2/(([^/]+)/.+?)/(manifests|blobs|referrers)/(.*)$",
+                         path)
         if not parts:
             return self.error(404, "NAME_UNKNOWN")
-        self.name, scenario, self.kind, self.target = parts.groups()
+        place, self.name, scenario, self.kind, self.target = parts.groups()
+        scenario = place or scenario
         if "fault_" + scenario.replace("-", "_") not in dir(self):
             return self.error(404, "NAME_UNKNOWN")
         getattr(self, "fault_" + scenario.replace("-", "_"))()
@@ -320,6 +324,28 @@ class Registry(Handler):
     def fault_other_bytes_once(self):
         return self.good() if count("other" + self.path) else self.answer(200, b"not it")
 
+    def fault_flipped(self):
+        data = bytearray(BLOBS[self.target])
+        data[0] ^= 1
+        self.serve_range(bytes(data))
+
+    def fault_drip(self):
+        """A byte now and then, so that the connection is never quite silent."""
+        first, last = map(int, re.match(r"bytes=(\d+)-(\d+)$", self.headers["Range"]).groups())
+        self.send_response(206)
+        self.send_header("Content-Range", "bytes %d-%d/300000" % (first, last))
+        self.send_header("Content-Length", str(last - first + 1))
+        self.end_headers()
+        try:
+            for value in pattern(300000)[first:last + 1]:
+                self.wfile.write(bytes([value]))
+                time.sleep(0.05)
+        except OSError:
+            self.close_connection = True
+
+    def fault_lacks(self):
+        self.error(404, "BLOB_UNKNOWN")
+
     def fault_other_bytes(self):
         self.answer(200, b"not it", [("Content-Type", MANIFEST)])
 
@@ -408,6 +434,10 @@ class SecureRegistry(Registry):
     role = "secure"
 
 
+class Mirror(Registry):
+    role = "mirror"
+
+
 class Storage(Handler):
     role = "storage"
 
@@ -474,12 +504,14 @@ def main():
     serve("registry", Registry)
     serve("storage", Storage)
     serve("token", Tokens)
+    serve("mirror", Mirror)
     ports["secure"] = 0
     if len(sys.argv) > 3:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(sys.argv[2], sys.argv[3])
         serve("secure", SecureRegistry, context)
-    print(ports["registry"], ports["storage"], ports["token"], ports["secure"], flush=True)
+    print(*(ports[role] for role in ("registry", "storage", "token", "secure", "mirror")),
+          flush=True)
     sys.stdin.read()  # until the test closes it, or is gone
 
 

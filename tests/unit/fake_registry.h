@@ -42,6 +42,7 @@ static struct fake_registry {
     bool unreachable;          /* answers with errors */
     unsigned corrupts;         /* so many answers are damaged (UINT_MAX: all) */
     uint64_t corrupt_offset;   /* in the blob: only where a range covers it (UINT64_MAX: all) */
+    unsigned damage_reports;
     unsigned waiting;
     size_t waiting_bytes, waiting_bytes_most;
     struct {
@@ -63,6 +64,15 @@ static inline void fake_take(struct fake_request *request)
         }
         blob->requests++;
     }
+}
+
+void registry_report_damage(struct registry_client *client, const struct digest *digest,
+                            uint64_t offset, uint64_t length)
+{
+    (void)client, (void)digest, (void)offset, (void)length;
+    pthread_mutex_lock(&fake.lock);
+    fake.damage_reports++;
+    pthread_mutex_unlock(&fake.lock);
 }
 
 void registry_fetch_range(struct registry_client *client, const struct repository *repository,
