@@ -44,18 +44,43 @@ static inline void walk_xattrs(const struct image_walk *walk, const struct erofs
     *ret_names = names;
 }
 
-/* Every extent of a file lies in its device; together they are the file. Gives the first. */
-static inline void walk_extents(const struct image_walk *walk, const struct erofs_inode *inode,
-                                struct erofs_extent *ret)
+static inline void walk_segment(struct entry *entry, struct entry_segment **segments,
+                                uint64_t offset, uint64_t length)
 {
+    struct entry_segment *last = entry->segment_count ? *segments + entry->segment_count - 1 : NULL;
+    if (last && last->offset + last->length == offset) {
+        last->length += length;
+        return;
+    }
+    EXPECT(*segments = reallocarray(*segments, entry->segment_count + 1, sizeof **segments));
+    (*segments)[entry->segment_count++] = (struct entry_segment){ offset, length };
+}
+
+/* Every extent of a file lies in its device; together they are the file, and its data is in one
+ * piece. Gives the first that has data, and what is no hole as segments, to be freed. */
+static inline void walk_extents(const struct image_walk *walk, const struct erofs_inode *inode,
+                                struct erofs_extent *ret, struct entry *entry,
+                                struct entry_segment **ret_segments)
+{
+    uint64_t stored = 0;
     for (uint64_t offset = 0; offset < inode->size;) {
         struct erofs_extent extent;
         EXPECT(erofs_image_map(walk->image, inode, offset, &extent) == 0);
         EXPECT(extent.length > 0 && extent.length <= inode->size - offset);
         EXPECT(extent.device <= walk->image->device_count);
-        if (offset == 0) *ret = extent;
+        if (extent.device == 0) {
+            entry->sparse = true;
+        } else {
+            if (stored == 0) *ret = extent;
+            EXPECT(extent.device == ret->device);
+            EXPECT(extent.device_offset == ret->device_offset + stored);
+            walk_segment(entry, ret_segments, offset, extent.length);
+            stored += extent.length;
+        }
         offset += extent.length;
     }
+    EXPECT(stored == erofs_image_stored_bytes(walk->image, inode));
+    entry->segments = *ret_segments;
 }
 
 static inline void walk_inode(struct image_walk *walk, const char *path,
@@ -89,7 +114,8 @@ static inline void walk_inode(struct image_walk *walk, const char *path,
         memcpy(target, text, length);
         entry.target = target;
     }
-    if (S_ISREG(inode->mode)) walk_extents(walk, inode, &extent);
+    struct entry_segment *segments = NULL;
+    if (S_ISREG(inode->mode)) walk_extents(walk, inode, &extent, &entry, &segments);
     entry.data_offset = extent.device_offset;
     char *first = walk->first_names[inode->nid];
     struct entry link = { .type = ENTRY_HARDLINK, .path = path, .target = first };
@@ -97,6 +123,7 @@ static inline void walk_inode(struct image_walk *walk, const char *path,
         EXPECT_SUCCESS(entry_table_append(
             walk->tables[first ? walk->image->device_count - 1 : extent.device - 1],
             first ? &link : &entry, &error));
+    free(segments);
     free((void *)entry.xattrs);
     free(names);
 }
@@ -166,7 +193,8 @@ static inline void walk_image(const struct erofs_image *image, const uint64_t *l
     EXPECT(count == 0 || walk.too_long || walk.inodes == image->inode_count);
     if (count > 0 && !walk.too_long) {
         EXPECT_SUCCESS(merge_layers(layers, count, &bytes, &error));
-        EXPECT(bytes.length == image->size && memcmp(bytes.data, image->data, bytes.length) == 0);
+        uint64_t length = image->size + image->sparse_map.count * SPARSE_MAP_RECORD_BYTES;
+        EXPECT(bytes.length == length && memcmp(bytes.data, image->data, length) == 0);
     }
     buffer_free(&bytes);
     for (uint32_t i = 0; i < count; i++)
