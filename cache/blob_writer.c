@@ -6,10 +6,10 @@
 
 #include "base/cleanup.h"
 #include "base/file.h"
-#include "cache/cache-internal.h"
+#include "cache/room-internal.h"
 
 struct blob_writer {
-    const struct cache *cache;
+    struct cache *cache;
     int descriptor;
     char name[CACHE_TEMPORARY_NAME_SIZE];
 };
@@ -33,8 +33,18 @@ int blob_writer_new(struct blob_writer **ret, struct cache *cache, struct error 
 int blob_writer_append(struct blob_writer *writer, const void *data, size_t length,
                        struct error **error)
 {
-    if (write_fully(writer->descriptor, data, length) == 0) return 0;
-    return error_set_errno(error, errno, "write to cache directory '%s'", writer->cache->directory);
+    struct room *room = writer->cache->room;
+    if (!room_take_now(room, length))
+        return error_set(error, ERROR_SYSTEM, "there is no room in cache directory '%s'",
+                         writer->cache->directory);
+    if (write_fully(writer->descriptor, data, length) == 0) {
+        room_stored(room, length);
+        return 0;
+    }
+    int number = errno;
+    room_give_back(room, length);
+    return error_set_errno(error, number, "write to cache directory '%s'",
+                           writer->cache->directory);
 }
 
 int blob_writer_publish(struct blob_writer *writer, const struct digest *digest,

@@ -46,6 +46,7 @@ int cache_open_blob(struct cache *cache, const struct digest *digest, int *ret_d
     if (descriptor < 0 && errno == ENOENT)
         return error_set(error, ERROR_NOT_FOUND, "%s is not in the cache", what);
     if (descriptor < 0) return error_set_errno(error, errno, "open %s in the cache", what);
+    cache_touch(descriptor, &status);
     *ret_descriptor = descriptor;
     *ret_length = (uint64_t)status.st_size;
     return 0;

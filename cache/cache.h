@@ -5,8 +5,10 @@
  *
  *   blobs/<sha256 hex>     small parts of indexes, manifests, metadata
  *   names/<sha256 hex>     what a name last meant (small JSON texts)
- *   layers/<sha256 hex>/   data (sparse; offset = stream offset), present (a byte per chunk)
+ *   layers/<sha256 hex>/   data (sparse; offset = stream offset), chunks (which are there)
+ *   users/                 what the servers that use the directory say of themselves
  *   temporary/             files that are being written
+ *   usage, lock            bytes in use; locks among processes
  *
  * The directory is made with mode 0700; one that others can write to, or that belongs to somebody
  * else, is refused.
@@ -33,6 +35,36 @@ void cache_free(struct cache *cache);
 const char *cache_directory(const struct cache *cache);
 /* Whether io_uring is in use, for status. */
 bool cache_uses_io_uring(const struct cache *cache);
+
+/* ---- how much it may hold ---- */
+
+struct cache_limits {
+    uint64_t size;    /* bytes that the directory may take on the disk; 0: no bound */
+    uint64_t reserve; /* bytes of the file system that are left free */
+};
+/* The reserve where nobody names one: 5 % of the file system, 1 GiB at the most. */
+uint64_t cache_default_reserve(const struct cache *cache);
+/*
+ * From now on what was not used for longest makes room for what is stored. Without a call there is
+ * no bound. Each process holds to its own limits: of several, the narrowest of those that store
+ * holds for all. What is being written may go beyond the size for a moment.
+ */
+void cache_set_limits(struct cache *cache, const struct cache_limits *limits);
+struct cache_limits cache_get_limits(const struct cache *cache);
+
+/* ---- who uses it ---- */
+
+struct cache_use {
+    long long pid; /* of the server; filled in by cache_declare_use() */
+    const char *image, *mountpoint;
+    const struct digest *blobs; /* that the mount needs: they are not evicted */
+    size_t blob_count;
+};
+/* Once for each cache; holds until it is freed or the process dies. */
+int cache_declare_use(struct cache *cache, const struct cache_use *use, struct error **error);
+/* What is shown is what the server said of itself: any text. */
+typedef void cache_user_seen(void *context, const struct cache_use *use);
+void cache_each_user(struct cache *cache, cache_user_seen *seen, void *context);
 
 /* ---- small blobs ---- */
 /* Verified against the digest; a damaged one is removed and ERROR_NOT_FOUND. */
@@ -68,18 +100,34 @@ int cache_recall(struct cache *cache, const char *name, size_t limit, struct buf
 /* ---- the chunks of a layer ---- */
 struct layer_cache;
 
+struct layer_shape {
+    uint64_t stream_length;
+    uint32_t chunk_count;
+    const uint32_t *lengths; /* of the chunks, in their order */
+    bool keep;               /* no chunk is evicted while this is open */
+};
 /* `key` identifies the layer *and* its chunk table (the digest of the encoded table): tables that
- * differ never share bytes. */
-int layer_cache_open(struct cache *cache, const struct digest *key, uint64_t stream_length,
-                     uint32_t chunk_count, struct layer_cache **ret, struct error **error);
+ * differ never share bytes. `shape` is copied. Where the files cannot be made (a full disk), a
+ * warning says so, nothing is stored, and all else works. */
+int layer_cache_open(struct cache *cache, const struct digest *key, const struct layer_shape *shape,
+                     struct layer_cache **ret, struct error **error);
 /* Waits for the I/O that is under way. */
 void layer_cache_close(struct layer_cache *layer);
 
-/* Whether some process has stored the chunk. A hint: its bytes must be hashed by this process
- * before they are served (layer_device does, once per server's life). */
-bool layer_cache_has(struct layer_cache *layer, uint32_t chunk);
-/* Takes the mark away, here and on disk (damaged bytes). */
-void layer_cache_forget(struct layer_cache *layer, uint32_t chunk);
+/*
+ * A chunk that is stored has a generation, which each store and each eviction counts up, in every
+ * process. What was read of it is worth something only if its generation is the same before and
+ * after; and what this process knows of the bytes (that it hashed them, once in its life) holds for
+ * one generation.
+ */
+/* The generation, or 0: no process has stored the chunk, or it was evicted. */
+uint32_t layer_cache_generation(struct layer_cache *layer, uint32_t chunk);
+/* Whether the chunk still is of that generation (not 0). */
+bool layer_cache_holds(struct layer_cache *layer, uint32_t chunk, uint32_t generation);
+/* The chunk's last use is now. */
+void layer_cache_touch(struct layer_cache *layer, uint32_t chunk);
+/* The bytes of that generation are damaged: they are no longer stored, for anybody. */
+void layer_cache_forget(struct layer_cache *layer, uint32_t chunk, uint32_t generation);
 
 /* `result` is the count of bytes (short only on damage) or a negative errno. May run on any thread;
  * must not wait. */
@@ -93,9 +141,13 @@ ssize_t layer_cache_read(struct layer_cache *layer, uint64_t offset, void *data,
 /* The count of the first bytes of the range that are in the page cache, copied to `data`; 0 when
  * none are; -EINVAL outside the stream. Never waits. */
 ssize_t layer_cache_read_now(struct layer_cache *layer, uint64_t offset, void *data, size_t length);
-/* Writes a verified chunk's bytes at `offset`, then marks it. `data` is borrowed until `done`. */
+/* `result`: `length`, and the generation that this process has verified by storing it; or a
+ * negative errno (EBUSY: somebody else is storing it; EDQUOT, ENOSPC: there is no room) and 0. */
+typedef void cache_stored(void *context, ssize_t result, uint32_t generation);
+/* Writes a verified chunk's bytes at `offset`, then marks it. `data` is borrowed until `done`,
+ * which may run on any thread and must not wait. */
 void layer_cache_store(struct layer_cache *layer, uint32_t chunk, uint64_t offset, const void *data,
-                       size_t length, cache_done *done, void *context);
+                       size_t length, cache_stored *done, void *context);
 /* A chunk's range was served and is not likely to be asked for again through us (the kernel holds
  * what it asked for): once 32 others were served after it, its pages are dropped, so that memory
  * does not hold them twice. */

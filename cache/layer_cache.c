@@ -1,13 +1,10 @@
 /*
- * A layer's chunks: `data`, a sparse file whose offsets are the stream's, and
- * `present`, a byte per chunk.
+ * A layer's chunks: reading, storing, and keeping their pages out of the way.
  *
- * Nothing is locked. The presence map is only a hint, and not flushed:
- * each process hashes a chunk before its first use, so a file that lost bytes
- * at a power failure or a kill -9, or that belongs to another life of the
- * layer's directory, costs a fetch and nothing else. Files are never truncated
- * in place: a process that finds an odd one puts a new one there, and those
- * that have the old one open go on with theirs.
+ * What is on disk is only a hint: each process hashes a chunk before its first
+ * use, so a file that lost bytes at a power failure or a kill -9 costs a fetch
+ * and nothing else. layer_files-internal.h says how processes share it, and how
+ * a reader knows that a chunk was evicted under it.
  *
  * The kernel above us caches what it read from us, so the same bytes should not
  * stay in the page cache under this file's name too. The pages of the last few
@@ -25,18 +22,18 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/queue.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
-#include "base/cleanup.h"
-#include "base/file.h"
-#include "cache/cache-internal.h"
+#include "base/log.h"
+#include "cache/layer_files-internal.h"
+#include "cache/room-internal.h"
 
-#define DATA_ALIGNMENT 4096u
-#define RECENT_CHUNKS  32u
+#define RECENT_CHUNKS 32u
 /* A large folio of the page cache (x86-64: at most this, and aligned to its size) can only be
  * dropped as a whole: measured, ranges of 1 MiB left two thirds of what readahead had brought. */
 #define FOLIO_LENGTH (2u << 20)
@@ -50,10 +47,9 @@ STAILQ_HEAD(request_list, layer_request);
 
 struct layer_cache {
     struct cache *cache;
-    int data, present;
-    uint64_t data_length;
-    uint32_t chunk_count;
-    _Atomic uint8_t *stored; /* by chunk; what this process knows */
+    struct layer_files files;
+    int missing; /* the errno of files that could not be had: nothing is stored; 0: they are there
+                  */
 
     pthread_mutex_t lock;
     pthread_cond_t idle;
@@ -70,81 +66,26 @@ struct layer_cache {
 
 /* ---- opening ---- */
 
-/* A file of exactly `length` bytes under `name`, which is made where there is none. */
-static int open_sized(struct cache *cache, int directory, const char *name, uint64_t length)
+int layer_cache_open(struct cache *cache, const struct digest *key, const struct layer_shape *shape,
+                     struct layer_cache **ret, struct error **error)
 {
-    struct stat status;
-    for (unsigned attempt = 0; attempt < 3; attempt++) {
-        cleanup_close int found = cache_open_file(directory, name, O_RDWR, &status);
-        if (found < 0 && errno != ENOENT) return -1;
-        if (found >= 0 && (uint64_t)status.st_size == length) return take_descriptor(&found);
-        if (found >= 0) unlinkat(directory, name, 0);
-
-        char temporary[CACHE_TEMPORARY_NAME_SIZE];
-        cleanup_close int made = cache_open_temporary(cache, temporary);
-        if (made < 0) return -1;
-        int failed = ftruncate(made, (off_t)length) < 0 ||
-                     linkat(cache->temporary, temporary, directory, name, 0) < 0;
-        int number = errno;
-        unlinkat(cache->temporary, temporary, 0);
-        if (!failed) return take_descriptor(&made);
-        if (number != EEXIST) {
-            errno = number;
-            return -1;
-        }
-        /* Another process was faster: theirs serves as well. */
-    }
-    errno = EEXIST;
-    return -1;
-}
-
-static int open_files(struct layer_cache *layer, const struct digest *key, struct error **error)
-{
-    char name[DIGEST_HEX_SIZE];
-    digest_format_hex(key, name);
-    cleanup_close int directory =
-        cache_open_directory(layer->cache, layer->cache->layers, name, error);
-    if (directory < 0) return -1;
-    layer->data = open_sized(layer->cache, directory, "data", layer->data_length);
-    if (layer->data >= 0)
-        layer->present = open_sized(layer->cache, directory, "present", layer->chunk_count);
-    if (layer->data < 0 || layer->present < 0)
-        return error_set_errno(error, errno, "open the files of layer %s in cache directory '%s'",
-                               name, layer->cache->directory);
-    return 0;
-}
-
-static int read_presence(struct layer_cache *layer, struct error **error)
-{
-    cleanup_free uint8_t *map = malloc(layer->chunk_count + 1u);
-    layer->stored = calloc(layer->chunk_count + 1u, sizeof *layer->stored);
-    if (!map || !layer->stored) return error_set_memory(error);
-    ssize_t count = read_fully_at(layer->present, map, layer->chunk_count, 0);
-    for (ssize_t i = 0; i < count; i++)
-        atomic_init(&layer->stored[i], map[i] == 1);
-    return 0;
-}
-
-int layer_cache_open(struct cache *cache, const struct digest *key, uint64_t stream_length,
-                     uint32_t chunk_count, struct layer_cache **ret, struct error **error)
-{
-    if (stream_length > INT64_MAX - DATA_ALIGNMENT)
-        return error_set(error, ERROR_INVALID, "a stream of %llu bytes is too long to be cached",
-                         (unsigned long long)stream_length);
     struct layer_cache *layer = calloc(1, sizeof *layer);
     if (!layer) return error_set_memory(error);
     layer->cache = cache;
-    layer->data = layer->present = -1;
-    layer->data_length = (stream_length + DATA_ALIGNMENT - 1) / DATA_ALIGNMENT * DATA_ALIGNMENT;
-    layer->chunk_count = chunk_count;
+    struct error *reason = NULL;
+    if (layer_files_open(cache, key, shape, &layer->files, &reason) < 0) {
+        layer->missing = error_errno(reason);
+        if (!layer->missing) {
+            free(layer);
+            return error_move(error, reason);
+        }
+        log_warning("%s; going on without storing chunks of it", error_message(reason));
+        error_free(reason);
+    }
     pthread_mutex_init(&layer->lock, NULL);
+    pthread_cond_init(&layer->idle, NULL);
     STAILQ_INIT(&layer->written);
     STAILQ_INIT(&layer->syncing);
-    pthread_cond_init(&layer->idle, NULL);
-    if (open_files(layer, key, error) < 0 || read_presence(layer, error) < 0) {
-        layer_cache_close(layer);
-        return -1;
-    }
     *ret = layer;
     return 0;
 }
@@ -156,51 +97,55 @@ void layer_cache_close(struct layer_cache *layer)
     while (layer->under_way > 0)
         pthread_cond_wait(&layer->idle, &layer->lock);
     pthread_mutex_unlock(&layer->lock);
-    if (layer->data >= 0) close(layer->data);
-    if (layer->present >= 0) close(layer->present);
+    layer_files_close(&layer->files);
     pthread_cond_destroy(&layer->idle);
     pthread_mutex_destroy(&layer->lock);
-    free(layer->stored);
     free(layer);
 }
 
-/* ---- presence ---- */
+/* ---- what is there ---- */
 
-bool layer_cache_has(struct layer_cache *layer, uint32_t chunk)
+uint32_t layer_cache_generation(struct layer_cache *layer, uint32_t chunk)
 {
-    if (chunk >= layer->chunk_count) return false;
-    if (atomic_load_explicit(&layer->stored[chunk], memory_order_relaxed)) return true;
-    uint8_t mark = 0;
-    if (pread(layer->present, &mark, 1, chunk) != 1 || mark != 1) return false;
-    atomic_store_explicit(&layer->stored[chunk], 1, memory_order_relaxed);
-    return true;
+    return chunk < layer->files.chunk_count ? layer_files_generation(&layer->files, chunk) : 0;
 }
 
-void layer_cache_forget(struct layer_cache *layer, uint32_t chunk)
+bool layer_cache_holds(struct layer_cache *layer, uint32_t chunk, uint32_t generation)
 {
-    if (chunk >= layer->chunk_count) return;
-    uint8_t mark = 0;
-    atomic_store_explicit(&layer->stored[chunk], 0, memory_order_relaxed);
-    /* A mark that stays for want of a write only costs another look at the bytes. */
-    ssize_t written = pwrite(layer->present, &mark, 1, chunk);
-    (void)written;
+    /* Bytes that were read before this call must not be read after it. */
+    atomic_thread_fence(memory_order_acquire);
+    return generation != 0 && layer_cache_generation(layer, chunk) == generation;
+}
+
+void layer_cache_touch(struct layer_cache *layer, uint32_t chunk)
+{
+    if (chunk < layer->files.chunk_count) layer_files_touch(&layer->files, chunk);
+}
+
+void layer_cache_forget(struct layer_cache *layer, uint32_t chunk, uint32_t generation)
+{
+    if (chunk < layer->files.chunk_count) layer_files_clear(&layer->files, chunk, generation);
 }
 
 /* ---- requests ---- */
 
-enum request_step { STEP_READ, STEP_WRITE, STEP_MARK, STEP_DROP };
+enum request_step { STEP_READ, STEP_WRITE, STEP_DROP };
 
 struct layer_request {
     struct ring_request ring; /* first: ring_done gets its address */
     struct layer_cache *layer;
     enum request_step step;
-    uint32_t chunk;
-    uint8_t mark;
     struct range range;
+    cache_done *done; /* READ */
+    void *context;
+
+    /* WRITE: */
+    uint32_t chunk;
+    const void *data;
+    cache_stored *stored;
+    struct room_waiter room;
     uint64_t failures_before; /* syncs that had failed when it was begun */
     STAILQ_ENTRY(layer_request) link;
-    cache_done *done;
-    void *context;
 };
 
 static struct layer_request *request_new(struct layer_cache *layer, uint64_t offset, size_t length)
@@ -253,7 +198,7 @@ static void start_sync(struct layer_cache *layer)
     if (!STAILQ_EMPTY(&layer->syncing) || STAILQ_EMPTY(&layer->written)) return;
     STAILQ_CONCAT(&layer->syncing, &layer->written);
     layer->sync = (struct ring_request){ .operation = RING_SYNC,
-                                         .descriptor = layer->data,
+                                         .descriptor = layer->files.data,
                                          .done = sync_done };
     ring_submit(layer->cache->ring, &layer->sync);
 }
@@ -267,10 +212,29 @@ static void await_sync(struct layer_request *request)
     pthread_mutex_unlock(&layer->lock);
 }
 
-static void fail(struct layer_request *request, ssize_t result)
+/* ---- the end of a store ---- */
+
+static void store_over(struct layer_request *request, ssize_t result, uint32_t generation)
 {
-    request->done(request->context, result);
+    request->stored(request->context, result, generation);
     request_free(request);
+}
+
+/* The chunk's lock is held. */
+static void store_failed(struct layer_request *request, ssize_t result)
+{
+    layer_files_unlock_chunks(&request->layer->files, request->chunk, 1);
+    room_stored(request->layer->cache->room, request->room.length);
+    store_over(request, result, 0);
+}
+
+static void publish(struct layer_request *request)
+{
+    const struct layer_files *files = &request->layer->files;
+    uint32_t generation = layer_files_publish(files, request->chunk);
+    layer_files_unlock_chunks(files, request->chunk, 1);
+    room_stored(request->layer->cache->room, request->room.length);
+    store_over(request, generation ? (ssize_t)request->range.length : -EIO, generation);
 }
 
 /* On the ring's thread, or one of its threads. */
@@ -288,13 +252,10 @@ static void sync_done(struct ring_request *ring, ssize_t result)
     struct layer_request *request;
     while ((request = STAILQ_FIRST(&over))) {
         STAILQ_REMOVE_HEAD(&over, link); /* the last one may take the layer with it */
-        if (request->failures_before != failures) {
-            fail(request, result < 0 ? result : -EIO);
-            continue;
-        }
-        request->mark = 1;
-        request_submit(request, STEP_MARK, RING_WRITE, layer->present, &request->mark,
-                       (struct range){ request->chunk, 1 });
+        if (request->failures_before == failures)
+            publish(request);
+        else
+            store_failed(request, result < 0 ? result : -EIO);
     }
 }
 
@@ -310,13 +271,8 @@ static void request_step_done(struct ring_request *ring, ssize_t result)
         if (result == (ssize_t)request->range.length)
             await_sync(request);
         else
-            fail(request, result < 0 ? result : -EIO);
+            store_failed(request, result < 0 ? result : -EIO);
         return;
-    case STEP_MARK:
-        /* Without the mark on disk the chunk is still good for this process. */
-        atomic_store_explicit(&request->layer->stored[request->chunk], 1, memory_order_relaxed);
-        request->done(request->context, (ssize_t)request->range.length);
-        break;
     case STEP_DROP:
         break;
     }
@@ -325,14 +281,14 @@ static void request_step_done(struct ring_request *ring, ssize_t result)
 
 static bool within_data(const struct layer_cache *layer, uint64_t offset, size_t length)
 {
-    return offset <= layer->data_length && length <= layer->data_length - offset;
+    return offset <= layer->files.data_length && length <= layer->files.data_length - offset;
 }
 
 ssize_t layer_cache_read_now(struct layer_cache *layer, uint64_t offset, void *data, size_t length)
 {
     if (!within_data(layer, offset, length)) return -EINVAL;
     struct iovec part = { data, length };
-    ssize_t count = preadv2(layer->data, &part, 1, (off_t)offset, RWF_NOWAIT);
+    ssize_t count = preadv2(layer->files.data, &part, 1, (off_t)offset, RWF_NOWAIT);
     /* Not every file system can tell; EINTR and errors are the slow path's to find out. */
     return count < 0 ? 0 : count;
 }
@@ -346,26 +302,83 @@ ssize_t layer_cache_read(struct layer_cache *layer, uint64_t offset, void *data,
     if (!request) return -ENOMEM;
     request->done = done;
     request->context = context;
-    request_submit(request, STEP_READ, RING_READ, layer->data, data, request->range);
+    request_submit(request, STEP_READ, RING_READ, layer->files.data, data, request->range);
     return -EINPROGRESS;
 }
 
-void layer_cache_store(struct layer_cache *layer, uint32_t chunk, uint64_t offset, const void *data,
-                       size_t length, cache_done *done, void *context)
+/* ---- storing ---- */
+
+/* Whether the layer's directory is still there: what is written to a file without a name is found
+ * by nobody and counted nowhere. */
+static bool has_name(const struct layer_files *files)
 {
-    if (chunk >= layer->chunk_count || !within_data(layer, offset, length)) {
-        done(context, -EINVAL);
+    struct stat status;
+    return fstat(files->data, &status) == 0 && status.st_nlink > 0;
+}
+
+/* There is room. */
+static void start_store(struct layer_request *request)
+{
+    struct layer_cache *layer = request->layer;
+    struct range range = request->range;
+    int number = 0;
+    if (!has_name(&layer->files))
+        number = ESTALE;
+    else if (!layer_files_lock_chunks(&layer->files, request->chunk, 1))
+        number = EBUSY;
+    if (number) {
+        room_give_back(layer->cache->room, range.length);
+        store_over(request, -number, 0);
+        return;
+    }
+    /* Stored by another process meanwhile: the same bytes go to the same place. */
+    if (layer_files_generation(&layer->files, request->chunk)) {
+        room_give_back(layer->cache->room, range.length);
+        request->room.length = 0;
+    }
+    request_submit(request, STEP_WRITE, RING_WRITE, layer->files.data, (void *)request->data,
+                   range);
+}
+
+static void room_answered(struct room_waiter *waiter, bool taken)
+{
+    struct layer_request *request =
+        (struct layer_request *)(void *)((char *)waiter - offsetof(struct layer_request, room));
+    if (taken)
+        start_store(request);
+    else
+        store_over(request, -EDQUOT, 0);
+}
+
+void layer_cache_store(struct layer_cache *layer, uint32_t chunk, uint64_t offset, const void *data,
+                       size_t length, cache_stored *done, void *context)
+{
+    if (layer->missing || chunk >= layer->files.chunk_count ||
+        !within_data(layer, offset, length)) {
+        done(context, layer->missing ? -layer->missing : -EINVAL, 0);
         return;
     }
     struct layer_request *request = request_new(layer, offset, length);
     if (!request) {
-        done(context, -ENOMEM);
+        done(context, -ENOMEM, 0);
         return;
     }
     request->chunk = chunk;
-    request->done = done;
+    request->data = data;
+    request->stored = done;
     request->context = context;
-    request_submit(request, STEP_WRITE, RING_WRITE, layer->data, (void *)data, request->range);
+    request->room = (struct room_waiter){ .length = length, .done = room_answered };
+    switch (room_take(layer->cache->room, length)) {
+    case ROOM_TAKEN:
+        start_store(request);
+        break;
+    case ROOM_WAIT:
+        room_wait(layer->cache->room, &request->room);
+        break;
+    case ROOM_NONE:
+        store_over(request, -EDQUOT, 0);
+        break;
+    }
 }
 
 /* ---- drop-behind ---- */
@@ -399,5 +412,6 @@ void layer_cache_drop_behind(struct layer_cache *layer, uint64_t offset, size_t 
     oldest.length += oldest.offset % FOLIO_LENGTH;
     oldest.offset -= oldest.offset % FOLIO_LENGTH;
     struct layer_request *request = request_new(layer, oldest.offset, oldest.length);
-    if (request) request_submit(request, STEP_DROP, RING_DROP, layer->data, NULL, request->range);
+    if (request)
+        request_submit(request, STEP_DROP, RING_DROP, layer->files.data, NULL, request->range);
 }

@@ -17,6 +17,8 @@
 
 enum {
     OPTION_CACHE = OPTION_OWN,
+    OPTION_CACHE_SIZE,
+    OPTION_CACHE_RESERVE,
     OPTION_INDEX,
     OPTION_TRUST,
     OPTION_READ_TIMEOUT,
@@ -28,29 +30,6 @@ enum {
  * reads. */
 #define READ_TIMEOUT_SECONDS     60
 #define READ_TIMEOUT_SECONDS_MAX 110
-
-#define SYSTEM_CACHE "/var/cache/sluice"
-
-/* In fresh memory; NULL: error is set. */
-static char *default_cache(struct error **error)
-{
-    const char *base = getenv("XDG_CACHE_HOME");
-    const char *home = getenv("HOME");
-    char *path = NULL;
-    if (geteuid() == 0)
-        path = strdup(SYSTEM_CACHE);
-    else if (base && base[0] == '/')
-        path = format_text("%s/sluice", base);
-    else if (home && home[0] == '/')
-        path = format_text("%s/.cache/sluice", home);
-    else {
-        error_set(error, ERROR_INVALID, "there is no home directory for a cache");
-        error_hint(error, "name one with --cache DIR");
-        return NULL;
-    }
-    if (!path) error_set_memory(error);
-    return path;
-}
 
 /* The directory to mount on, absolute and without links, in fresh memory; NULL: error is set. */
 static char *resolve_mountpoint(const char *directory, struct error **error)
@@ -175,7 +154,7 @@ static enum exit_code mount_image(struct server_options *options, const char *di
                                   const char *cache, bool foreground)
 {
     struct error *error = NULL;
-    cleanup_free char *chosen_cache = cache ? strdup(cache) : default_cache(&error);
+    cleanup_free char *chosen_cache = node_cache_directory(cache, &error);
     cleanup_free char *mountpoint = chosen_cache ? resolve_mountpoint(directory, &error) : NULL;
     if (!mountpoint) return command_failed(error);
     options->cache = chosen_cache;
@@ -214,6 +193,8 @@ static enum exit_code run(int argc, char **argv)
         HOSTS_DIR_LONG,
         { "foreground", no_argument, NULL, 'f' },
         { "cache", required_argument, NULL, OPTION_CACHE },
+        { "cache-size", required_argument, NULL, OPTION_CACHE_SIZE },
+        { "cache-reserve", required_argument, NULL, OPTION_CACHE_RESERVE },
         { "index", required_argument, NULL, OPTION_INDEX },
         { "trust", required_argument, NULL, OPTION_TRUST },
         { "read-timeout", required_argument, NULL, OPTION_READ_TIMEOUT },
@@ -238,6 +219,14 @@ static enum exit_code run(int argc, char **argv)
             break;
         case OPTION_CACHE:
             cache = optarg;
+            break;
+        case OPTION_CACHE_SIZE:
+            if (node_cache_parse_size(&chosen.cache_limits, optarg, &error) < 0)
+                return bad_option("--cache-size", error);
+            break;
+        case OPTION_CACHE_RESERVE:
+            if (node_cache_parse_reserve(&chosen.cache_limits, optarg, &error) < 0)
+                return bad_option("--cache-reserve", error);
             break;
         case OPTION_INDEX:
             if (digest_parse(&pinned, optarg, &error) < 0) return bad_option("--index", error);
@@ -274,8 +263,10 @@ const struct command mount_command = {
     .arguments = "REF DIR",
     .summary = "mount an image that has an index; leaves a server behind",
     .help = "  -f, --foreground  serve in this process, until interrupted or unmounted\n"
-            "  --cache DIR       keep what was fetched there (root: " SYSTEM_CACHE ",\n"
+            "  --cache DIR       keep what was fetched there (root: " NODE_CACHE_SYSTEM ",\n"
             "                    others: ~/.cache/sluice)\n"
+            "  --cache-size SIZE     evict what was not used for longest beyond this (20G)\n"
+            "  --cache-reserve SIZE  leave so much of the disk free (5 %, 1G at the most)\n"
             "  --index DIGEST    use this index and no other\n"
             "  --trust LEVEL     refuse an index that is trusted less: referrer (any; the\n"
             "                    default) or pinned (by --index or by the image's manifest)\n"

@@ -214,10 +214,12 @@ static int start(struct server *server, struct error **error)
                                         .least_trust = options->least_trust };
     struct data_path_options path = { .read_timeout_ms = options->read_timeout_seconds * 1000 };
     server->client = registry_client_new(&registry, error);
-    if (!server->client || cache_open(&server->cache, options->cache, error) < 0 ||
+    if (!server->client ||
+        node_cache_open(&server->cache, options->cache, &options->cache_limits, error) < 0 ||
         node_image_load(&server->node, server->client, server->cache, &image, error) < 0)
         return -1;
     server->loaded = true;
+    node_cache_declare(server->cache, &server->node, options->mountpoint);
     if (data_path_new(&server->path, server->client, server->cache, &path, error) < 0 ||
         open_devices(server, error) < 0)
         return -1;

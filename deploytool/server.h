@@ -7,6 +7,7 @@
 
 #include "base/digest.h"
 #include "base/error.h"
+#include "deploytool/node_cache.h"
 #include "deploytool/trust.h"
 #include "index/image_manifest.h"
 
@@ -14,6 +15,7 @@ struct server_options {
     const char *reference;
     const char *mountpoint; /* absolute, resolved */
     const char *cache;      /* directory */
+    struct node_cache_limits cache_limits;
     struct platform platform;
     bool plain_http;
     const char *hosts_directory;       /* as struct registry_options */

@@ -5,7 +5,7 @@
  *     │  ▲                   │           │          │
  *     │  └──── failed ───────┘           │          │
  *     │  └──── could not be stored ──────┘          │
- *     │  └──── the file lost it ────────────────────┘
+ *     │  └──── the file lost it, or it was evicted ─┘
  *     └─► checking ──► present, or wanted when the bytes on disk are damaged
  *
  * Only a chunk between absent and present has a record, with the pieces of
@@ -74,6 +74,15 @@ static void record_settle(struct active_chunk *record, enum chunk_state state,
     free(record);
 }
 
+/* It is in the cache file, and this process has verified that generation of it. */
+static void settle_present(struct active_chunk *record, uint32_t generation,
+                           struct actions *actions)
+{
+    atomic_store_explicit(&record->device->generations[record->chunk], generation,
+                          memory_order_relaxed);
+    record_settle(record, CHUNK_PRESENT, actions);
+}
+
 /* ---- bytes ---- */
 
 void chunk_bytes_unreference(struct data_path *path, struct chunk_bytes *bytes,
@@ -119,10 +128,10 @@ static void start_waiting(struct active_chunk *record, struct read_piece *piece)
 }
 
 /* What is stored is checked, what is not is fetched. */
-static void start_moving(struct active_chunk *record, bool stored, struct actions *actions)
+static void start_moving(struct active_chunk *record, struct actions *actions)
 {
     struct data_path *path = record->device->path;
-    if (!stored) {
+    if (!layer_cache_generation(record->device->cache, record->chunk)) {
         chunk_want(record, false, actions);
         return;
     }
@@ -135,6 +144,7 @@ int chunk_await(struct layer_device *device, struct read_piece *piece, struct ac
     struct active_chunk *record = active_chunk_find(device, piece->chunk);
     switch (chunk_state(device, piece->chunk)) {
     case CHUNK_PRESENT:
+        piece->generation = device->generations[piece->chunk];
         return 0;
     case CHUNK_READY:
         piece->bytes = record->bytes;
@@ -144,7 +154,7 @@ int chunk_await(struct layer_device *device, struct read_piece *piece, struct ac
         record = record_new(device, piece->chunk);
         if (!record) return -1;
         start_waiting(record, piece);
-        start_moving(record, piece->stored, actions);
+        start_moving(record, actions);
         return 0;
     case CHUNK_WANTED:
     case CHUNK_FETCHING:
@@ -210,11 +220,18 @@ void chunk_fail(struct active_chunk *record, struct actions *actions)
     chunk_give_up(record, actions);
 }
 
-void chunk_lost(struct layer_device *device, uint32_t chunk)
+void chunk_refresh(struct layer_device *device, uint32_t chunk)
 {
-    if (chunk_state(device, chunk) != CHUNK_PRESENT) return;
-    set_state(device, chunk, CHUNK_ABSENT);
+    if (chunk_state(device, chunk) == CHUNK_PRESENT && !chunk_present(device, chunk))
+        set_state(device, chunk, CHUNK_ABSENT);
+}
+
+void chunk_damaged(struct layer_device *device, uint32_t chunk, uint32_t generation)
+{
+    if (!layer_cache_holds(device->cache, chunk, generation)) return;
+    layer_cache_forget(device->cache, chunk, generation);
     atomic_fetch_add(&device->path->counters.chunks_damaged, 1);
+    chunk_refresh(device, chunk);
 }
 
 /* ---- checking what is on disk ---- */
@@ -248,9 +265,9 @@ static void check_over(struct active_chunk *record, bool intact, struct actions 
                   record->bytes ? 0 : (size_t)chunk_length(device->table, record->chunk));
     if (intact) {
         deliver(record, actions);
-        record_settle(record, CHUNK_PRESENT, actions);
+        settle_present(record, record->generation, actions);
     } else {
-        atomic_fetch_add(&path->counters.chunks_damaged, 1);
+        chunk_damaged(device, record->chunk, record->generation);
         if (record->bytes) chunk_bytes_unreference(path, record->bytes, actions);
         record->bytes = NULL;
         if (TAILQ_EMPTY(&record->waiters))
@@ -270,10 +287,10 @@ static void check_job(struct job *job)
     const struct chunk *chunk = &device->table->chunks[record->chunk];
     size_t length = (size_t)chunk_length(device->table, record->chunk);
     bool intact = is_intact(record);
-    if (intact)
+    if (intact) {
+        layer_cache_touch(device->cache, record->chunk);
         layer_cache_drop_behind(device->cache, chunk->stream_offset, length);
-    else
-        layer_cache_forget(device->cache, record->chunk);
+    }
     struct actions actions;
     data_path_enter(path, &actions);
     check_over(record, intact, &actions);
@@ -300,6 +317,7 @@ void chunk_check(struct active_chunk *record)
         return;
     }
     record->bytes = bytes;
+    record->generation = layer_cache_generation(device->cache, record->chunk);
     ssize_t result =
         layer_cache_read(device->cache, device->table->chunks[record->chunk].stream_offset, data,
                          length, check_read, record);
@@ -391,11 +409,14 @@ static void report_store_error(struct data_path *path, const struct layer_device
     if (before && now - before < STORE_ERROR_INTERVAL_MS) return;
     if (!atomic_compare_exchange_strong(&path->store_error_reported, &before, now)) return;
     log_warning("layer %s...: cannot store chunks in cache directory '%s': %s; reads are served "
-                "from the registry until there is room",
-                device->name, cache_directory(path->cache), strerror(number));
+                "from the registry until that is possible",
+                device->name, cache_directory(path->cache),
+                number == EDQUOT   ? "no room, and nothing that could be evicted"
+                : number == ESTALE ? "the layer's files were removed"
+                                   : strerror(number));
 }
 
-static void store_done(void *context, ssize_t result)
+static void store_done(void *context, ssize_t result, uint32_t generation)
 {
     struct active_chunk *record = context;
     struct layer_device *device = record->device;
@@ -405,13 +426,13 @@ static void store_done(void *context, ssize_t result)
     if (stored)
         layer_cache_drop_behind(device->cache, device->table->chunks[record->chunk].stream_offset,
                                 length);
-    else
+    else if (result != -EBUSY) /* another server is storing it this moment */
         report_store_error(path, device, result < 0 ? (int)-result : EIO);
     struct actions actions;
     data_path_enter(path, &actions);
     path->memory.storing -= length;
     if (stored)
-        record_settle(record, CHUNK_PRESENT, &actions);
+        settle_present(record, generation, &actions);
     else if (device->closing)
         chunk_give_up(record, &actions);
     else

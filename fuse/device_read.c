@@ -149,7 +149,8 @@ static bool is_hopeless(const struct read_piece *piece)
     const struct layer_device *device = piece->read->device;
     switch (chunk_state(device, piece->chunk)) {
     case CHUNK_ABSENT:
-        return !piece->stored && failure_is_recent(device, piece->chunk);
+        return !layer_cache_generation(device->cache, piece->chunk) &&
+               failure_is_recent(device, piece->chunk);
     case CHUNK_WANTED:
     case CHUNK_FETCHING:
         return failure_is_recent(device, piece->chunk);
@@ -169,6 +170,7 @@ void read_await(struct device_read *read, struct actions *actions)
     for (uint32_t i = 0; i < read->piece_count; i++) {
         struct read_piece *piece = &read->pieces[i];
         if (piece->bytes) continue;
+        chunk_refresh(read->device, piece->chunk);
         if (is_hopeless(piece) || chunk_await(read->device, piece, actions) < 0) {
             read_fail(read, actions);
             return;
@@ -194,9 +196,6 @@ static struct device_read *read_new(struct layer_device *device, uint64_t offset
         struct read_piece *piece = &read->pieces[i];
         piece->read = read;
         piece->chunk = first + i;
-        /* Another process may have stored it: a look at the file, so not under the lock. */
-        piece->stored = chunk_state(device, piece->chunk) == CHUNK_ABSENT &&
-                        layer_cache_has(device->cache, piece->chunk);
     }
     return read;
 }

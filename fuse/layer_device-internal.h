@@ -1,9 +1,9 @@
 /*
  * What the files of the data path share.
  *
- * One lock per data path covers everything but a chunk's state byte, which the
- * hit path reads alone. Nothing slow and no callback happens under it: who
- * holds the lock notes in a `struct actions` what is to be done, and
+ * One lock per data path covers everything but a chunk's state byte and the
+ * generation that goes with it, which the hit path reads alone. Nothing slow and no callback
+ * happens under it: who holds the lock notes in a `struct actions` what is to be done, and
  * data_path_leave() does it after letting go.
  *
  *   data_path.c       the shared parts: entering and leaving, reports, the timer
@@ -98,7 +98,7 @@ enum chunk_state {
     CHUNK_WANTED,   /* waits for a run */
     CHUNK_FETCHING, /* part of a run: its range or its decoding is under way */
     CHUNK_READY,    /* verified bytes in memory, being stored (or kept, where that failed) */
-    CHUNK_PRESENT,  /* in the cache file, verified by this process */
+    CHUNK_PRESENT,  /* in the cache file, verified by this process, if its generation holds */
 };
 
 /* Decoded bytes, counted in the budget for as long as they live. */
@@ -118,6 +118,7 @@ struct active_chunk {
     TAILQ_HEAD(, read_piece) waiters;
     struct chunk_bytes *bytes; /* CHECKING: being read; READY */
     ssize_t read_result;       /* CHECKING */
+    uint32_t generation;       /* CHECKING: of what is being read; 0: it was evicted before */
     struct job job;            /* CHECKING: hashing */
     STAILQ_ENTRY(active_chunk) action;
 };
@@ -127,9 +128,9 @@ struct active_chunk {
 struct read_piece {
     struct device_read *read;
     uint32_t chunk;
-    bool stored;                 /* absent so far, but found in the cache's presence map */
     struct active_chunk *awaits; /* while waiting */
-    struct chunk_bytes *bytes;   /* NULL when not waiting: the chunk is in the cache file */
+    struct chunk_bytes *bytes;   /* NULL when not waiting: the chunk is in the cache file ... */
+    uint32_t generation;         /* ... in this generation */
     TAILQ_ENTRY(read_piece) waiter;
 };
 
@@ -273,8 +274,9 @@ struct layer_device {
     const struct chunk_table *table;
     struct digest windows_digest;
     struct layer_cache *cache;
-    char name[20];           /* the blob's digest, shortened, for messages */
-    _Atomic uint8_t *states; /* enum chunk_state by chunk; written under the lock */
+    char name[20];                 /* the blob's digest, shortened, for messages */
+    _Atomic uint8_t *states;       /* enum chunk_state by chunk; written under the lock */
+    _Atomic uint32_t *generations; /* by chunk: the last one that this process has verified */
     struct active_chunk *active[CHUNK_BUCKETS];
     unsigned busy; /* reads, runs, checks, stores, requests that are alive */
     _Atomic bool closing;
@@ -283,6 +285,14 @@ struct layer_device {
 static inline enum chunk_state chunk_state(const struct layer_device *device, uint32_t chunk)
 {
     return (enum chunk_state)atomic_load_explicit(&device->states[chunk], memory_order_acquire);
+}
+
+/* The generation in which the chunk is present; 0: it is not, or no longer. */
+static inline uint32_t chunk_present(const struct layer_device *device, uint32_t chunk)
+{
+    if (chunk_state(device, chunk) != CHUNK_PRESENT) return 0;
+    uint32_t generation = atomic_load_explicit(&device->generations[chunk], memory_order_relaxed);
+    return layer_cache_holds(device->cache, chunk, generation) ? generation : 0;
 }
 
 /* ---- data_path.c ---- */
@@ -377,8 +387,10 @@ void chunk_fetching(struct active_chunk *record);
 /* A verified chunk out of a run; takes `data`, whose length is counted in the budget already. */
 void chunk_arrived(struct layer_device *device, uint32_t chunk, uint8_t *data, size_t length,
                    struct actions *actions);
-/* What was loaded from the cache file is not right: the chunk is absent. */
-void chunk_lost(struct layer_device *device, uint32_t chunk);
+/* The chunk is absent, where it was present in a generation that does not hold any more. */
+void chunk_refresh(struct layer_device *device, uint32_t chunk);
+/* What was loaded from the cache file in that generation is not right: it holds no more. */
+void chunk_damaged(struct layer_device *device, uint32_t chunk, uint32_t generation);
 void chunk_start_checks(struct data_path *path, struct actions *actions);
 void chunk_drop_kept(struct data_path *path, const struct layer_device *device,
                      struct actions *actions);

@@ -10,6 +10,12 @@
 #define CHUNK_LENGTH_LEAST 4096u
 #define GROUP_LENGTH_MAX   (2u << 20)
 
+/* So much is decoded again for a chunk that was lost without anybody minding. */
+#define ROW_LENGTH_MAX ((uint64_t)64 << 20)
+
+/* A hit looks at no more chunks than these; reads of more go the longer way. */
+#define HIT_CHUNKS_MAX 64u
+
 static int check_chunk(const struct chunk_table *table, uint32_t i)
 {
     const struct chunk *chunk = &table->chunks[i];
@@ -39,6 +45,52 @@ static int check_table(const struct chunk_table *table, struct error **error)
     return 0;
 }
 
+/* ---- opening and closing ---- */
+
+/*
+ * A zstd frame can be decoded from its start only: where one goes on for long, a chunk of it that
+ * was evicted costs all that comes before it. So such a layer keeps its chunks while it is open.
+ */
+static bool is_read_forward(const struct chunk_table *table)
+{
+    uint64_t row = 0;
+    for (uint32_t i = 0; i < table->chunk_count && table->kind == LAYER_ZSTD; i++) {
+        row = table->chunks[i].start == CHUNK_CONTINUES ? row + chunk_length(table, i) : 0;
+        if (row > ROW_LENGTH_MAX) return true;
+    }
+    return false;
+}
+
+static int check_fits(const struct layer_device *device, struct error **error)
+{
+    uint64_t size = cache_get_limits(device->path->cache).size;
+    uint64_t length = device->table->stream_length;
+    if (size == 0 || length <= size - size / 10) return 0;
+    error_set(error, ERROR_UNSUPPORTED,
+              "layer %s... is one long zstd frame, which can be read from its start only, and its "
+              "%llu bytes do not fit into a cache of %llu",
+              device->name, (unsigned long long)length, (unsigned long long)size);
+    return error_hint(error, "pull the image the ordinary way, or give a larger --cache-size");
+}
+
+static int open_cache(struct layer_device *device, const struct digest *key, struct error **error)
+{
+    const struct chunk_table *table = device->table;
+    uint32_t *lengths = malloc(((size_t)table->chunk_count + 1) * sizeof *lengths);
+    if (!lengths) return error_set_memory(error);
+    for (uint32_t i = 0; i < table->chunk_count; i++)
+        lengths[i] = (uint32_t)chunk_length(table, i);
+    struct layer_shape shape = { .stream_length = table->stream_length,
+                                 .chunk_count = table->chunk_count,
+                                 .lengths = lengths,
+                                 .keep = is_read_forward(table) };
+    int result = shape.keep ? check_fits(device, error) : 0;
+    if (result == 0)
+        result = layer_cache_open(device->path->cache, key, &shape, &device->cache, error);
+    free(lengths);
+    return result;
+}
+
 static void device_free(struct layer_device *device)
 {
     if (!device) return;
@@ -46,6 +98,7 @@ static void device_free(struct layer_device *device)
     free(device->registry);
     free(device->repository);
     free(device->states);
+    free(device->generations);
     free(device);
 }
 
@@ -62,14 +115,14 @@ int layer_device_open(struct data_path *path, const struct layer_device_source *
     device->registry = strdup(source->registry);
     device->repository = strdup(source->repository);
     device->states = calloc(table->chunk_count + 1u, sizeof *device->states);
+    device->generations = calloc(table->chunk_count + 1u, sizeof *device->generations);
     char text[DIGEST_TEXT_SIZE];
     memcpy(device->name, digest_format(&table->blob_digest, text), sizeof device->name - 1);
     int result = -1;
-    if (!device->registry || !device->repository || !device->states)
+    if (!device->registry || !device->repository || !device->states || !device->generations)
         error_set_memory(error);
     else
-        result = layer_cache_open(path->cache, &source->table_digest, table->stream_length,
-                                  table->chunk_count, &device->cache, error);
+        result = open_cache(device, &source->table_digest, error);
     if (result < 0) {
         device_free(device);
         return -1;
@@ -130,17 +183,50 @@ void layer_device_presence(struct layer_device *device, uint32_t *ret_chunks_pre
     *ret_chunks_present = 0;
     *ret_bytes_present = 0;
     for (uint32_t i = 0; i < device->table->chunk_count; i++) {
-        if (chunk_state(device, i) != CHUNK_PRESENT && !layer_cache_has(device->cache, i)) continue;
+        if (!layer_cache_generation(device->cache, i)) continue;
         ++*ret_chunks_present;
         *ret_bytes_present += chunk_length(device->table, i);
     }
 }
 
-static bool all_present(const struct layer_device *device, uint32_t first, uint32_t last)
+/* ---- hits ---- */
+
+/* The chunks that a read touches, in the generations in which they are present. */
+struct hit {
+    uint32_t first, count;
+    uint32_t generations[HIT_CHUNKS_MAX];
+};
+
+static bool all_present(const struct layer_device *device, struct hit *hit)
 {
-    for (uint32_t i = first; i <= last; i++)
-        if (chunk_state(device, i) != CHUNK_PRESENT) return false;
+    for (uint32_t i = 0; i < hit->count; i++)
+        if (!(hit->generations[i] = chunk_present(device, hit->first + i))) return false;
     return true;
+}
+
+/* Nothing was evicted while it was read. */
+static bool all_held(const struct layer_device *device, const struct hit *hit)
+{
+    for (uint32_t i = 0; i < hit->count; i++)
+        if (!layer_cache_holds(device->cache, hit->first + i, hit->generations[i])) return false;
+    return true;
+}
+
+static bool read_chunks(struct layer_device *device, struct hit *hit, uint64_t offset, void *data,
+                        size_t length)
+{
+    return all_present(device, hit) &&
+           layer_cache_read_now(device->cache, offset, data, length) == (ssize_t)length &&
+           all_held(device, hit);
+}
+
+static void note_use(struct layer_device *device, const struct hit *hit)
+{
+    for (uint32_t i = hit->first; i < hit->first + hit->count; i++) {
+        layer_cache_touch(device->cache, i);
+        layer_cache_drop_behind(device->cache, device->table->chunks[i].stream_offset,
+                                (size_t)chunk_length(device->table, i));
+    }
 }
 
 /* Answers a read whose bytes are all in the page cache. */
@@ -149,11 +235,11 @@ static bool read_hit(struct layer_device *device, uint64_t offset, size_t length
                      void *context)
 {
     struct path_counters *counters = &device->path->counters;
-    if (data_length > 0 && !all_present(device, first, last)) return false;
+    struct hit touched = { .first = first, .count = data_length > 0 ? last - first + 1 : 0 };
+    if (touched.count > HIT_CHUNKS_MAX) return false;
     uint8_t *buffer = thread_buffer_take(length);
     if (!buffer) return false;
-    bool hit = data_length == 0 || layer_cache_read_now(device->cache, offset, buffer,
-                                                        data_length) == (ssize_t)data_length;
+    bool hit = data_length == 0 || read_chunks(device, &touched, offset, buffer, data_length);
     if (hit) {
         memset(buffer + data_length, 0, length - data_length);
         atomic_fetch_add_explicit(&counters->reads_hit, 1, memory_order_relaxed);
@@ -161,9 +247,7 @@ static bool read_hit(struct layer_device *device, uint64_t offset, size_t length
         done(context, buffer, (ssize_t)length);
     }
     thread_buffer_give(buffer);
-    for (uint32_t i = first; hit && data_length > 0 && i <= last; i++)
-        layer_cache_drop_behind(device->cache, device->table->chunks[i].stream_offset,
-                                (size_t)chunk_length(device->table, i));
+    if (hit) note_use(device, &touched);
     return hit;
 }
 

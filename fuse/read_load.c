@@ -54,30 +54,29 @@ static void load_complete(struct device_read *read)
     data_path_leave(device->path, &actions);
     if (answers) {
         read_reply(read, buffer, (ssize_t)read->length);
-        for (uint32_t i = 0; i < read->piece_count; i++)
+        for (uint32_t i = 0; i < read->piece_count; i++) {
+            layer_cache_touch(device->cache, read->pieces[i].chunk);
             layer_cache_drop_behind(device->cache,
                                     device->table->chunks[read->pieces[i].chunk].stream_offset,
                                     (size_t)chunk_length(device->table, read->pieces[i].chunk));
+        }
         read_release(read);
     }
     free(buffer);
 }
 
-/* The cache file does not have what it should: those chunks are fetched after all. */
-static void load_lost(struct device_read *read)
+/* The cache file does not have what it should, or chunks were evicted while they were read: they
+ * are fetched after all. */
+static void load_lost(struct device_read *read, bool damaged)
 {
     struct layer_device *device = read->device;
     struct data_path *path = device->path;
     struct actions actions;
     free(read->buffer);
     read->buffer = NULL;
-    for (uint32_t i = read->load_first; i < read->load_end; i++) {
-        layer_cache_forget(device->cache, read->pieces[i].chunk);
-        read->pieces[i].stored = false;
-    }
     data_path_enter(path, &actions);
-    for (uint32_t i = read->load_first; i < read->load_end; i++)
-        chunk_lost(device, read->pieces[i].chunk);
+    for (uint32_t i = read->load_first; i < read->load_end && damaged; i++)
+        chunk_damaged(device, read->pieces[i].chunk, read->pieces[i].generation);
     if (load_over(read, &actions)) {
         if (device->closing)
             read_fail(read, &actions);
@@ -106,6 +105,15 @@ static bool next_load(struct device_read *read, size_t *ret_in_read, size_t *ret
     return end > first;
 }
 
+static bool all_held(const struct device_read *read)
+{
+    for (uint32_t i = read->load_first; i < read->load_end; i++)
+        if (!layer_cache_holds(read->device->cache, read->pieces[i].chunk,
+                               read->pieces[i].generation))
+            return false;
+    return true;
+}
+
 static void load_done(void *context, ssize_t result);
 
 static void load_go_on(struct device_read *read)
@@ -115,8 +123,8 @@ static void load_go_on(struct device_read *read)
         ssize_t result = layer_cache_read(read->device->cache, read->offset + in_read,
                                           read->buffer + in_read, length, load_done, read);
         if (result == -EINPROGRESS) return;
-        if (result != (ssize_t)length) {
-            load_lost(read);
+        if (result != (ssize_t)length || !all_held(read)) {
+            load_lost(read, result != (ssize_t)length);
             return;
         }
     }
@@ -129,10 +137,11 @@ static void load_done(void *context, ssize_t result)
     size_t in_chunk, in_read, first, length;
     read_piece_range(&read->pieces[read->load_first], &in_chunk, &first, &length);
     read_piece_range(&read->pieces[read->load_end - 1], &in_chunk, &in_read, &length);
-    if (result == (ssize_t)(in_read + length - first))
+    bool complete = result == (ssize_t)(in_read + length - first);
+    if (complete && all_held(read))
         load_go_on(read);
     else
-        load_lost(read);
+        load_lost(read, !complete);
 }
 
 void read_load(struct device_read *read)

@@ -29,11 +29,7 @@ _sluice() {
         mapfile -t COMPREPLY < <(compgen -W 'linux/amd64 linux/arm64' -- "$current")
         return
         ;;
-    --trust)
-        mapfile -t COMPREPLY < <(compgen -W 'pinned referrer' -- "$current")
-        return
-        ;;
-    --threads | --index | --annotate | --read-timeout)
+    --threads | --index | --annotate | --read-timeout | --cache-size | --cache-reserve)
         return
         ;;
     esac
@@ -45,8 +41,8 @@ _sluice() {
         ;;
     inspect) options='--platform --plain-http --hosts-dir --json --verbose --help' ;;
     mount)
-        options='--foreground --cache --index --trust --read-timeout --platform --suid --dev
-            --plain-http --hosts-dir --verbose --help'
+        options='--foreground --cache --cache-size --cache-reserve --index --trust --read-timeout
+            --platform --suid --dev --plain-http --hosts-dir --verbose --help'
         ;;
     umount) options='--lazy --verbose --help' ;;
     status) options='--json --verbose --help' ;;

@@ -22,6 +22,7 @@
 #include "fuse/layer_device-internal.h"
 #include "tests/unit/asked_read.h"
 #include "tests/unit/fake_registry.h"
+#include "tests/unit/tar_layer.h"
 #include "tests/unit/temporary_directory.h"
 
 #define CHUNK_SIZE 16384u
@@ -30,8 +31,7 @@
 
 struct fixture {
     char *directory;
-    uint8_t *stream;
-    struct chunk_table table; /* a plain tar, but for the small chunks */
+    struct tar_layer layer;
     struct layer_device_source source;
     struct cache *cache;
     struct data_path *path;
@@ -43,7 +43,8 @@ struct fixture {
 static void expect_bytes(const struct fixture *fixture, struct asked *asked, uint64_t offset,
                          size_t length)
 {
-    expect_bytes_of(asked, fixture->stream, fixture->table.stream_length, offset, length);
+    expect_bytes_of(asked, fixture->layer.stream, fixture->layer.table.stream_length, offset,
+                    length);
 }
 
 static void expect_read(const struct fixture *fixture, uint64_t offset, size_t length)
@@ -59,39 +60,6 @@ static struct data_path_statistics statistics(const struct fixture *fixture)
 }
 
 /* ---- the layer ---- */
-
-static void make_stream(struct fixture *fixture)
-{
-    fixture->stream = malloc(STREAM);
-    uint64_t random = 88172645463325252u;
-    for (uint64_t i = 0; i < STREAM; i++) {
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        fixture->stream[i] = (uint8_t)random;
-    }
-}
-
-static void make_table(struct fixture *fixture)
-{
-    struct chunk_table *table = &fixture->table;
-    *table = (struct chunk_table){
-        .kind = LAYER_TAR,
-        .blob_length = STREAM,
-        .stream_length = STREAM,
-        .chunk_count = CHUNKS,
-        .chunks = calloc(CHUNKS, sizeof *table->chunks),
-    };
-    digest_of(fixture->stream, STREAM, &table->blob_digest);
-    table->stream_digest = table->blob_digest;
-    for (uint32_t i = 0; i < CHUNKS; i++) {
-        table->chunks[i].stream_offset = table->chunks[i].blob_offset = (uint64_t)i * CHUNK_SIZE;
-        table->chunks[i].start = CHUNK_FRAME;
-    }
-    for (uint32_t i = 0; i < CHUNKS; i++)
-        digest_of(fixture->stream + (uint64_t)i * CHUNK_SIZE, chunk_length(table, i),
-                  &table->chunks[i].digest);
-}
 
 static void open_all(struct fixture *fixture, const struct data_path_options *options)
 {
@@ -120,14 +88,14 @@ static struct fixture *fixture_new(void)
 {
     struct fixture *fixture = calloc(1, sizeof *fixture);
     fixture->directory = temporary_directory_make();
-    make_stream(fixture);
-    make_table(fixture);
+    tar_layer_make(&fixture->layer, STREAM, CHUNK_SIZE, 0);
     fixture->source = (struct layer_device_source){ .registry = "localhost:1",
                                                     .repository = "test",
-                                                    .table = &fixture->table,
+                                                    .table = &fixture->layer.table,
                                                     .table_digest = { { 1 } } };
     fake_start();
-    fake.blobs[0] = (struct fake_blob){ fixture->table.blob_digest, fixture->stream, STREAM, 0 };
+    fake.blobs[0] =
+        (struct fake_blob){ fixture->layer.table.blob_digest, fixture->layer.stream, STREAM, 0 };
     return fixture;
 }
 
@@ -145,8 +113,7 @@ static int tear_down(void **state)
     if (fixture->device) close_all(fixture);
     fake_stop();
     temporary_directory_remove(fixture->directory);
-    free(fixture->table.chunks);
-    free(fixture->stream);
+    tar_layer_free(&fixture->layer);
     free(fixture);
     return 0;
 }
@@ -541,7 +508,7 @@ static void *read_at_random(void *argument)
             reader->failures++;
         else
             for (size_t j = 0; j < length; j++)
-                if (asked->data[j] != (offset + j < STREAM ? fixture->stream[offset + j] : 0))
+                if (asked->data[j] != (offset + j < STREAM ? fixture->layer.stream[offset + j] : 0))
                     abort();
         asked_free(asked);
     }
@@ -575,7 +542,7 @@ static void impossible_tables_are_refused(void **state)
 {
     struct fixture *fixture = *state;
     struct layer_device *device = NULL;
-    struct chunk *chunk = &fixture->table.chunks[5];
+    struct chunk *chunk = &fixture->layer.table.chunks[5];
     const struct chunk good = *chunk;
     const struct chunk bad[] = {
         { .stream_offset = UINT64_MAX, .start = CHUNK_FRAME },

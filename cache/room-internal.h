@@ -1,0 +1,62 @@
+/*
+ * Room in the cache directory: what may still be stored.
+ *
+ * `usage` is a file of the directory, mapped by all who use it, that counts
+ * bytes: who wants to store takes room first. Where there is none, a thread of
+ * the cache evicts, and those who wait for room are called back. The count is
+ * an estimate between two measurements: a process that dies takes with it what
+ * it had taken, so each eviction measures, and puts the count right.
+ */
+#ifndef SLUICE_CACHE_ROOM_INTERNAL_H
+#define SLUICE_CACHE_ROOM_INTERNAL_H
+
+#include <sys/queue.h>
+
+#include "cache/cache-internal.h"
+
+int room_new(struct room **ret, struct cache *cache, struct error **error);
+/* When nobody waits any more. NULL is fine. */
+void room_free(struct room *room);
+void room_set_limits(struct room *room, const struct cache_limits *limits);
+struct cache_limits room_limits(const struct room *room);
+
+enum room_answer {
+    ROOM_TAKEN,
+    ROOM_WAIT, /* none now: room_wait() */
+    ROOM_NONE, /* none, and none to be had a moment ago */
+};
+/* Takes room for `length` bytes. Never waits. */
+enum room_answer room_take(struct room *room, uint64_t length);
+/* What was taken is not used. */
+void room_give_back(struct room *room, uint64_t length);
+/* What was taken is on the disk now, or never will be. */
+void room_stored(struct room *room, uint64_t length);
+
+/* `taken`: there is room now, and it is taken. On the room's thread; must not wait. */
+struct room_waiter {
+    uint64_t length;
+    void (*done)(struct room_waiter *waiter, bool taken);
+    STAILQ_ENTRY(room_waiter) link;
+};
+void room_wait(struct room *room, struct room_waiter *waiter);
+/* Takes room for a small file, and evicts for it on this thread where it must. */
+bool room_take_now(struct room *room, uint64_t length);
+
+/* ---- the eviction, in eviction.c ---- */
+
+struct eviction_goal {
+    uint64_t wanted;   /* bytes that are about to be stored */
+    uint64_t size_max; /* evict when usage would exceed it ... */
+    uint64_t size_low; /* ... down to this */
+    uint64_t free_min; /* of the file system; 0: whatever it is */
+    bool unused_only;  /* spare what a mount uses */
+};
+struct eviction_result {
+    uint64_t measured; /* bytes on disk before */
+    uint64_t freed;
+};
+/* False: another process is at it. */
+bool eviction_run(struct cache *cache, const struct eviction_goal *goal,
+                  struct eviction_result *ret);
+
+#endif

@@ -1,0 +1,158 @@
+/*
+ * What each server says of itself: a file in users/ that it keeps locked while
+ * it lives, with the blobs that its mount needs. A file without a lock was left
+ * by a server that died.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "cache/cache-internal.h"
+
+/* A mount has at most a table for each of 512 layers, and a handful of other blobs. */
+#define RECORD_LENGTH_MAX (256u << 10)
+#define BLOBS_MAX         2048u
+
+/* ---- writing one's own ---- */
+
+static json_t *record_of(const struct cache_use *use)
+{
+    json_t *blobs = json_array();
+    char text[DIGEST_TEXT_SIZE];
+    for (size_t i = 0; i < use->blob_count; i++)
+        json_array_append_new(blobs, json_string(digest_format(&use->blobs[i], text)));
+    json_t *record = json_pack("{s:I, s:s, s:o}", "pid", (json_int_t)getpid(), "image", use->image,
+                               "blobs", blobs);
+    /* A path that is no UTF-8 has no place in JSON. */
+    json_t *mountpoint = json_string(use->mountpoint);
+    if (record && mountpoint) json_object_set_new(record, "mountpoint", mountpoint);
+    return record;
+}
+
+static int place_record(struct cache *cache, const char *text)
+{
+    char name[CACHE_TEMPORARY_NAME_SIZE];
+    cleanup_close int descriptor = cache_open_temporary(cache, name);
+    if (descriptor < 0) return -1;
+    char *kept_name = strdup(name);
+    if (kept_name && write_fully(descriptor, text, strlen(text)) == 0 &&
+        renameat(cache->temporary, name, cache->users, name) == 0) {
+        cache->use = take_descriptor(&descriptor);
+        cache->use_name = kept_name;
+        return 0;
+    }
+    int number = kept_name ? errno : ENOMEM;
+    free(kept_name);
+    unlinkat(cache->temporary, name, 0);
+    errno = number;
+    return -1;
+}
+
+int cache_declare_use(struct cache *cache, const struct cache_use *use, struct error **error)
+{
+    cleanup_json json_t *record = record_of(use);
+    cleanup_free char *text = record ? json_dumps(record, JSON_COMPACT) : NULL;
+    if (!text) return error_set_memory(error);
+    if (place_record(cache, text) == 0) return 0;
+    return error_set_errno(error, errno, "note the mount in cache directory '%s'",
+                           cache->directory);
+}
+
+/* ---- reading those of all ---- */
+
+struct reading {
+    cache_user_seen *seen;
+    void *context;
+};
+
+/* Hostile bytes: what is not understood counts for nothing. */
+static void read_record(const struct reading *reading, const struct buffer *text)
+{
+    cleanup_json json_t *record = json_read_object(text->data, text->length, "a record", NULL);
+    if (!record) return;
+    const json_t *blobs = json_object_get(record, "blobs");
+    size_t count = json_array_size(blobs), known = 0;
+    if (count > BLOBS_MAX) return;
+    cleanup_free struct digest *digests = calloc(count + 1, sizeof *digests);
+    if (!digests) return;
+    for (size_t i = 0; i < count; i++) {
+        const char *digest = json_string_value(json_array_get(blobs, i));
+        if (digest && digest_parse(&digests[known], digest, NULL) == 0) known++;
+    }
+    const char *image = json_optional_text(record, "image");
+    const char *mountpoint = json_optional_text(record, "mountpoint");
+    const struct cache_use use = { .pid = json_integer_value(json_object_get(record, "pid")),
+                                   .image = image ? image : "",
+                                   .mountpoint = mountpoint ? mountpoint : "",
+                                   .blobs = digests,
+                                   .blob_count = known };
+    reading->seen(reading->context, &use);
+}
+
+static void look_at_record(void *context, int directory, const char *name)
+{
+    const struct reading *reading = context;
+    struct stat status;
+    cleanup_buffer struct buffer text = { 0 };
+    cleanup_close int descriptor = cache_open_file(directory, name, O_RDONLY, &status);
+    if (descriptor < 0) return;
+    if (!file_is_locked(descriptor, 0, 0)) {
+        unlinkat(directory, name, 0);
+        return;
+    }
+    if (cache_read_file(directory, name, "a mount's record", RECORD_LENGTH_MAX, &text, NULL) == 0)
+        read_record(reading, &text);
+}
+
+void cache_each_user(struct cache *cache, cache_user_seen *seen, void *context)
+{
+    struct reading reading = { seen, context };
+    cache_each_entry(cache->users, look_at_record, &reading);
+}
+
+/* ---- the blobs in use ---- */
+
+static int compare_digests(const void *left, const void *right)
+{
+    return memcmp(left, right, sizeof(struct digest));
+}
+
+static void add_blobs(void *context, const struct cache_use *use)
+{
+    struct used_blobs *used = context;
+    if (use->blob_count == 0) return;
+    struct digest *digests =
+        reallocarray(used->digests, used->count + use->blob_count, sizeof *digests);
+    if (!digests) {
+        used->unknown = true;
+        return;
+    }
+    memcpy(digests + used->count, use->blobs, use->blob_count * sizeof *digests);
+    used->digests = digests;
+    used->count += use->blob_count;
+}
+
+void used_blobs_read(struct cache *cache, struct used_blobs *ret)
+{
+    *ret = (struct used_blobs){ 0 };
+    cache_each_user(cache, add_blobs, ret);
+    if (ret->count > 0) qsort(ret->digests, ret->count, sizeof *ret->digests, compare_digests);
+}
+
+bool used_blobs_have(const struct used_blobs *used, const struct digest *digest)
+{
+    if (used->unknown) return true;
+    return used->count > 0 && bsearch(digest, used->digests, used->count, sizeof *used->digests,
+                                      compare_digests) != NULL;
+}
+
+void used_blobs_free(struct used_blobs *used)
+{
+    free(used->digests);
+    *used = (struct used_blobs){ 0 };
+}
