@@ -97,6 +97,137 @@ static void old_forms(void **state)
     entry_table_free(table);
 }
 
+static void put_base_256(uint8_t *field, size_t length, int64_t value)
+{
+    for (size_t i = 0; i < length; i++)
+        field[length - 1 - i] = i < 8 ? (uint8_t)((uint64_t)value >> 8 * i) : value < 0 ? 0xff : 0;
+    field[0] |= 0x80;
+}
+
+/* Numbers that octal digits have no room for, in the header's other form. */
+static void large_numbers(void **state)
+{
+    (void)state;
+    struct entry_table *table = entry_table_new();
+    struct tar_reader *reader = tar_reader_new(table);
+    struct error *error = NULL;
+    uint8_t block[512];
+    uint64_t size = UINT64_C(10) << 30;
+    tar_block(block, &(struct tar_member){ .name = "large", .type = '0' }, 0);
+    put_base_256(block + 108, 8, 4294967295);
+    put_base_256(block + 116, 8, 2147483648);
+    put_base_256(block + 124, 12, (int64_t)size);
+    put_base_256(block + 136, 12, -62135596800);
+    tar_seal(block);
+    assert_int_equal(tar_reader_feed(reader, block, sizeof block, &error), 0);
+    uint8_t *zeros = calloc(1, 16u << 20);
+    for (uint64_t fed = 0; fed < size; fed += 16u << 20)
+        assert_int_equal(tar_reader_feed(reader, zeros, 16u << 20, &error), 0);
+    free(zeros);
+    struct buffer rest = { 0 };
+    tar_add(&rest, (struct tar_member){ .name = "octal", .type = '0', .uid = 07777777 });
+    tar_add(&rest,
+            (struct tar_member){ .name = "d", .type = '3', .major = 4095, .minor = 1048575 });
+    assert_int_equal(tar_reader_feed(reader, rest.data, rest.length, &error), 0);
+    assert_int_equal(tar_reader_finish(reader, &error), 0);
+    buffer_free(&rest);
+    const struct entry *large = entry_table_get(table, 0);
+    assert_int_equal(large->size, size);
+    assert_int_equal(large->uid, 4294967295);
+    assert_int_equal(large->gid, 2147483648);
+    assert_int_equal(large->mtime, -62135596800);
+    assert_string_equal(entry_table_get(table, 1)->path, "octal");
+    assert_int_equal(entry_table_get(table, 1)->uid, 07777777);
+    assert_int_equal(entry_table_get(table, 2)->device_minor, 1048575);
+    tar_reader_free(reader);
+    entry_table_free(table);
+}
+
+/* Types that only some archivers make, and headers that say nothing of the tree. */
+static void unusual_types(void **state)
+{
+    (void)state;
+    struct buffer tar = { 0 };
+    tar_add(&tar, (struct tar_member){ .name = "volume", .type = 'V', .data = "of a label" });
+    tar_pax_text(&tar, "path", "label");
+    tar_add(&tar, (struct tar_member){ .name = "volume", .type = 'V' });
+    tar_add(&tar,
+            (struct tar_member){ .name = "dumped/", .type = 'D', .mode = 0700, .data = "Yname" });
+    tar_add(&tar, (struct tar_member){ .name = "contiguous", .type = '7', .data = "abc" });
+    tar_pax_text(&tar, "VENDOR.unknown", "any \n thing = \xff");
+    tar_file(&tar, "known", "x");
+    tar_pax(&tar, 'g', "comment", "0123456789abcdef", 16);
+    tar_meta(&tar, 'g', "", 0);
+    tar_meta(&tar, 'x', "", 0);
+    tar_add(&tar, (struct tar_member){ .name = "null", .type = '3', .mode = 0666 });
+    struct buffer records = { 0 };
+    tar_pax_record(&records, "SCHILY.devmajor", "300", 3);
+    tar_pax_record(&records, "SCHILY.devminor", "1000000", 7);
+    tar_meta(&tar, 'x', records.data, records.length);
+    buffer_free(&records);
+    tar_add(&tar, (struct tar_member){ .name = "large", .type = '4', .mode = 0666 });
+    struct entry_table *table = accept(&tar);
+    assert_int_equal(entry_table_count(table), 5);
+    assert_string_equal(entry_table_get(table, 0)->path, "dumped");
+    assert_int_equal(entry_table_get(table, 0)->type, ENTRY_DIRECTORY);
+    assert_int_equal(entry_table_get(table, 1)->type, ENTRY_REGULAR);
+    assert_string_equal(entry_table_get(table, 2)->path, "known");
+    assert_string_equal(entry_table_get(table, 3)->path, "null");
+    assert_int_equal(entry_table_get(table, 4)->device_major, 300);
+    assert_int_equal(entry_table_get(table, 4)->device_minor, 1000000);
+    entry_table_free(table);
+}
+
+/* Names are bytes, whatever a header says of their character set. */
+static void names_of_any_bytes(void **state)
+{
+    (void)state;
+    struct buffer tar = { 0 }, records = { 0 };
+    tar_file(&tar, "latin-\xe9", NULL);
+    tar_pax_record(&records, "hdrcharset", "BINARY", 6);
+    tar_pax_record(&records, "path", "\xff\xfe\n\\", 4);
+    tar_pax_record(&records, "linkpath", "\x80 \x01", 3);
+    tar_meta(&tar, 'x', records.data, records.length);
+    tar_link(&tar, '2', "x", "y");
+    records.length = 0;
+    tar_pax_record(&records, "hdrcharset", "ISO-IR 10646 2000 UTF-8", 23);
+    tar_meta(&tar, 'x', records.data, records.length);
+    tar_meta(&tar, 'L', "\xc3(", 3);
+    tar_file(&tar, "x", NULL);
+    buffer_free(&records);
+    struct entry_table *table = accept(&tar);
+    assert_string_equal(entry_table_get(table, 0)->path, "latin-\xe9");
+    assert_string_equal(entry_table_get(table, 1)->path, "\xff\xfe\n\\");
+    assert_string_equal(entry_table_get(table, 1)->target, "\x80 \x01");
+    assert_string_equal(entry_table_get(table, 2)->path, "\xc3(");
+    entry_table_free(table);
+}
+
+/* Old writers added the bytes of a header up with their signs. */
+static void checksums(void **state)
+{
+    (void)state;
+    struct buffer tar = { 0 };
+    uint8_t block[512];
+    tar_block(block, &(struct tar_member){ .name = "\xff\xfe", .type = '0' }, 0);
+    tar_append(&tar, block, sizeof block);
+    int32_t sum = 0;
+    memset(block + 148, ' ', 8);
+    for (size_t i = 0; i < sizeof block; i++)
+        sum += (int8_t)block[i];
+    char text[16];
+    snprintf(text, sizeof text, "%06o", (unsigned)sum);
+    memcpy(block + 148, text, 7);
+    tar_append(&tar, block, sizeof block);
+    memcpy(block + 148, "  ", 2); /* blanks before and behind */
+    snprintf(text, sizeof text, "%5o ", (unsigned)sum);
+    memcpy(block + 150, text, 6);
+    tar_append(&tar, block, sizeof block);
+    struct entry_table *table = accept(&tar);
+    assert_int_equal(entry_table_count(table), 3);
+    entry_table_free(table);
+}
+
 static void long_names(void **state)
 {
     (void)state;
@@ -442,6 +573,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(types_and_fields),   cmocka_unit_test(old_forms),
+        cmocka_unit_test(large_numbers),      cmocka_unit_test(unusual_types),
+        cmocka_unit_test(names_of_any_bytes), cmocka_unit_test(checksums),
         cmocka_unit_test(long_names),         cmocka_unit_test(pax_values),
         cmocka_unit_test(global_headers),     cmocka_unit_test(attributes),
         cmocka_unit_test(whiteouts),          cmocka_unit_test(the_end),
