@@ -67,6 +67,10 @@ int rootfs_find_xattrs(struct rootfs *rootfs, struct error **error);
 void rootfs_getxattr(fuse_req_t request, fuse_ino_t node, const char *name, size_t size);
 void rootfs_listxattr(fuse_req_t request, fuse_ino_t node, size_t size);
 
+/* rootfs_seek.c */
+void rootfs_lseek(fuse_req_t request, fuse_ino_t node, off_t offset, int whence,
+                  struct fuse_file_info *file);
+
 /* rootfs_read.c */
 void rootfs_read(fuse_req_t request, fuse_ino_t node, size_t size, off_t offset,
                  struct fuse_file_info *file);

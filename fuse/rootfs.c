@@ -74,6 +74,7 @@ static const struct fuse_lowlevel_ops operations = {
     .open = open_file,
     .opendir = open_directory,
     .read = rootfs_read,
+    .lseek = rootfs_lseek,
     .readdir = rootfs_readdir,
     .readdirplus = rootfs_readdirplus,
     .statfs = rootfs_statfs,

@@ -117,6 +117,21 @@ static struct erofs_extent only_hole(uint64_t offset)
     return (struct erofs_extent){ 0, 0, FILE_SIZE };
 }
 
+/* Bytes of one run of device 1, every other one a hole: as a sparse file has them. */
+static struct erofs_extent sprinkled(uint64_t offset)
+{
+    return (struct erofs_extent){ offset % 2 ? 0 : 1, offset / 2, 1 };
+}
+
+/* 100,000 bytes of data after every 100,000 of nothing, and a hole from 7,000,000 on. */
+static struct erofs_extent sparse(uint64_t offset)
+{
+    uint64_t part = offset / 100000, left = 100000 - offset % 100000;
+    if (part >= 70) return (struct erofs_extent){ 0, 0, FILE_SIZE };
+    if (part % 2 == 0) return (struct erofs_extent){ 0, 0, left };
+    return (struct erofs_extent){ 1, part / 2 * 100000 + offset % 100000, left };
+}
+
 /* What a hostile image could say. */
 static struct erofs_extent no_such_device(uint64_t offset)
 {
@@ -261,12 +276,10 @@ static void close_device(struct layer_device *device)
 /* ---- */
 
 static struct mounted mounted;
+static struct erofs_image image = { .root_nid = ROOT_NID, .inode_count = 2, .device_count = 2 };
 
 static void mount_file(struct erofs_extent (*extents)(uint64_t offset), enum answer answer)
 {
-    static const struct erofs_image image = { .root_nid = ROOT_NID,
-                                              .inode_count = 2,
-                                              .device_count = 2 };
     need_fuse();
     layout = extents;
     map_failure = 0;
@@ -379,6 +392,58 @@ static void test_pieces_that_belong_together(void **state)
     assert_right(data, 0, 65536);
     assert_int_equal(devices[0].reads, 1);
     free(data);
+    end_file();
+}
+
+/* However many holes lie between: what is one piece on the device is one read of it. */
+static void test_data_between_holes(void **state)
+{
+    (void)state;
+    mount_file(sprinkled, AT_ONCE);
+    cleanup_close int file = open_file(O_DIRECT);
+    uint8_t *data = aligned_alloc(4096, 65536);
+    assert_non_null(data);
+    assert_int_equal(pread(file, data, 65536, 4096), 65536);
+    assert_right(data, 4096, 65536);
+    assert_int_equal(devices[0].reads, 1);
+    assert_int_equal(devices[0].longest, 32768);
+    free(data);
+    end_file();
+    mount_file(sprinkled, LATER);
+    assert_file_right();
+    end_file();
+    mount_file(sparse, LATER);
+    assert_file_right();
+    end_file();
+}
+
+static void test_seeking_holes(void **state)
+{
+    (void)state;
+    image.sparse_device = 3;
+    mount_file(sparse, AT_ONCE);
+    cleanup_close int file = open_file(0);
+    assert_int_equal(lseek(file, 0, SEEK_DATA), 100000);
+    assert_int_equal(lseek(file, 0, SEEK_HOLE), 0);
+    assert_int_equal(lseek(file, 150000, SEEK_DATA), 150000);
+    assert_int_equal(lseek(file, 150000, SEEK_HOLE), 200000);
+    assert_int_equal(lseek(file, FILE_SIZE - 1, SEEK_HOLE), FILE_SIZE - 1);
+    assert_int_equal(lseek(file, 7000000, SEEK_DATA), -1);
+    assert_int_equal(errno, ENXIO);
+    assert_int_equal(lseek(file, FILE_SIZE, SEEK_HOLE), -1);
+    assert_int_equal(errno, ENXIO);
+    end_file();
+    mount_file(one_extent, AT_ONCE);
+    cleanup_close int dense = open_file(0);
+    assert_int_equal(lseek(dense, 5, SEEK_DATA), 5);
+    assert_int_equal(lseek(dense, 5, SEEK_HOLE), FILE_SIZE);
+    end_file();
+    /* Where there are no sparse files, the kernel knows by itself. */
+    image.sparse_device = 0;
+    mount_file(one_extent, AT_ONCE);
+    cleanup_close int plain = open_file(0);
+    assert_int_equal(lseek(plain, 5, SEEK_HOLE), FILE_SIZE);
+    assert_int_equal(lseek(plain, 5, SEEK_DATA), 5);
     end_file();
 }
 
@@ -520,6 +585,8 @@ int main(void)
         TEST(test_stripes_and_holes),
         TEST(test_stripes_and_holes_answered_later),
         TEST(test_pieces_that_belong_together),
+        TEST(test_data_between_holes),
+        TEST(test_seeking_holes),
         TEST(test_hole),
         TEST(test_failures),
         TEST(test_hostile_extents),
