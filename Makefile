@@ -54,7 +54,7 @@ UNIT_TESTS      := $(UNIT_SOURCES:tests/unit/%.c=$(BUILD)/tests/%)
 FUZZ_TOOLS      := $(addprefix $(BUILD)/tests/,mutate_metadata write_seeds)
 FUZZ_TARGETS    := $(FUZZ_SOURCES:tests/fuzz/%.c=$(BUILD)/fuzz/%)
 
-.PHONY: all help unit unit-build test check fuzz fuzz-build compile-flags bench install clean format packages
+.PHONY: all help unit unit-build test check fuzz fuzz-build soak compile-flags bench install clean format packages
 .DEFAULT_GOAL := all
 
 all: $(BUILD)/sluice ## build the sluice command (the default)
@@ -115,6 +115,11 @@ fuzz: ## look for what breaks the parsers; SECONDS=3600, TARGET=name, MUTANTS=20
 	tests/fuzz/run --seconds $(or $(SECONDS),3600) $(TARGET)
 	SLUICE_MUTANTS=$(or $(MUTANTS),20000) SLUICE_MUTANTS_SEED=$$(date +%s) \
 	    tests/run --e2e KernelMutants
+
+soak: all ## random reads, faults, crashes and layers; SECONDS=600 for each test, SEED=... again
+	packaging/install-packages run test
+	$(if $(SEED),SLUICE_SEED=$(SEED)) SLUICE_SOAK_SECONDS=$(or $(SECONDS),600) \
+	    tests/run --e2e $(or $(TEST),RandomReads Faults Crashes RandomLayers)
 
 bench: all ## measure the figures of docs/performance.md (long)
 	bench/run

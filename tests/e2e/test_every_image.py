@@ -93,7 +93,7 @@ class RandomLayers(ModelTest):
     """Layers made of a few names, in which everything meets everything."""
 
     def test_random_layers(self):
-        for number, generator in rounds.of("random-layers", 40):
+        for number, generator in rounds.of(self._testMethodName, 40):
             with self.subTest(round=number), \
                     tempfile.TemporaryDirectory(dir=self.directory) as work:
                 tars, possible = random_layers.write(work, generator, model.is_possible)

@@ -107,12 +107,17 @@ class ProxyHandler(http.server.BaseHTTPRequestHandler):
         answer, data = self.forward(proxy, body)
         proxy.record(Request(self.command, path, self.headers.get("Range"), answer.status,
                              len(data)), dict(self.headers))
-        self.send_response_only(answer.status)
-        for key, value in answer.getheaders():
+        length = answer.getheader("Content-Length", "0") if self.command == "HEAD" else len(data)
+        self.reply(answer.status, [*answer.getheaders(), ("Content-Length", str(length))], data)
+
+    def reply(self, status, headers, data):
+        """Sends the answer; those who damage it override this. The last length holds."""
+        lengths = [value for key, value in headers if key.lower() == "content-length"]
+        self.send_response_only(status)
+        for key, value in headers:
             if key.lower() not in _HOP_BY_HOP | {"content-length"}:
                 self.send_header(key, value)
-        length = answer.getheader("Content-Length", "0") if self.command == "HEAD" else len(data)
-        self.send_header("Content-Length", str(length))
+        self.send_header("Content-Length", lengths[-1])
         self.end_headers()
         self.wfile.write(data)
 

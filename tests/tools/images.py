@@ -178,6 +178,47 @@ def variants():
     return {how: Image(layout, how, tars) for how in layers.COMPRESSIONS}
 
 
+# What for_reading() holds: the form of each layer and its size, unpacked, in MiB.
+READING = (("tar", 16), ("gzip", 16), ("gzip-members", 12), ("gzip-independent", 12),
+           ("zstd-frames", 16), ("zstd-one-frame", 4))
+
+
+def _mixed_bytes(generator, length):
+    """Some noise, some repetition from near and far: what makes decoders work."""
+    data = bytearray(generator.randbytes(min(length, 3000)))
+    while len(data) < length:
+        if generator.random() < 0.3:
+            data += generator.randbytes(generator.randint(1, 2000))
+        else:
+            start = generator.randrange(max(0, len(data) - 40_000), len(data))
+            data += data[start:start + generator.randint(3, 3000)] * generator.choice((1, 1, 1, 20))
+    return bytes(data[:length])
+
+
+def for_reading():
+    """An image for reading at random: (Image, {path: content})."""
+    def make(directory):
+        generator, tars = random.Random(21), []
+        for form, mebibytes in READING:
+            tars.append(os.path.join(directory, form + ".tar"))
+            left, number = mebibytes << 20, 0
+            with LayerWriter(tars[-1]) as layer:
+                while left > 0:
+                    size = min(left, int(2 ** generator.uniform(0, 22)))
+                    layer.file(f"{form}/{number:03}", _mixed_bytes(generator, size))
+                    left, number = left - size, number + 1
+        add(Layout(os.path.join(directory, "layout")), "reading", tars,
+            [form for form, _ in READING], directory)
+
+    directory = workplace.kept("reading", workplace.source_of(*_SOURCES), make)
+    tars = [os.path.join(directory, form + ".tar") for form, _ in READING]
+    contents = {}
+    for path in tars:
+        with tarfile.open(path) as tar:
+            contents |= {entry.name: tar.extractfile(entry).read() for entry in tar}
+    return Image(Layout(os.path.join(directory, "layout")), "reading", tars), contents
+
+
 def small():
     """A small image of two gzip layers, where the content does not matter."""
     return variants()["gzip"]

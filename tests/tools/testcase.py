@@ -85,13 +85,13 @@ class EndToEnd(unittest.TestCase):
     # ---- the command ----
 
     def sluice(self, *arguments, expect=0, timeout=240, environment=None):
-        """Runs the command; its exit code must be `expect`."""
+        """Runs the command; its exit code must be `expect`, or 0 or 1 where that is None."""
         done = subprocess.run([workplace.SLUICE, *map(str, arguments)], text=True,
                               errors="backslashreplace",
                               stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout,
                               check=False, env={**self.environment, **(environment or {})})
-        self.assertEqual(done.returncode, expect,
-                         f"sluice {' '.join(map(str, arguments))}\n{done.stdout}{done.stderr}")
+        self.assertIn(done.returncode, (0, 1) if expect is None else (expect,),
+                      f"sluice {' '.join(map(str, arguments))}\n{done.stdout}{done.stderr}")
         return done
 
     def fails(self, *arguments, says=(), code=1, **options):
