@@ -1,6 +1,8 @@
 """A mounted image is what an independent model of tar and layers says that it is."""
 
 import os
+import random
+import subprocess
 import tempfile
 
 from tools import everything, images, model, random_layers, rounds, tree, workplace
@@ -131,6 +133,32 @@ class Extremes(ModelTest):
             path = os.path.join(point, f"many/{number * 7919 % 200_000:07}")
             self.assertEqual(os.lstat(path).st_uid, number)
         self.assertFalse(os.path.exists(os.path.join(point, "many/0200000")))
+
+    def test_sparse_files_as_gnu_tar_writes_them(self):
+        """In its own form and the three of PAX; the truth is what it has read."""
+        generator, tars = random.Random(12), []
+        for name, options in (("own", "--format=gnu"), ("0.0", "--sparse-version=0.0"),
+                              ("0.1", "--sparse-version=0.1"), ("1.0", "--sparse-version=1.0")):
+            place = os.path.join(self.work, "source", name)
+            os.makedirs(place)
+            for number, size in enumerate((1, 4096, 100_001, 5_000_000, 9 << 30, 1 << 40)):
+                with open(os.path.join(place, str(number)), "wb") as file:
+                    file.truncate(size)
+                    for _ in range(generator.choice((0, 1, 3, 30))):
+                        file.seek(generator.randrange(size))
+                        file.write(generator.randbytes(min(size - file.tell(), 7000)))
+            tars.append(os.path.join(self.work, name + ".tar"))
+            formats = [options] if name == "own" else ["--format=pax", options]
+            subprocess.run(["tar", "--sparse", *formats, "-C", os.path.join(self.work, "source"),
+                            "-cf", tars[-1], name], check=True)
+        images.add(self.layout, "image", tars, ("gzip", "tar", "zstd-frames", "gzip"), self.work)
+        point = self.mount_image(self.layout, "image", "sparse")
+        truth = model.Tree(tars)
+        self.assert_is(truth, point)
+        source = os.path.join(self.work, "source")
+        lines = [line for line in truth.differences(source)
+                 if ": time" not in line and not line.startswith(".:")]
+        self.assertEqual(lines, [])
 
     def test_127_layers(self):
         """As many as overlayfs mounts; each replaces, hides, links and adds."""

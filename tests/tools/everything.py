@@ -239,7 +239,7 @@ def sparse_segments(generator, count, size, aligned):
             for place in places]
 
 
-def _sparse(tar):
+def sparse(tar):
     generator = random.Random(5)
     tar.directory(b"sparse")
     forms = (tar.old_gnu_sparse, tar.pax_sparse_0_0, tar.pax_sparse_0_1, tar.pax_sparse_1_0)
@@ -368,18 +368,18 @@ def _opaque_root(tar):
 
 
 # A line for each layer, lowest first.
-LAYERS = ((_formats, _names, _numbers), (_contents, _attributes, _more_attributes, _lower), (), (_middle,),
-        (_of_gnu_tar, _global_headers), (_upper,))
+LAYERS = ((_formats, _names, _numbers), (_contents, _attributes, _more_attributes, _lower), (),
+          (_middle, sparse), (_of_gnu_tar, _acls, _libarchive, _global_headers), (_upper,))
 
 
 # What umoci gives up at, or has no room for.
-NOT_FOR_UMOCI = (_of_gnu_tar, _global_headers, _more_attributes)
+NOT_FOR_UMOCI = (_of_gnu_tar, _global_headers, _more_attributes, _acls, _libarchive, sparse)
 
 
-def write(directory, without=()):
+def write(directory, without=(), layers=LAYERS):
     """Writes the tars, lowest layer first; returns their paths."""
     paths = []
-    for number, parts in enumerate(LAYERS):
+    for number, parts in enumerate(layers):
         path = os.path.join(directory, f"{number}.tar")
         with TarWriter(path) as tar:
             for part in parts:

@@ -25,6 +25,10 @@ class Refused(Exception):
     """No unpacker can make a tree of this, or none should."""
 
 
+class NotDirectory(Refused):
+    """What a path leads through is a file."""
+
+
 # ---- one tar: entries ----
 
 
@@ -284,44 +288,60 @@ class Unpacker:
         name = parts.pop()
         if name.startswith(b".wh..wh.") and name != b".wh..wh..opq":
             return
+        if name.startswith(b".wh."):
+            self.apply_marker(parts, name)
+            return
         parent = self.directory(parts, make=True)
-        if name == b".wh..wh..opq":
-            self.prune(parent)
-        elif name.startswith(b".wh."):
-            self.hide(parent, name[4:])
-        elif entry.kind == b"1":
+        if entry.kind == b"1":
             self.hardlink(parent, name, entry)
         else:
             self.put(parent, name, entry)
 
+    def apply_marker(self, parts, name):
+        try:
+            parent = self.directory(parts, make=True)
+        except NotDirectory:
+            return  # nothing is below a file
+        if name == b".wh..wh..opq":
+            self.prune(parent)
+        else:
+            self.hide(parent, name[4:])
+
     def directory(self, parts, make):
         """The directory that a path leads to, through symbolic links, never out of the root."""
         trail, todo, links = [self.root], list(reversed(parts)), 0
+        missing = []  # names below the last of the trail
         while todo:
             part = todo.pop()
             if part in (b"", b"."):
                 continue
             if part == b"..":
-                if len(trail) > 1:
+                if missing:
+                    missing.pop()
+                elif len(trail) > 1:
                     trail.pop()
                 continue
-            child = trail[-1].children.get(part)
-            if child is None:
-                if not make:
-                    raise Refused("missing")
-                child = trail[-1].children[part] = [Inode(), self.layer]
-            inode = child[0]
-            if inode.children is not None:
-                trail.append(inode)
-            elif inode.entry.kind == b"2":
+            child = None if missing else trail[-1].children.get(part)
+            if not child:
+                missing.append(part)
+            elif child[0].children is not None:
+                trail.append(child[0])
+            elif child[0].entry.kind == b"2":
                 links += 1
                 if links > 255:
                     raise Refused("symbolic links in a circle")
-                if inode.entry.link.startswith(b"/"):
+                target = child[0].entry.link
+                if target.startswith(b"/"):
                     trail = [self.root]
-                todo += reversed(inode.entry.link.split(b"/"))
+                todo += reversed(target.split(b"/"))
             else:
-                raise Refused("a parent is a file")
+                raise NotDirectory("a parent is a file")
+        if missing and not make:
+            raise Refused("missing")
+        for part in missing:
+            inode = Inode()
+            trail[-1].children[part] = [inode, self.layer]
+            trail.append(inode)
         return trail[-1]
 
     def put(self, parent, name, entry):

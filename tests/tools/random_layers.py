@@ -6,7 +6,8 @@ import random
 from tools.tar_writer import DIRECTORY, FIFO, TarWriter
 
 NAMES = (b"a", b"b", b"c", b"\xff", b"d.e", b"link")
-TARGETS = (b"a", b"/b", b"../c", b"link", b"a/link", b"/", b"../../..", b"c/d.e", b"nowhere/b")
+TARGETS = (b"a", b"/b", b"../c", b"link", b"a/link", b"/", b"../../..", b"c/d.e", b"nowhere/b",
+           b"nowhere/../b")
 
 
 def _path(generator):
