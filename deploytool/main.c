@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "deploytool/broker.h"
 #include "deploytool/command.h"
 
 static const struct command *const commands[] = { &index_command, &inspect_command, &mount_command,
@@ -53,6 +54,7 @@ int main(int argc, char **argv)
 {
     /* Output to a closed pipe must be an error that is said, not a silent end. */
     signal(SIGPIPE, SIG_IGN);
+    if (argc > 0 && strcmp(argv[0], BROKER_NAME) == 0) return broker_main(argc, argv);
     int first = 1;
     for (; first < argc && argv[first][0] == '-'; first++) {
         const char *option = argv[first];

@@ -9,8 +9,11 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/confine.h"
+#include "base/file.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "deploytool/broker.h"
 #include "deploytool/node_image.h"
 #include "fuse/control.h"
 #include "fuse/layer_device.h"
@@ -18,6 +21,8 @@
 
 struct server {
     const struct server_options *options;
+    struct broker *broker;
+    struct confinement confinement;
     struct registry_client *client;
     struct cache *cache;
     struct node_image node;
@@ -81,6 +86,17 @@ static void add_counters(json_t *root, struct data_path *path)
     add_text(root, "last_error", last_error);
 }
 
+static json_t *confinement_status(const struct confinement *confinement)
+{
+    json_t *list = json_array();
+    if (confinement->capabilities) json_array_append_new(list, json_string("no-capabilities"));
+    if (confinement->no_new_privileges)
+        json_array_append_new(list, json_string("no-new-privileges"));
+    if (confinement->system_calls) json_array_append_new(list, json_string("system-calls"));
+    if (confinement->files) json_array_append_new(list, json_string("files"));
+    return list;
+}
+
 static int append_status(const struct server *server, struct buffer *ret)
 {
     char digest[DIGEST_TEXT_SIZE];
@@ -93,6 +109,7 @@ static int append_status(const struct server *server, struct buffer *ret)
     add_text(root, "mountpoint", server->options->mountpoint);
     add_text(root, "cache", server->options->cache);
     add_text(root, "front", "fuse");
+    json_object_set_new(root, "confinement", confinement_status(&server->confinement));
     add_size(root, "pid", (uint64_t)getpid());
     add_size(root, "uptime_seconds", (uint64_t)(time(NULL) - server->started));
     add_size(root, "image_bytes", image_blob_bytes(&server->node.image));
@@ -187,8 +204,7 @@ static int mount_tree(struct server *server, struct error **error)
     struct rootfs_options rootfs = { .mountpoint = options->mountpoint,
                                      .source = server->node.image.name,
                                      .metadata = server->node.metadata_content.mapping,
-                                     .allow_suid = options->allow_suid,
-                                     .allow_devices = options->allow_devices };
+                                     .mounter = broker_mounter(server->broker) };
     cleanup_free char *socket = control_socket_path(options->mountpoint, error);
     if (!socket) return -1;
     sigset_t signals = stop_signals();
@@ -203,11 +219,28 @@ static int mount_tree(struct server *server, struct error **error)
     return 0;
 }
 
+/* Before there is another thread, and before the first byte comes from outside. */
+static int give_up_privileges(struct server *server, struct error **error)
+{
+    const struct server_options *options = server->options;
+    cleanup_free char *run_directory = control_run_directory(error);
+    if (!run_directory || directory_make(options->cache, 0700, error) < 0 ||
+        broker_start(&server->broker, options->mountpoint, options->allow_suid,
+                     options->allow_devices, error) < 0)
+        return -1;
+    const char *const writable[] = { options->cache, run_directory };
+    confine_process(writable, 2, &server->confinement);
+    return 0;
+}
+
 static int start(struct server *server, struct error **error)
 {
     const struct server_options *options = server->options;
+    if (give_up_privileges(server, error) < 0) return -1;
     struct registry_options registry = { .plain_http = options->plain_http,
-                                         .hosts_directory = options->hosts_directory };
+                                         .hosts_directory = options->hosts_directory,
+                                         .credentials = broker_credentials,
+                                         .credentials_context = server->broker };
     struct node_image_options image = { .reference = options->reference,
                                         .platform = options->platform,
                                         .pinned = options->pinned_index,
@@ -241,6 +274,7 @@ static void stop(struct server *server)
     if (server->loaded) node_image_free(&server->node);
     registry_client_free(server->client);
     if (server->cache) cache_free(server->cache);
+    broker_free(server->broker);
 }
 
 struct ready_call {

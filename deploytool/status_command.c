@@ -44,6 +44,17 @@ static void print_layers(const json_t *status)
                format_size(size_of(layer, "stream_bytes"), stream));
 }
 
+static void print_confinement(const json_t *status)
+{
+    size_t i;
+    json_t *part;
+    const json_t *list = json_object_get(status, "confinement");
+    fputs("  confined  by", stdout);
+    json_array_foreach(list, i, part)
+        printf("%s %s", i ? "," : "", json_is_string(part) ? json_string_value(part) : "?");
+    puts(json_array_size(list) ? "" : " nothing");
+}
+
 static void print_status(const json_t *status)
 {
     char fetched[SIZE_TEXT_SIZE], image[SIZE_TEXT_SIZE], served[SIZE_TEXT_SIZE];
@@ -54,6 +65,7 @@ static void print_status(const json_t *status)
     printf("  front     %s, server %llu, up %llu s, cache %s\n", text_of(status, "front"),
            (unsigned long long)size_of(status, "pid"),
            (unsigned long long)size_of(status, "uptime_seconds"), text_of(status, "cache"));
+    print_confinement(status);
     printf("  fetched   %s in %s chunks (%u %% of the image's %s)\n",
            format_size(size_of(status, "bytes_fetched"), fetched),
            format_count(size_of(status, "chunks_fetched"), chunks),

@@ -24,6 +24,8 @@ struct registry_client {
     bool plain_http;
     char **hosts_directories;
     unsigned attempts, mirror_seconds, aside_seconds;
+    registry_credentials *credentials; /* or NULL */
+    void *credentials_context;
     struct exchange_settings settings;
 
     /* On the transfer thread only. */

@@ -51,6 +51,8 @@ struct registry_client *registry_client_new(const struct registry_options *optio
     pthread_mutex_init(&client->lock, NULL);
     pthread_cond_init(&client->left, NULL);
     client->plain_http = options->plain_http;
+    client->credentials = options->credentials;
+    client->credentials_context = options->credentials_context;
     client->attempts = or_default(options->attempts, DEFAULT_ATTEMPTS);
     client->settings.connect_seconds =
         or_default(options->connect_seconds, DEFAULT_CONNECT_SECONDS);

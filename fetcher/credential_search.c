@@ -64,7 +64,12 @@ static void deliver(struct transfer_task *task)
 static void *run(void *argument)
 {
     struct credential_search *search = argument;
-    credentials_search(search->registry, search->cancel, &search->found);
+    const struct registry_client *client = search->host->client;
+    if (client->credentials)
+        credentials_ask(client->credentials, client->credentials_context, search->registry,
+                        search->cancel, &search->found);
+    else
+        credentials_search(search->registry, search->cancel, &search->found);
     transfer_post(search->transfer, &search->task);
     return NULL;
 }

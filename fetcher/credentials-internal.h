@@ -7,6 +7,8 @@
 
 #include <stdbool.h>
 
+#include "fetcher/registry.h"
+
 /* Everything NULL: there are none. All strings are owned. */
 struct credentials {
     char *user;
@@ -36,5 +38,8 @@ char *credentials_basic(const struct credentials *credentials);
  * ret->problem, because anonymous access may still be enough.
  */
 void credentials_search(const char *registry, int cancel_descriptor, struct credentials *ret);
+/* The same by somebody else's search (credentials_text.c). */
+void credentials_ask(registry_credentials *ask, void *context, const char *registry,
+                     int cancel_descriptor, struct credentials *ret);
 
 #endif

@@ -15,6 +15,9 @@
 #include "fuse/fusermount-internal.h"
 #include "fuse/mount_table.h"
 
+/* The kernel starts with 128, which is eight requests for a chunk. */
+#define READAHEAD_KIBIBYTES 1024u
+
 static int refuse_second_mount(const char *path, struct error **error)
 {
     struct mount_entry entry;
@@ -187,14 +190,25 @@ void fuse_mount_free(struct fuse_mount *mount)
     mount->mountpoint = NULL;
 }
 
-void fuse_mount_set_readahead(const struct fuse_mount *mount, unsigned kibibytes)
+static void write_number(const char *path, unsigned number)
 {
-    char path[64];
-    snprintf(path, sizeof path, "/sys/class/bdi/%u:%u/read_ahead_kb", mount->device_major,
-             mount->device_minor);
     cleanup_close int descriptor = open(path, O_WRONLY | O_CLOEXEC);
     char text[16];
-    int length = snprintf(text, sizeof text, "%u", kibibytes);
+    int length = snprintf(text, sizeof text, "%u", number);
     if (descriptor < 0 || write_fully(descriptor, text, (size_t)length) < 0)
-        log_info("readahead stays as the kernel sets it: '%s': %s", path, strerror(errno));
+        log_info("'%s' stays as the kernel sets it: %s", path, strerror(errno));
+}
+
+void fuse_mount_tune(const struct fuse_mount *mount)
+{
+    char path[80];
+    snprintf(path, sizeof path, "/sys/class/bdi/%u:%u/read_ahead_kb", mount->device_major,
+             mount->device_minor);
+    write_number(path, READAHEAD_KIBIBYTES);
+    /* The kernel's Documentation/filesystems/fuse.rst, "Control filesystem". */
+    snprintf(path, sizeof path, "/sys/fs/fuse/connections/%u/max_background", mount->device_minor);
+    write_number(path, FUSE_MOUNT_BACKGROUND);
+    snprintf(path, sizeof path, "/sys/fs/fuse/connections/%u/congestion_threshold",
+             mount->device_minor);
+    write_number(path, FUSE_MOUNT_BACKGROUND);
 }

@@ -37,7 +37,12 @@ void fuse_mount_detach(struct fuse_mount *mount);
 /* Detaches first. */
 void fuse_mount_free(struct fuse_mount *mount);
 
-/* Raises the kernel's readahead for this mount; only root can. */
-void fuse_mount_set_readahead(const struct fuse_mount *mount, unsigned kibibytes);
+/* Requests that the kernel sends at once for what nobody waits for, readahead above all. It starts
+ * with 12 and then itself parks reads that could be answered at once behind others that wait for
+ * the network. */
+#define FUSE_MOUNT_BACKGROUND 4096u
+/* Raises the kernel's readahead for this mount, and its bound for requests at once, which it takes
+ * from the server's FUSE_INIT only up to a share of the memory; only root can. After FUSE_INIT. */
+void fuse_mount_tune(const struct fuse_mount *mount);
 
 #endif

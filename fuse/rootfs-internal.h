@@ -14,7 +14,8 @@ struct read_request;
 
 struct rootfs {
     const struct erofs_image *image;
-    const struct mapping *metadata; /* or NULL */
+    const struct mapping *metadata;       /* or NULL */
+    const struct rootfs_mounter *mounter; /* or NULL */
     atomic_bool damage_told;
     struct layer_device **devices;
     uint32_t device_count;

@@ -16,11 +16,6 @@
 
 #define DEFAULT_THREADS 4u
 #define THREADS_MAX     64u
-/* The kernel starts with 12 and then itself parks reads that could be answered at once behind
- * others that wait for the network. */
-#define MAX_BACKGROUND 4096u
-/* The kernel starts with 128, which is eight requests for a chunk. */
-#define READAHEAD_KIBIBYTES 1024u
 
 /* ---- the connection ---- */
 
@@ -33,8 +28,8 @@ static void negotiate(void *context, struct fuse_conn_info *connection)
         (FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO | FUSE_CAP_PARALLEL_DIROPS |
          FUSE_CAP_READDIRPLUS | FUSE_CAP_CACHE_SYMLINKS | FUSE_CAP_EXPLICIT_INVAL_DATA);
     if (rootfs->has_acls) connection->want |= connection->capable & FUSE_CAP_POSIX_ACL;
-    connection->max_background = MAX_BACKGROUND;
-    connection->congestion_threshold = MAX_BACKGROUND;
+    connection->max_background = FUSE_MOUNT_BACKGROUND;
+    connection->congestion_threshold = FUSE_MOUNT_BACKGROUND;
     rootfs->no_open = connection->capable & FUSE_CAP_NO_OPEN_SUPPORT;
     rootfs->no_opendir = connection->capable & FUSE_CAP_NO_OPENDIR_SUPPORT;
     rootfs->initialized = true;
@@ -124,8 +119,6 @@ static int start_session(struct rootfs *rootfs, int *descriptor, struct error **
     return 0;
 }
 
-/* ---- mounting ---- */
-
 static int add_up_devices(struct rootfs *rootfs, struct error **error)
 {
     for (uint32_t i = 1; i <= rootfs->image->device_count; i++) {
@@ -156,17 +149,45 @@ static int prepare(struct rootfs *rootfs, struct layer_device *const *devices,
     return 0;
 }
 
+/* ---- mounting, oneself or by somebody with the privileges ---- */
+
+static int attach_by_mounter(struct rootfs *rootfs, const struct rootfs_options *options,
+                             struct error **error)
+{
+    rootfs->mount.mountpoint = strdup(options->mountpoint);
+    if (!rootfs->mount.mountpoint) return error_set_memory(error);
+    return rootfs->mounter->attach(rootfs->mounter->context, options->source, error);
+}
+
+static void detach(struct rootfs *rootfs)
+{
+    if (rootfs->mounter)
+        rootfs->mounter->detach(rootfs->mounter->context);
+    else
+        fuse_mount_detach(&rootfs->mount);
+}
+
+static void tune(struct rootfs *rootfs)
+{
+    if (rootfs->mounter)
+        rootfs->mounter->tune(rootfs->mounter->context);
+    else
+        fuse_mount_tune(&rootfs->mount);
+}
+
 static int attach(struct rootfs *rootfs, const struct rootfs_options *options, struct error **error)
 {
     struct fuse_mount_options how = { .source = options->source,
                                       .allow_suid = options->allow_suid,
                                       .allow_devices = options->allow_devices,
                                       .allow_other = options->allow_other };
-    int descriptor = fuse_mount_attach(&rootfs->mount, options->mountpoint, &how, error);
+    int descriptor = rootfs->mounter
+                         ? attach_by_mounter(rootfs, options, error)
+                         : fuse_mount_attach(&rootfs->mount, options->mountpoint, &how, error);
     if (descriptor < 0) return -1;
     int result = start_session(rootfs, &descriptor, error);
     if (descriptor >= 0) {
-        fuse_mount_detach(&rootfs->mount);
+        detach(rootfs);
         close(descriptor);
     }
     return result;
@@ -180,6 +201,7 @@ int rootfs_mount(struct rootfs **ret, const struct erofs_image *image,
     if (!rootfs) return error_set_memory(error);
     rootfs->image = image;
     rootfs->metadata = options->metadata;
+    rootfs->mounter = options->mounter;
     rootfs->device_count = device_count;
     rootfs->wake = -1;
     pthread_mutex_init(&rootfs->lock, NULL);
@@ -320,14 +342,14 @@ static int serve_with(struct rootfs *rootfs, struct server_thread *servers,
     for (unsigned i = 0; i < rootfs->thread_count; i++)
         servers[i].rootfs = rootfs;
     if (answer_init(rootfs, &servers[0].request, error) < 0) return -1;
-    fuse_mount_set_readahead(&rootfs->mount, READAHEAD_KIBIBYTES);
+    tune(rootfs);
     int result = start_threads(rootfs, servers, error);
     if (!result) {
         if (ready) ready(context);
         wait_for_wake(rootfs);
     }
     /* While somebody still answers: the unmounting itself may look at the tree. */
-    fuse_mount_detach(&rootfs->mount);
+    detach(rootfs);
     stop_threads(rootfs, servers);
     rootfs_read_close(rootfs);
     for (unsigned i = 0; i < rootfs->thread_count && !result; i++)
@@ -357,7 +379,7 @@ void rootfs_stop(struct rootfs *rootfs)
 void rootfs_free(struct rootfs *rootfs)
 {
     if (!rootfs) return;
-    fuse_mount_detach(&rootfs->mount);
+    detach(rootfs);
     rootfs_read_close(rootfs);
     rootfs_read_drain(rootfs);
     /* Closes the connection. */

@@ -19,6 +19,16 @@
 
 struct rootfs;
 
+/* Who mounts for a server that may not. */
+struct rootfs_mounter {
+    /* As fuse_mount_attach(): the connection's descriptor, or -1. */
+    int (*attach)(void *context, const char *source, struct error **error);
+    /* As fuse_mount_tune() and fuse_mount_detach(); also when nothing is mounted. */
+    void (*tune)(void *context);
+    void (*detach)(void *context);
+    void *context;
+};
+
 struct rootfs_options {
     const char *mountpoint; /* an existing directory, absolute */
     const char *source;     /* what /proc/mounts shows: the image's name; copied */
@@ -26,6 +36,8 @@ struct rootfs_options {
     bool allow_devices;     /* default: nodev; only root may ask */
     bool allow_other;       /* implied for root; others need user_allow_other in /etc/fuse.conf */
     unsigned threads;       /* that take requests; 0: 4 */
+    /* NULL: this process itself. Else borrowed, and the three options above are the mounter's. */
+    const struct rootfs_mounter *mounter;
     /* What `image` lies in, or NULL where that cannot be damaged; borrowed. Once it is, whatever
      * has to be looked up in the image is EIO. */
     const struct mapping *metadata;

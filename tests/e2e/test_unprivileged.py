@@ -75,6 +75,20 @@ class Unprivileged(EndToEnd):
         self.expect(0, "umount", self.point)
         self.assertFalse(os.path.ismount(self.point))
 
+    def test_ended_by_a_signal(self):
+        """The server may run no program any more; fusermount3 must be run all the same."""
+        image = images.small()
+        reference = self.push(image.layout, image.tag, "small")
+        self.expect(0, "index", reference)
+        self.expect(0, "mount", reference, self.point)
+        self.addCleanup(subprocess.run, ["umount", "-l", self.point], check=False,
+                        stderr=subprocess.DEVNULL)
+        self.assertIn("no-new-privileges", self.expect(0, "status", self.point).stdout)
+        (pid, _), = servers_under(self.place)
+        os.kill(pid, signal.SIGTERM)
+        self.wait_until(lambda: not servers_under(self.place), "the server has ended")
+        self.assertFalse(os.path.ismount(self.point))
+
     def test_suid_is_for_root(self):
         image = images.small()
         reference = self.push(image.layout, image.tag, "small")

@@ -1,0 +1,217 @@
+/*
+ * The broker's own end. Mounting is done as it is asked for, one after the other; a search for
+ * credentials has a thread of its own, because a helper may take its time and the server's end does
+ * not wait for it: the socket for the answer is then closed, which ends the helper.
+ */
+#include "deploytool/broker.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "base/thread.h"
+#include "deploytool/broker-internal.h"
+#include "deploytool/command.h"
+#include "fetcher/registry.h"
+#include "fuse/fuse_mount.h"
+
+#define SEARCHES_MAX 16u
+
+struct state {
+    const char *mountpoint;
+    bool allow_suid, allow_devices;
+    bool was_mounted;
+    struct fuse_mount mount;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    unsigned searches; /* under way */
+};
+
+/* ---- answers ---- */
+
+static void answer(int to, const struct error *error, const struct buffer *text, int descriptor)
+{
+    unsigned char status = error ? (unsigned char)error_kind_of(error) : ANSWER_DONE;
+    if (broker_send(to, &status, 1, descriptor) < 0) return;
+    /* Who does not listen any more has closed the socket. SIGPIPE is ignored. */
+    if (error)
+        write_fully(to, error_message(error), strlen(error_message(error)));
+    else if (text && text->length)
+        write_fully(to, text->data, text->length);
+}
+
+static void mount_once(struct state *state, const char *source, int to)
+{
+    cleanup_error struct error *error = NULL;
+    cleanup_close int descriptor = -1;
+    struct fuse_mount_options options = { .source = source,
+                                          .allow_suid = state->allow_suid,
+                                          .allow_devices = state->allow_devices };
+    if (state->was_mounted)
+        error_set(&error, ERROR_INVALID, "'%s' was mounted before", state->mountpoint);
+    else
+        descriptor = fuse_mount_attach(&state->mount, state->mountpoint, &options, &error);
+    state->was_mounted |= descriptor >= 0;
+    answer(to, error, NULL, descriptor);
+}
+
+/* ---- credentials ---- */
+
+struct search {
+    struct state *state;
+    int to;
+    char registry[];
+};
+
+static bool take_place(struct state *state)
+{
+    pthread_mutex_lock(&state->lock);
+    bool room = state->searches < SEARCHES_MAX;
+    state->searches += room;
+    pthread_mutex_unlock(&state->lock);
+    return room;
+}
+
+static void leave_place(struct state *state)
+{
+    pthread_mutex_lock(&state->lock);
+    state->searches--;
+    pthread_cond_signal(&state->changed);
+    pthread_mutex_unlock(&state->lock);
+}
+
+static void *run_search(void *argument)
+{
+    struct search *search = argument;
+    struct state *state = search->state;
+    cleanup_error struct error *error = NULL;
+    struct buffer text = { 0 };
+    registry_stored_credentials(search->registry, search->to, &text, &error);
+    answer(search->to, error, &text, -1);
+    if (text.data) explicit_bzero(text.data, text.capacity);
+    buffer_free(&text);
+    close(search->to);
+    free(search);
+    leave_place(state);
+    return NULL;
+}
+
+/* Takes `to` over, unless it fails. */
+static int start_search(struct state *state, const char *registry, int to, struct error **error)
+{
+    size_t length = strlen(registry) + 1;
+    struct search *search = malloc(sizeof *search + length);
+    if (!search) return error_set_memory(error);
+    search->state = state;
+    search->to = to;
+    memcpy(search->registry, registry, length);
+    pthread_t thread;
+    if (thread_start(&thread, "search", run_search, search, error) < 0) {
+        free(search);
+        return -1;
+    }
+    pthread_detach(thread);
+    return 0;
+}
+
+static void search_credentials(struct state *state, const char *registry, int *to)
+{
+    cleanup_error struct error *error = NULL;
+    if (!take_place(state)) {
+        error_set(&error, ERROR_SYSTEM, "too many searches for credentials at once");
+    } else if (start_search(state, registry, *to, &error) < 0) {
+        leave_place(state);
+    } else {
+        take_descriptor(to);
+        return;
+    }
+    answer(*to, error, NULL, -1);
+}
+
+/* ---- the loop ---- */
+
+static void handle(struct state *state, enum broker_verb verb, const char *text, int *to)
+{
+    switch (verb) {
+    case BROKER_MOUNT:
+        mount_once(state, text, *to);
+        return;
+    case BROKER_TUNE:
+        if (state->mount.attached) fuse_mount_tune(&state->mount);
+        answer(*to, NULL, NULL, -1);
+        return;
+    case BROKER_UNMOUNT:
+        fuse_mount_detach(&state->mount);
+        answer(*to, NULL, NULL, -1);
+        return;
+    case BROKER_CREDENTIALS:
+        search_credentials(state, text, to);
+        return;
+    }
+}
+
+static void serve(struct state *state)
+{
+    for (;;) {
+        char request[BROKER_REQUEST_MAX + 1];
+        cleanup_close int to = -1;
+        ssize_t length = broker_receive(BROKER_SOCKET, request, BROKER_REQUEST_MAX, &to);
+        if (length <= 0) return;
+        request[length] = 0;
+        if (to >= 0) handle(state, (enum broker_verb)request[0], request + 1, &to);
+    }
+}
+
+static void do_nothing(int number)
+{
+    (void)number;
+}
+
+/* Who ends a whole group or unit of processes gets the server to unmount, for which it needs us.
+ * Handlers, because programs that we run would inherit that a signal is ignored. */
+static void outlive_signals(void)
+{
+    static const int signals[] = { SIGTERM, SIGINT, SIGHUP, SIGQUIT };
+    struct sigaction action = { .sa_handler = do_nothing, .sa_flags = SA_RESTART };
+    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
+        sigaction(signals[i], &action, NULL);
+    setsid();
+}
+
+static bool is_socket(int descriptor)
+{
+    struct stat status;
+    return fstat(descriptor, &status) == 0 && S_ISSOCK(status.st_mode);
+}
+
+int broker_main(int argc, char **argv)
+{
+    if (argc != 4 || !is_socket(BROKER_SOCKET)) {
+        fputs(BROKER_NAME ": 'sluice mount' starts this; it is of no use otherwise\n", stderr);
+        return EXIT_USAGE;
+    }
+    struct state state = { .mountpoint = argv[1],
+                           .allow_suid = strcmp(argv[2], "suid") == 0,
+                           .allow_devices = strcmp(argv[3], "dev") == 0,
+                           .lock = PTHREAD_MUTEX_INITIALIZER,
+                           .changed = PTHREAD_COND_INITIALIZER };
+    fcntl(BROKER_SOCKET, F_SETFD, FD_CLOEXEC);
+    outlive_signals();
+    if (chdir("/") < 0) return EXIT_FAILED;
+    serve(&state);
+    pthread_mutex_lock(&state.lock);
+    while (state.searches > 0)
+        pthread_cond_wait(&state.changed, &state.lock);
+    pthread_mutex_unlock(&state.lock);
+    free(state.mount.mountpoint);
+    return EXIT_OK;
+}

@@ -1,0 +1,159 @@
+"""What the server of a mount gives up, and that all it needs privileges for still works."""
+
+import os
+import re
+import signal
+import stat
+import subprocess
+
+from tools import images, workplace
+from tools.registry import Registry, htpasswd_auth
+from tools.testcase import EndToEnd, servers_under
+
+IN_FORCE = {"no-capabilities", "no-new-privileges", "system-calls", "files"}
+
+
+def brokers_under(directory):
+    """Pids of the brokers of mounts in this directory."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/cmdline", "rb") as file:
+                words = file.read().decode(errors="replace").split("\0")
+        except OSError:
+            continue
+        if words[0] == "sluice-broker" and any(directory in word for word in words):
+            found.append(int(pid))
+    return found
+
+
+def thread_states(pid):
+    """Of each thread what /proc/PID/task/TID/status tells, as a dictionary."""
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{thread}/status", encoding="utf-8") as file:
+            yield dict(re.findall(r"^(\w+):\s*(.*)$", file.read(), re.MULTILINE))
+
+
+class Privileges(EndToEnd):
+    """The server of root's mount."""
+
+    def setUp(self):
+        image = images.small()
+        self.image_reference = self.push(image.layout, image.tag, "small")
+        self.sluice("index", self.image_reference)
+
+    def test_no_thread_has_any(self):
+        point = self.mount(self.image_reference)
+        (pid, _), = servers_under(point)
+        count = 0
+        for state in thread_states(pid):
+            for kind in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+                self.assertEqual(int(state[kind], 16), 0, (state["Name"], kind))
+            self.assertEqual(state["NoNewPrivs"], "1", state["Name"])
+            count += 1
+        self.assertGreater(count, 4)
+        told = set(self.status(point)["confinement"])
+        self.assertLessEqual({"no-capabilities", "no-new-privileges"}, told)
+        self.assertLessEqual(told, IN_FORCE)
+        if "system-calls" in told:
+            self.assertEqual({state["Seccomp"] for state in thread_states(pid)}, {"2"})
+        self.assertIn("no-capabilities", self.sluice("status", point).stdout)
+        self.assertEqual(len(brokers_under(point)), 1)
+
+    def ends(self, point):
+        self.wait_until(lambda: not servers_under(point), "the server has ended")
+        self.wait_until(lambda: not brokers_under(point), "its broker has ended")
+
+    def test_every_way_to_unmount(self):
+        def terminate(point):
+            (pid, _), = servers_under(point)
+            os.kill(pid, signal.SIGTERM)
+
+        def terminate_all(point):
+            """As who stops a whole unit of processes does."""
+            for pid in brokers_under(point) + [pid for pid, _ in servers_under(point)]:
+                os.kill(pid, signal.SIGTERM)
+
+        def umount(point):
+            subprocess.run(["umount", point], check=True)
+
+        ways = {"term": terminate, "term-all": terminate_all, "umount8": umount,
+                "sluice": lambda point: self.sluice("umount", point)}
+        for name, way in ways.items():
+            with self.subTest(name):
+                point = self.mount(self.image_reference, name=name)
+                way(point)
+                self.ends(point)
+                self.assertFalse(os.path.ismount(point))
+
+    def test_a_killed_server_takes_its_broker_along(self):
+        point = self.mount(self.image_reference)
+        (pid, _), = servers_under(point)
+        os.kill(pid, signal.SIGKILL)
+        self.ends(point)
+        self.sluice("umount", point)
+
+    def test_a_mount_outlives_its_broker(self):
+        """Only unmounting from within is lost."""
+        point = self.mount(self.image_reference)
+        pid, = brokers_under(point)
+        os.kill(pid, signal.SIGKILL)
+        with open(os.path.join(point, "lower/text"), "rb") as file:
+            self.assertEqual(len(file.read()), 5 << 20)
+        self.sluice("umount", point)
+        self.ends(point)
+
+    def test_foreground(self):
+        point = self.make_directory("mnt")
+        self.addCleanup(self.unmount_if_mounted, point)
+        with subprocess.Popen([workplace.SLUICE, "mount", "-f", self.image_reference, point,
+                               "--cache", self.cache], env=self.environment,
+                              stderr=subprocess.PIPE) as server:
+            self.wait_until(lambda: os.path.ismount(point), "mounted")
+            self.assertIn("no-capabilities", self.status(point)["confinement"])
+            server.send_signal(signal.SIGINT)
+            self.assertEqual(server.communicate(timeout=30)[1], b"")
+            self.assertEqual(server.returncode, 0)
+        self.ends(point)
+        self.assertFalse(os.path.ismount(point))
+
+
+class HelperAfterMount(EndToEnd):
+    """A registry whose password changes while an image is mounted; a helper knows it."""
+
+    def test_helper_is_asked_again(self):
+        directory = self.make_directory("private")
+        private = Registry(directory, htpasswd_auth(directory, "alice", "first"))
+        self.addCleanup(private.stop)
+        image = images.small()
+        reference = self.push(image.layout, image.tag, "small", registry=private,
+                              credentials=("alice", "first"))
+        programs = self.make_directory("programs")
+        helper = os.path.join(programs, "docker-credential-tests")
+        asked, password = os.path.join(programs, "asked"), os.path.join(programs, "password")
+
+        def write(path, text):
+            with open(path, "w", encoding="utf-8") as file:
+                file.write(text)
+
+        # It writes files of its own, as helpers do that keep tokens.
+        write(helper, "#!/bin/sh\n"
+                      f"[ \"$1\" = get ] && cat >> '{asked}' && echo >> '{asked}'\n"
+                      f"printf '{{\"Username\":\"alice\",\"Secret\":\"%s\"}}' \"$(cat '{password}')\"\n")
+        os.chmod(helper, os.stat(helper).st_mode | stat.S_IXUSR)
+        write(password, "first")
+        write(os.path.join(programs, "config.json"), '{"credsStore": "tests"}')
+        environment = {"PATH": f"{programs}:{os.environ['PATH']}", "DOCKER_CONFIG": programs}
+        self.sluice("index", reference, environment=environment)
+        point = self.mount(reference, environment=environment)
+        before = os.path.getsize(asked)
+        private.stop()
+        private.auth = htpasswd_auth(directory, "alice", "second")
+        write(password, "second")
+        private.start()
+        with open(os.path.join(point, "lower/text"), "rb") as file:
+            self.assertEqual(len(file.read()), 5 << 20)
+        self.assertGreater(os.path.getsize(asked), before)
+        self.assertEqual(self.status(point)["errors"], 0)
+        self.unmount(point)
+        self.wait_until(lambda: not brokers_under(point), "the broker has ended")
