@@ -155,6 +155,12 @@ static inline const void *erofs_bytes(const struct erofs_image *image, uint64_t 
     return image->data + offset;
 }
 
+/* Behind the inode and its attributes. */
+static inline uint64_t erofs_payload_offset(const struct erofs_inode *inode)
+{
+    return inode->header_offset + sizeof(struct erofs_disk_inode) + inode->xattr_size;
+}
+
 /* Attributes are stored with a number in place of a prefix. Higher addresses of these are later in
  * the order of the names. */
 struct erofs_xattr_prefix {

@@ -29,15 +29,22 @@ void sparse_segments_free(struct sparse_segments *sparse)
     *sparse = (struct sparse_segments){ 0 };
 }
 
-static int grow(struct sparse_segments *sparse, struct error **error)
+static bool make_room(struct sparse_segments *sparse)
 {
-    if (sparse->count < sparse->capacity) return 0;
+    if (sparse->count < sparse->capacity) return true;
     size_t capacity = sparse->capacity ? sparse->capacity * 2 : 16;
     struct entry_segment *segments = reallocarray(sparse->segments, capacity, sizeof *segments);
-    if (!segments) return error_set_memory(error);
+    if (!segments) return false;
     sparse->segments = segments;
     sparse->capacity = capacity;
-    return 0;
+    return true;
+}
+
+static bool continues_last(const struct sparse_segments *sparse, uint64_t offset)
+{
+    if (sparse->count == 0) return false;
+    const struct entry_segment *last = &sparse->segments[sparse->count - 1];
+    return last->offset + last->length == offset;
 }
 
 int sparse_segments_add(struct sparse_segments *sparse, uint64_t offset, uint64_t length,
@@ -50,15 +57,14 @@ int sparse_segments_add(struct sparse_segments *sparse, uint64_t offset, uint64_
     if (++sparse->named > ENTRY_SEGMENTS_MAX)
         return error_set(error, ERROR_UNSUPPORTED, "its sparse map has more than %u segments",
                          ENTRY_SEGMENTS_MAX);
-    struct entry_segment *last = sparse->count ? &sparse->segments[sparse->count - 1] : NULL;
     sparse->end = offset + length;
     sparse->data_length += length;
     if (length == 0) return 0;
-    if (last && last->offset + last->length == offset) {
-        last->length += length;
+    if (continues_last(sparse, offset)) {
+        sparse->segments[sparse->count - 1].length += length;
         return 0;
     }
-    if (grow(sparse, error) < 0) return -1;
+    if (!make_room(sparse)) return error_set_memory(error);
     sparse->segments[sparse->count++] = (struct entry_segment){ offset, length };
     return 0;
 }
