@@ -79,7 +79,8 @@ int cache_write_file(struct cache *cache, int directory, const char *name, const
 
 /* ---- who uses what, in users.c ---- */
 
-/* The blobs that mounts of this node need, sorted; count 0 when there are none. */
+/* The blobs and names (by digest) that mounts of this node need, sorted; count 0 when there are
+ * none. */
 struct used_blobs {
     struct digest *digests; /* owned */
     size_t count;
@@ -89,6 +90,16 @@ struct used_blobs {
 void used_blobs_read(struct cache *cache, struct used_blobs *ret);
 bool used_blobs_have(const struct used_blobs *used, const struct digest *digest);
 void used_blobs_free(struct used_blobs *used);
+
+/* ---- what a name's file has, in names.c ---- */
+
+struct name_record {
+    const char *name;
+    const char *text;
+    size_t length; /* of the text */
+};
+/* Points into `record`, which was read from `file`. False: it is damaged. */
+bool name_record_read(const struct buffer *record, const char *file, struct name_record *ret);
 
 /* ---- a blob's or a name's file ---- */
 

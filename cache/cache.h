@@ -57,8 +57,9 @@ struct cache_limits cache_get_limits(const struct cache *cache);
 struct cache_use {
     long long pid; /* of the server; filled in by cache_declare_use() */
     const char *image, *mountpoint;
-    const struct digest *blobs; /* that the mount needs: they are not evicted */
-    size_t blob_count;
+    struct cache_limits limits;  /* of its cache; filled in */
+    const struct digest *needed; /* blobs, and SHA-256s of names: they are not evicted */
+    size_t needed_count;
 };
 /* Once for each cache; holds until it is freed or the process dies. */
 int cache_declare_use(struct cache *cache, const struct cache_use *use, struct error **error);
@@ -152,5 +153,51 @@ void layer_cache_store(struct layer_cache *layer, uint32_t chunk, uint64_t offse
  * what it asked for): once 32 others were served after it, its pages are dropped, so that memory
  * does not hold them twice. */
 void layer_cache_drop_behind(struct layer_cache *layer, uint64_t offset, size_t length);
+
+/* ---- looking after it ---- */
+
+/* All of these are true of a moment only, where servers are at work. */
+
+struct cache_layer_info {
+    struct digest key;
+    uint64_t stream_length;
+    uint64_t stored;  /* bytes of chunks that are here */
+    uint64_t on_disk; /* bytes */
+    uint32_t chunk_count, chunks_stored;
+    uint32_t last_use; /* seconds since 1970; 0: not known */
+    bool in_use;       /* a server has it open */
+};
+typedef void cache_layer_seen(void *context, const struct cache_layer_info *info);
+void cache_each_layer(struct cache *cache, cache_layer_seen *seen, void *context);
+
+/* What cache_remember() was given last, for each name. */
+typedef void cache_name_seen(void *context, const char *name, const char *text, size_t length);
+void cache_each_name(struct cache *cache, cache_name_seen *seen, void *context);
+
+struct cache_sizes {
+    uint64_t on_disk; /* bytes, of all */
+    uint64_t layers, blobs, names;
+    uint32_t layer_count, blob_count, name_count;
+};
+void cache_measure(struct cache *cache, struct cache_sizes *ret);
+
+/* Evicts what no mount uses, the oldest first, until no more than `keep` bytes are taken. */
+int cache_prune(struct cache *cache, uint64_t keep, uint64_t *ret_freed, struct error **error);
+
+struct cache_verified {
+    uint64_t chunks, bytes, blobs, names; /* that were looked at */
+    uint64_t damaged;
+};
+/* `what` is damaged, and removed. */
+typedef void cache_damage_seen(void *context, const char *what);
+/* Hashes blobs and names. Adds to `ret`. */
+void cache_verify_files(struct cache *cache, cache_damage_seen *seen, void *context,
+                        struct cache_verified *ret);
+/* Hashes the chunks of a layer; `digests` are those of its chunks. ERROR_NOT_FOUND: there is no
+ * such layer of that shape. */
+int cache_verify_layer(struct cache *cache, const struct digest *key,
+                       const struct layer_shape *shape, const struct digest *digests,
+                       cache_damage_seen *seen, void *context, struct cache_verified *ret,
+                       struct error **error);
 
 #endif

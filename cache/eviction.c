@@ -73,13 +73,12 @@ static bool goes(struct eviction *eviction, uint32_t used, uint64_t length)
 static void choose_age(struct eviction *eviction, uint64_t needed)
 {
     uint64_t older = 0;
-    unsigned age = AGES;
-    while (age-- > 0) {
+    for (unsigned age = AGES; age-- > 0; older += eviction->bytes[age]) {
         eviction->age = age;
-        if (eviction->bytes[age] >= needed - older) break;
-        older += eviction->bytes[age];
+        eviction->left = needed - older;
+        if (eviction->bytes[age] >= needed - older) return;
     }
-    eviction->left = needed - older;
+    eviction->left = UINT64_MAX; /* all of it is not enough */
 }
 
 /* ---- chunks ---- */
@@ -243,7 +242,8 @@ static void walk_layer(void *context, int directory, const char *name)
 
 /* ---- small files ---- */
 
-static void walk_small_file(struct eviction *eviction, int directory, const char *name, bool spared)
+static void weigh_small_file(struct eviction *eviction, int directory, const char *name,
+                             bool spared)
 {
     struct stat status;
     if (fstatat(directory, name, &status, AT_SYMLINK_NOFOLLOW) < 0) return;
@@ -254,17 +254,13 @@ static void walk_small_file(struct eviction *eviction, int directory, const char
     eviction->freed += size;
 }
 
-static void walk_blob(void *context, int directory, const char *name)
+/* A blob or a name. */
+static void walk_small_file(void *context, int directory, const char *name)
 {
     struct eviction *eviction = context;
     struct digest digest;
     bool spared = cache_digest_of_name(name, &digest) && used_blobs_have(&eviction->used, &digest);
-    walk_small_file(eviction, directory, name, spared);
-}
-
-static void walk_name(void *context, int directory, const char *name)
-{
-    walk_small_file(context, directory, name, false);
+    weigh_small_file(eviction, directory, name, spared);
 }
 
 static void walk_temporary(void *context, int directory, const char *name)
@@ -277,8 +273,8 @@ static void walk(struct eviction *eviction)
 {
     struct cache *cache = eviction->cache;
     cache_each_entry(cache->layers, walk_layer, eviction);
-    cache_each_entry(cache->blobs, walk_blob, eviction);
-    cache_each_entry(cache->names, walk_name, eviction);
+    cache_each_entry(cache->blobs, walk_small_file, eviction);
+    cache_each_entry(cache->names, walk_small_file, eviction);
     if (!eviction->evicts) cache_each_entry(cache->temporary, walk_temporary, eviction);
 }
 

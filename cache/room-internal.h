@@ -42,6 +42,10 @@ void room_wait(struct room *room, struct room_waiter *waiter);
 /* Takes room for a small file, and evicts for it on this thread where it must. */
 bool room_take_now(struct room *room, uint64_t length);
 
+/* Evicts what no mount uses until no more than `size` bytes are taken. False: others are at it. */
+struct eviction_result;
+bool room_prune(struct room *room, uint64_t size, struct eviction_result *ret);
+
 /* ---- the eviction, in eviction.c ---- */
 
 struct eviction_goal {

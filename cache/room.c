@@ -150,11 +150,24 @@ void room_stored(struct room *room, uint64_t length)
 
 /* ---- making room ---- */
 
+/* Also puts the count right. False: another process is at it. */
+static bool evict(struct room *room, const struct eviction_goal *goal, struct eviction_result *ret)
+{
+    uint64_t before = atomic_load(room->usage);
+    uint64_t in_flight = atomic_load(&room->in_flight);
+    atomic_store(&room->since_measured, 0);
+    if (!eviction_run(room->cache, goal, ret)) return false;
+    atomic_fetch_add(room->usage, ret->measured - ret->freed + in_flight - before);
+    if (ret->freed > 0)
+        log_debug("evicted %llu bytes of %llu from cache directory '%s'",
+                  (unsigned long long)ret->freed, (unsigned long long)ret->measured,
+                  room->cache->directory);
+    return true;
+}
+
 static void make_room(struct room *room, uint64_t wanted)
 {
     uint64_t size = atomic_load(&room->size), reserve = atomic_load(&room->reserve);
-    uint64_t before = atomic_load(room->usage);
-    uint64_t in_flight = atomic_load(&room->in_flight);
     struct eviction_goal goal = { .wanted = wanted,
                                   .size_max = wanted ? size : high_mark(size),
                                   .size_low = low_mark(size),
@@ -162,13 +175,13 @@ static void make_room(struct room *room, uint64_t wanted)
     if (size == 0) goal.size_max = goal.size_low = UINT64_MAX;
     if (wanted && reserve && leaves_reserve(room, wanted)) goal.free_min = 0;
     struct eviction_result result;
-    atomic_store(&room->since_measured, 0);
-    if (!eviction_run(room->cache, &goal, &result)) return; /* another one is at it */
-    atomic_fetch_add(room->usage, result.measured - result.freed + in_flight - before);
-    if (result.freed > 0)
-        log_debug("evicted %llu bytes of %llu from cache directory '%s'",
-                  (unsigned long long)result.freed, (unsigned long long)result.measured,
-                  room->cache->directory);
+    evict(room, &goal, &result);
+}
+
+bool room_prune(struct room *room, uint64_t size, struct eviction_result *ret)
+{
+    const struct eviction_goal goal = { .size_max = size, .size_low = size, .unused_only = true };
+    return evict(room, &goal, ret);
 }
 
 bool room_take_now(struct room *room, uint64_t length)

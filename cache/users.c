@@ -1,6 +1,6 @@
 /*
  * What each server says of itself: a file in users/ that it keeps locked while
- * it lives, with the blobs that its mount needs. A file without a lock was left
+ * it lives, with the blobs and names that its mount needs. A file without a lock was left
  * by a server that died.
  */
 #include <errno.h>
@@ -16,18 +16,19 @@
 
 /* A mount has at most a table for each of 512 layers, and a handful of other blobs. */
 #define RECORD_LENGTH_MAX (256u << 10)
-#define BLOBS_MAX         2048u
+#define NEEDED_MAX        2048u
 
 /* ---- writing one's own ---- */
 
-static json_t *record_of(const struct cache_use *use)
+static json_t *record_of(const struct cache_use *use, struct cache_limits limits)
 {
-    json_t *blobs = json_array();
+    json_t *needed = json_array();
     char text[DIGEST_TEXT_SIZE];
-    for (size_t i = 0; i < use->blob_count; i++)
-        json_array_append_new(blobs, json_string(digest_format(&use->blobs[i], text)));
-    json_t *record = json_pack("{s:I, s:s, s:o}", "pid", (json_int_t)getpid(), "image", use->image,
-                               "blobs", blobs);
+    for (size_t i = 0; i < use->needed_count; i++)
+        json_array_append_new(needed, json_string(digest_format(&use->needed[i], text)));
+    json_t *record = json_pack("{s:I, s:s, s:I, s:I, s:o}", "pid", (json_int_t)getpid(), "image",
+                               use->image, "size", (json_int_t)limits.size, "reserve",
+                               (json_int_t)limits.reserve, "needed", needed);
     /* A path that is no UTF-8 has no place in JSON. */
     json_t *mountpoint = json_string(use->mountpoint);
     if (record && mountpoint) json_object_set_new(record, "mountpoint", mountpoint);
@@ -55,7 +56,7 @@ static int place_record(struct cache *cache, const char *text)
 
 int cache_declare_use(struct cache *cache, const struct cache_use *use, struct error **error)
 {
-    cleanup_json json_t *record = record_of(use);
+    cleanup_json json_t *record = record_of(use, cache_get_limits(cache));
     cleanup_free char *text = record ? json_dumps(record, JSON_COMPACT) : NULL;
     if (!text) return error_set_memory(error);
     if (place_record(cache, text) == 0) return 0;
@@ -70,18 +71,24 @@ struct reading {
     void *context;
 };
 
+static uint64_t size_of(const json_t *record, const char *field)
+{
+    json_int_t value = json_integer_value(json_object_get(record, field));
+    return value > 0 ? (uint64_t)value : 0;
+}
+
 /* Hostile bytes: what is not understood counts for nothing. */
 static void read_record(const struct reading *reading, const struct buffer *text)
 {
     cleanup_json json_t *record = json_read_object(text->data, text->length, "a record", NULL);
     if (!record) return;
-    const json_t *blobs = json_object_get(record, "blobs");
-    size_t count = json_array_size(blobs), known = 0;
-    if (count > BLOBS_MAX) return;
+    const json_t *needed = json_object_get(record, "needed");
+    size_t count = json_array_size(needed), known = 0;
+    if (count > NEEDED_MAX) return;
     cleanup_free struct digest *digests = calloc(count + 1, sizeof *digests);
     if (!digests) return;
     for (size_t i = 0; i < count; i++) {
-        const char *digest = json_string_value(json_array_get(blobs, i));
+        const char *digest = json_string_value(json_array_get(needed, i));
         if (digest && digest_parse(&digests[known], digest, NULL) == 0) known++;
     }
     const char *image = json_optional_text(record, "image");
@@ -89,8 +96,10 @@ static void read_record(const struct reading *reading, const struct buffer *text
     const struct cache_use use = { .pid = json_integer_value(json_object_get(record, "pid")),
                                    .image = image ? image : "",
                                    .mountpoint = mountpoint ? mountpoint : "",
-                                   .blobs = digests,
-                                   .blob_count = known };
+                                   .limits = { size_of(record, "size"),
+                                               size_of(record, "reserve") },
+                                   .needed = digests,
+                                   .needed_count = known };
     reading->seen(reading->context, &use);
 }
 
@@ -125,16 +134,16 @@ static int compare_digests(const void *left, const void *right)
 static void add_blobs(void *context, const struct cache_use *use)
 {
     struct used_blobs *used = context;
-    if (use->blob_count == 0) return;
+    if (use->needed_count == 0) return;
     struct digest *digests =
-        reallocarray(used->digests, used->count + use->blob_count, sizeof *digests);
+        reallocarray(used->digests, used->count + use->needed_count, sizeof *digests);
     if (!digests) {
         used->unknown = true;
         return;
     }
-    memcpy(digests + used->count, use->blobs, use->blob_count * sizeof *digests);
+    memcpy(digests + used->count, use->needed, use->needed_count * sizeof *digests);
     used->digests = digests;
-    used->count += use->blob_count;
+    used->count += use->needed_count;
 }
 
 void used_blobs_read(struct cache *cache, struct used_blobs *ret)

@@ -94,24 +94,34 @@ int node_cache_open(struct cache **ret, const char *directory,
     return 0;
 }
 
-void node_cache_declare(struct cache *cache, const struct node_image *node, const char *mountpoint)
+/* What the mount needs to be made again without the registry. NULL: out of memory. */
+static struct digest *needed_by(const struct node_image *node, size_t *ret_count)
 {
     size_t layers = node->artifact.layer_count, count = 0;
-    cleanup_free struct digest *blobs = calloc(layers + 3, sizeof *blobs);
-    struct error *error = NULL;
-    if (blobs) {
-        blobs[count++] = node->image.digest;
-        blobs[count++] = node->index_digest;
-        blobs[count++] = node->artifact.metadata.content_digest;
-        for (size_t i = 0; i < layers; i++)
-            blobs[count++] = node->artifact.layers[i].chunks.content_digest;
-        const struct cache_use use = {
-            .image = node->image.name, .mountpoint = mountpoint, .blobs = blobs, .blob_count = count
-        };
-        if (cache_declare_use(cache, &use, &error) == 0) return;
-    } else {
-        error_set_memory(&error);
+    cleanup_free char *name = node_image_memory_name(&node->image);
+    struct digest *needed = calloc(layers + 4, sizeof *needed);
+    if (!name || !needed) {
+        free(needed);
+        return NULL;
     }
+    digest_of(name, strlen(name), &needed[count++]);
+    needed[count++] = node->image.digest;
+    needed[count++] = node->index_digest;
+    needed[count++] = node->artifact.metadata.content_digest;
+    for (size_t i = 0; i < layers; i++)
+        needed[count++] = node->artifact.layers[i].chunks.content_digest;
+    *ret_count = count;
+    return needed;
+}
+
+void node_cache_declare(struct cache *cache, const struct node_image *node, const char *mountpoint)
+{
+    struct error *error = NULL;
+    struct cache_use use = { .image = node->image.name, .mountpoint = mountpoint };
+    cleanup_free struct digest *needed = needed_by(node, &use.needed_count);
+    use.needed = needed;
+    int result = needed ? cache_declare_use(cache, &use, &error) : error_set_memory(&error);
+    if (result == 0) return;
     log_warning("%s; what the mount needs may be evicted while it is there", error_message(error));
     error_free(error);
 }

@@ -20,8 +20,7 @@ struct memory {
     char media_type[128];
 };
 
-/* The key: the name in full and the platform. NULL: out of memory. */
-static char *memory_name(const struct image *image)
+char *node_image_memory_name(const struct image *image)
 {
     char platform[PLATFORM_TEXT_SIZE];
     return format_text("image %s %s", image->name, platform_format(&image->platform, platform));
@@ -29,7 +28,7 @@ static char *memory_name(const struct image *image)
 
 static bool recall(struct cache *cache, const struct image *image, struct memory *ret)
 {
-    cleanup_free char *name = memory_name(image);
+    cleanup_free char *name = node_image_memory_name(image);
     cleanup_buffer struct buffer text = { 0 };
     if (!name || cache_recall(cache, name, MEMORY_LENGTH_MAX, &text, NULL) < 0) return false;
     cleanup_json json_t *root = json_read_object(text.data, text.length, "memory", NULL);
@@ -45,7 +44,7 @@ static int remember(struct cache *cache, const struct node_image *node, struct e
 {
     const struct image *image = &node->image;
     char target[DIGEST_TEXT_SIZE], manifest[DIGEST_TEXT_SIZE], index[DIGEST_TEXT_SIZE];
-    cleanup_free char *name = memory_name(image);
+    cleanup_free char *name = node_image_memory_name(image);
     cleanup_json json_t *root = json_pack(
         "{s:s, s:s, s:s, s:s, s:s}", "name", image->name, "target",
         digest_format(&image->target, target), "manifest", digest_format(&image->digest, manifest),

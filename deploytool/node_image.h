@@ -45,4 +45,8 @@ int node_image_load(struct node_image *ret, struct registry_client *client, stru
                     const struct node_image_options *options, struct error **error);
 void node_image_free(struct node_image *image);
 
+/* Under what the cache remembers the image: the name in full and the platform. In fresh memory;
+ * NULL: out of memory. */
+char *node_image_memory_name(const struct image *image);
+
 #endif

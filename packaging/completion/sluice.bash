@@ -14,7 +14,7 @@ _sluice() {
     COMPREPLY=()
     for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
         case $word in
-        index | inspect | mount | umount | status)
+        index | inspect | mount | umount | status | cache)
             command=$word
             break
             ;;
@@ -29,12 +29,12 @@ _sluice() {
         mapfile -t COMPREPLY < <(compgen -W 'linux/amd64 linux/arm64' -- "$current")
         return
         ;;
-    --threads | --index | --annotate | --read-timeout | --cache-size | --cache-reserve)
+    --threads | --index | --annotate | --read-timeout | --cache-size | --cache-reserve | --keep)
         return
         ;;
     esac
     case $command in
-    '') options='index inspect mount umount status --verbose --version --help' ;;
+    '') options='index inspect mount umount status cache --verbose --version --help' ;;
     index)
         options='--platform --output --annotate --threads --force --plain-http --hosts-dir
             --json --verbose --help'
@@ -46,6 +46,7 @@ _sluice() {
         ;;
     umount) options='--lazy --verbose --help' ;;
     status) options='--json --verbose --help' ;;
+    cache) options='--cache --keep --all --json --verbose --help' ;;
     esac
     if [[ -z $command || $current == -* ]]; then
         mapfile -t COMPREPLY < <(compgen -W "$options" -- "$current")
@@ -53,6 +54,7 @@ _sluice() {
     fi
     case $command in
     mount) mapfile -t COMPREPLY < <(compgen -d -- "$current") ;;
+    cache) mapfile -t COMPREPLY < <(compgen -W 'ls prune verify' -- "$current") ;;
     umount | status) mapfile -t COMPREPLY < <(_sluice_mounts "$current") ;;
     esac
 }

@@ -7,7 +7,7 @@ import re
 from tools import images, workplace
 from tools.testcase import EndToEnd
 
-COMMANDS = ("index", "inspect", "mount", "umount", "status")
+COMMANDS = ("index", "inspect", "mount", "umount", "status", "cache")
 
 
 def text_of(*path):
@@ -74,6 +74,7 @@ class ManualOfJson(EndToEnd):
                  "inspect": self.sluice("inspect", "--json", reference).stdout}
         point = self.mount(reference)
         texts["status"] = self.sluice("status", "--json", point).stdout
+        texts["cache"] = self.sluice("cache", "ls", "--json", "--cache", self.cache).stdout
         self.unmount(point)
         for command, text in texts.items():
             with self.subTest(command):
