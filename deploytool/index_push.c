@@ -83,23 +83,6 @@ static char *fallback_tag(const struct digest *subject, char tag[DIGEST_TEXT_SIZ
     return tag;
 }
 
-/* What the fallback tag lists now; empty where there is none. */
-static int read_fallback(const struct image *image, struct registry_client *client, const char *tag,
-                         struct buffer *ret, struct error **error)
-{
-    struct registry_manifest list = { 0 };
-    struct error *reason = NULL;
-    if (registry_get_pushed_manifest(client, &image->repository, tag, &list, &reason) < 0) {
-        if (error_kind_of(reason) != ERROR_NOT_FOUND) return error_move(error, reason);
-        error_free(reason);
-        return 0;
-    }
-    *ret = list.body;
-    list.body = (struct buffer){ 0 };
-    registry_manifest_free(&list);
-    return 0;
-}
-
 static int attach_by_tag(const struct image *image, struct registry_client *client,
                          const struct built_index *index, struct error **error)
 {
@@ -108,7 +91,9 @@ static int attach_by_tag(const struct image *image, struct registry_client *clie
     for (unsigned attempt = 0; attempt < FALLBACK_ATTEMPTS; attempt++) {
         cleanup_buffer struct buffer list = { 0 }, changed = { 0 };
         struct digest listed;
-        if (read_fallback(image, client, tag, &list, error) < 0) return -1;
+        if (registry_get_fallback_list(client, &image->repository, &image->digest, &list, error) <
+            0)
+            return -1;
         /* Also the reading back after the push of the round before. */
         if (index_referrer_find(list.data, list.length, &listed) &&
             digest_equal(&listed, &index->digest))
@@ -142,7 +127,12 @@ int index_push(const struct image *image, struct registry_client *client,
                               MEDIA_TYPE_OCI_MANIFEST, index->manifest.data, index->manifest.length,
                               &subject_known, error) < 0)
         return error_prefix(error, "push index");
-    if (subject_known) {
+    /* Some only say so. */
+    int listed = subject_known
+                     ? registry_has_referrers_api(client, &image->repository, &image->digest, error)
+                     : 0;
+    if (listed < 0) return error_prefix(error, "push index");
+    if (listed) {
         log_info("%s lists the index by the Referrers API", image->repository.registry);
         return 0;
     }

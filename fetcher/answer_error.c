@@ -24,6 +24,7 @@ bool transport_is_hopeless(const struct request *request, CURLcode code)
     switch (code) {
     case CURLE_PEER_FAILED_VERIFICATION:
     case CURLE_SSL_CACERT_BADFILE:
+    case CURLE_SSL_CERTPROBLEM:
     case CURLE_URL_MALFORMAT:
     case CURLE_UNSUPPORTED_PROTOCOL:
     case CURLE_OUT_OF_MEMORY:
@@ -87,7 +88,8 @@ int transport_error(const struct request *request, CURLcode code, struct error *
 {
     const struct exchange *exchange = &request->exchange;
     if (code == CURLE_OUT_OF_MEMORY) return error_set_memory(error);
-    if (code == CURLE_PEER_FAILED_VERIFICATION || code == CURLE_SSL_CONNECT_ERROR)
+    if (code == CURLE_PEER_FAILED_VERIFICATION || code == CURLE_SSL_CONNECT_ERROR ||
+        code == CURLE_SSL_CERTPROBLEM || code == CURLE_SSL_CACERT_BADFILE)
         error_set(error, ERROR_UNREACHABLE, "TLS: %s",
                   exchange->detail[0] ? exchange->detail : curl_easy_strerror(code));
     else

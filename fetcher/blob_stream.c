@@ -191,6 +191,7 @@ int registry_open_blob(struct registry_client *client, const struct repository *
     stream->references = 1;
     stream->request.client = client;
     stream->whole = stream->left = stream->ranged.length = length;
+    stream->ranged.skip_limit = length; /* a stream comes from the start anyway */
     stream->continue_task.run = on_continue;
     stream->close_task.run = on_close;
     stream->finished = true;

@@ -45,6 +45,11 @@ int call_run(struct call *call, struct error **error);
 void call_release(struct call *call);
 #define cleanup_call __attribute__((cleanup(call_release)))
 
+/* registry_get_manifest(), of hosts that can do what is `needed`. */
+int manifest_get(struct registry_client *client, const struct repository *repository,
+                 const char *target, unsigned needed, struct registry_manifest *ret,
+                 struct error **error);
+
 /* Checks the names. */
 int repository_check(const struct repository *repository, struct error **error);
 

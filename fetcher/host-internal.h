@@ -23,8 +23,7 @@ struct registry_host {
     uint64_t aside_until;              /* clock_ms(); others are asked first until then; 0: not */
 
     /* Of ranged.c. */
-    uint64_t whole_until;  /* clock_ms(); until then it is known to ignore ranges */
-    bool whole_blobs_told; /* it was logged */
+    bool whole_blobs_told; /* it was logged that it ignores ranges */
 
     /* Of authorization.c. */
     bool basic; /* it wants Basic */

@@ -7,6 +7,8 @@
 
 #include <stdbool.h>
 
+#include "base/digest.h"
+
 /* The registry as people mean it: "docker.io" for "index.docker.io". Returns `host` itself for all
  * others. */
 const char *quirk_registry_name(const char *host);
@@ -16,5 +18,8 @@ const char *quirk_api_host(const char *registry);
 const char *quirk_credentials_key(const char *registry);
 /* How `repository`, which has no namespace, begins in full at `registry`: "library/"; or "". */
 const char *quirk_namespace(const char *registry);
+
+/* What was found under a subject's fallback tag is no list of referrers, but the subject. */
+bool quirk_tag_is_subject(const struct digest *found, const struct digest *subject);
 
 #endif

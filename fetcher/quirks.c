@@ -5,6 +5,8 @@
 #include <strings.h>
 
 /*
+ * Names.
+ *
  * Docker Hub is called "docker.io" by people, has its API at "registry-1.docker.io" (at "docker.io"
  * there are web pages, although many a hosts.toml names it as the server), and once was
  * "index.docker.io/v1", which is what `docker login` still stores passwords under:
@@ -23,6 +25,37 @@ static const struct {
                 .api_host = "registry-1.docker.io",
                 .credentials_key = "https://index.docker.io/v1/",
                 .name_space = "library/" } };
+
+/*
+ * Behaviour that is met with everywhere because it is not told by a name: others take it over, and
+ * the same product answers under any name.
+ *
+ * - Amazon ECR has answered pushes with OCI-Subject and listed nothing
+ *   (https://github.com/sigstore/sigstore-js/pull/1183): after such an answer the list is asked
+ * for, and without one the fallback tag is written (deploytool/index_push.c).
+ * - GitLab takes the tag "sha256-<hex>" for the digest
+ *   (https://github.com/oras-project/oras-go/issues/1396): quirk_tag_is_subject().
+ * - Without the Referrers API the answer is 404 by specification, and 400, 405, 406, 501 or a web
+ *   page in practice (referrers.c).
+ * - Manifests come without Docker-Content-Digest from Red Hat's registry and others, and HEAD is
+ *   then worth nothing (https://github.com/containerd/containerd/issues/3238): registry.c asks
+ * again with GET.
+ * - Storage that GHCR and Docker Hub redirect to refuses HEAD
+ *   (https://github.com/containerd/stargz-snapshotter/pull/167): where only presence is asked for,
+ *   the redirect is the answer (request->redirect_suffices).
+ * - Storage refuses requests that are signed twice (S3: "Only one auth mechanism allowed",
+ *   https://github.com/open-policy-agent/opa/issues/6580; Azure:
+ *   https://github.com/Azure/acr/issues/217): authorization stays at the registry's origin, which
+ * it must anyway (request.c).
+ * - A redirect's signature ends after five minutes at GHCR (stargz-snapshotter, as above), and the
+ *   refusal is a 400, 401, 403, 404 or 410: redirects.c, wants_new_redirect() in request.c.
+ * - distribution as a pull-through cache gives the whole blob for a range until it has it
+ *   (https://github.com/distribution/distribution/issues/4667); ECR answers several ranges at once
+ *   so (https://github.com/containerd/stargz-snapshotter/pull/350): one range a request, and
+ *   ranged.c takes the bytes out of the whole.
+ * - Content-Encoding: gzip may be the storage's mark on a blob that is gzip itself. Bytes are taken
+ *   as they come; their digest decides.
+ */
 
 /* -1: nothing special. */
 static int find(const char *host)
@@ -57,4 +90,9 @@ const char *quirk_namespace(const char *registry)
 {
     int found = find(registry);
     return found < 0 ? "" : known[found].name_space;
+}
+
+bool quirk_tag_is_subject(const struct digest *found, const struct digest *subject)
+{
+    return digest_equal(found, subject);
 }

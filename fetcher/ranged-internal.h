@@ -11,6 +11,7 @@ struct ranged {
     uint64_t offset, length; /* what is still missing */
     uint64_t skip;           /* bytes of this answer before it */
     uint64_t received;       /* bytes of this answer */
+    uint64_t skip_limit;     /* more of a whole blob is not read to come to what is missing */
 };
 
 /* A 2xx answer begins: does it hold what is missing? `whole` is the blob's length where it is known

@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "fetcher/call-internal.h"
 #include "fetcher/hosts-internal.h"
+#include "fetcher/quirks-internal.h"
 #include "fetcher/url-internal.h"
 
 #define ACCEPT_INDEX "application/vnd.oci.image.index.v1+json"
@@ -99,31 +100,51 @@ static bool lacks_interface(const struct call *call)
     return status == 400 || status == 404 || status == 405 || status == 406 || status == 501;
 }
 
+/* The first page; its failure in `*ret_failure`, for it may only mean that there is no such
+ * interface. -1: the question could not be made. */
+static int ask_interface(struct call *call, struct registry_client *client,
+                         const struct repository *repository, const struct digest *subject,
+                         const char *artifact_type, unsigned needed, struct error **ret_failure,
+                         struct error **error)
+{
+    char text[DIGEST_TEXT_SIZE];
+    int prepared = call_prepare(call, client, repository, question(repository, subject), error,
+                                "referrers/%s", digest_format(subject, text));
+    if (prepared < 0) return -1;
+    struct request *request = &call->request;
+    if (artifact_type) request->path = url_add_query(request->path, "artifactType", artifact_type);
+    if (!request->path) return error_set_memory(error);
+    request->needed = needed;
+    request->accept = ACCEPT_INDEX;
+    call_run(call, ret_failure);
+    return 0;
+}
+
+/* 1: the registry lists referrers, 0: it has no such interface; -1: error. Takes `failure`. */
+static int judge_interface(const struct call *call, struct error *failure, json_t **ret_page,
+                           struct error **error)
+{
+    if (failure && (error_kind_of(failure) == ERROR_CANCELLED || !lacks_interface(call)))
+        return error_move(error, failure);
+    *ret_page = failure ? NULL : parse_index(&call->body);
+    error_free(failure);
+    return *ret_page ? 1 : 0;
+}
+
 /* 1: the list is in `ret`, 0: the registry has no such interface. */
 static int by_interface(struct registry_client *client, const struct repository *repository,
                         const struct digest *subject, const char *artifact_type, struct buffer *ret,
                         struct error **error)
 {
-    char text[DIGEST_TEXT_SIZE];
     cleanup_call struct call call;
-    int prepared = call_prepare(&call, client, repository, question(repository, subject), error,
-                                "referrers/%s", digest_format(subject, text));
-    if (prepared < 0) return -1;
-    if (artifact_type) {
-        call.request.path = url_add_query(call.request.path, "artifactType", artifact_type);
-        if (!call.request.path) return error_set_memory(error);
-    }
-    call.request.needed |= HOST_RESOLVE; /* nothing vouches for a list */
-    call.request.accept = ACCEPT_INDEX;
+    cleanup_json json_t *page = NULL;
     struct error *failure = NULL;
-    if (call_run(&call, &failure) < 0) {
-        if (error_kind_of(failure) == ERROR_CANCELLED || !lacks_interface(&call))
-            return error_move(error, failure);
-        error_free(failure);
-        return 0;
-    }
-    cleanup_json json_t *root = parse_index(&call.body);
-    if (!root) return 0;
+    /* Nothing vouches for a list: it is for those who may say what a tag means. */
+    if (ask_interface(&call, client, repository, subject, artifact_type, HOST_PULL | HOST_RESOLVE,
+                      &failure, error) < 0)
+        return -1;
+    int listed = judge_interface(&call, failure, &page, error);
+    if (listed <= 0) return listed;
     cleanup_free char *next = next_page(&call.request.exchange.answer);
     if (!next) {
         *ret = call.body;
@@ -132,32 +153,55 @@ static int by_interface(struct registry_client *client, const struct repository 
     }
     char *url = url_resolve(call.request.current_url, next, error);
     if (!url) return -1;
-    return add_pages(client, repository, subject, url, root, ret, error) < 0 ? -1 : 1;
+    return add_pages(client, repository, subject, url, page, ret, error) < 0 ? -1 : 1;
+}
+
+int registry_has_referrers_api(struct registry_client *client, const struct repository *repository,
+                               const struct digest *subject, struct error **error)
+{
+    CLIENT_CALL(client);
+    cleanup_call struct call call;
+    cleanup_json json_t *page = NULL;
+    struct error *failure = NULL;
+    if (ask_interface(&call, client, repository, subject, NULL, HOST_PUSH, &failure, error) < 0)
+        return -1;
+    return judge_interface(&call, failure, &page, error);
 }
 
 /* Distribution specification, "Referrers Tag Schema". */
 static int by_tag(struct registry_client *client, const struct repository *repository,
-                  const struct digest *subject, struct buffer *ret, struct error **error)
+                  const struct digest *subject, unsigned needed, struct buffer *ret,
+                  struct error **error)
 {
     char hex[DIGEST_HEX_SIZE], tag[7 + DIGEST_HEX_SIZE];
     struct registry_manifest manifest;
     struct error *failure = NULL;
     snprintf(tag, sizeof tag, "sha256-%s", digest_format_hex(subject, hex));
-    if (registry_get_manifest(client, repository, tag, &manifest, &failure) < 0) {
+    if (manifest_get(client, repository, tag, needed, &manifest, &failure) < 0) {
         if (error_kind_of(failure) != ERROR_NOT_FOUND) return error_move(error, failure);
         error_free(failure);
         return 0;
     }
-    cleanup_json json_t *root = parse_index(&manifest.body);
+    bool none = quirk_tag_is_subject(&manifest.digest, subject);
+    cleanup_json json_t *root = none ? NULL : parse_index(&manifest.body);
     if (root) {
         *ret = manifest.body;
         manifest.body = (struct buffer){ 0 };
-    } else {
+    } else if (!none) {
         error_set(error, ERROR_INVALID, "registry %s: '%s:%s' is no image index",
                   repository->registry, repository->name, tag);
     }
     registry_manifest_free(&manifest);
-    return root ? 0 : -1;
+    return root || none ? 0 : -1;
+}
+
+int registry_get_fallback_list(struct registry_client *client, const struct repository *repository,
+                               const struct digest *subject, struct buffer *ret,
+                               struct error **error)
+{
+    CLIENT_CALL(client);
+    *ret = (struct buffer){ 0 };
+    return by_tag(client, repository, subject, HOST_PUSH, ret, error);
 }
 
 int registry_get_referrers(struct registry_client *client, const struct repository *repository,
@@ -168,5 +212,5 @@ int registry_get_referrers(struct registry_client *client, const struct reposito
     *ret = (struct buffer){ 0 };
     int listed = by_interface(client, repository, subject, artifact_type, ret, error);
     if (listed != 0) return listed < 0 ? -1 : 0;
-    return by_tag(client, repository, subject, ret, error);
+    return by_tag(client, repository, subject, HOST_PULL, ret, error);
 }

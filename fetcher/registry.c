@@ -78,9 +78,9 @@ static int take_manifest(struct call *call, struct registry_manifest *ret, struc
     return 0;
 }
 
-static int get_manifest(struct registry_client *client, const struct repository *repository,
-                        const char *target, unsigned needed, struct registry_manifest *ret,
-                        struct error **error)
+int manifest_get(struct registry_client *client, const struct repository *repository,
+                 const char *target, unsigned needed, struct registry_manifest *ret,
+                 struct error **error)
 {
     bool by_digest;
     struct digest expected;
@@ -102,15 +102,7 @@ int registry_get_manifest(struct registry_client *client, const struct repositor
                           const char *target, struct registry_manifest *ret, struct error **error)
 {
     CLIENT_CALL(client);
-    return get_manifest(client, repository, target, HOST_PULL, ret, error);
-}
-
-int registry_get_pushed_manifest(struct registry_client *client,
-                                 const struct repository *repository, const char *target,
-                                 struct registry_manifest *ret, struct error **error)
-{
-    CLIENT_CALL(client);
-    return get_manifest(client, repository, target, HOST_PUSH, ret, error);
+    return manifest_get(client, repository, target, HOST_PULL, ret, error);
 }
 
 /* -2: the registry does not answer HEAD as it should. */
@@ -216,6 +208,7 @@ int registry_has_blob(struct registry_client *client, const struct repository *r
     struct error *failure = NULL;
     call.request.method = "HEAD";
     call.request.needed = HOST_PUSH; /* a copy at a mirror does not count */
+    call.request.redirect_suffices = true;
     if (call_run(&call, &failure) == 0) return 1;
     if (error_kind_of(failure) != ERROR_NOT_FOUND) return error_move(error, failure);
     error_free(failure);

@@ -84,11 +84,6 @@ void registry_manifest_free(struct registry_manifest *manifest);
 int registry_get_manifest(struct registry_client *client, const struct repository *repository,
                           const char *target, struct registry_manifest *ret, struct error **error);
 
-/* The same, from the host that pushes go to and no other: for who is about to change it. */
-int registry_get_pushed_manifest(struct registry_client *client,
-                                 const struct repository *repository, const char *target,
-                                 struct registry_manifest *ret, struct error **error);
-
 /* What a tag means now (HEAD, falling back to GET where the answer has no Docker-Content-Digest).
  * With `patience_ms` other than 0, for who has another answer at hand, an answer must come within
  * that time, and a failure is tried again once only. */
@@ -108,6 +103,15 @@ int registry_put_manifest(struct registry_client *client, const struct repositor
 int registry_get_referrers(struct registry_client *client, const struct repository *repository,
                            const struct digest *subject, const char *artifact_type,
                            struct buffer *ret, struct error **error);
+
+/* For who has pushed a referrer, or is about to: asks the host that pushes go to and no other.
+ * 1: it lists referrers by the Referrers API, 0: it has no such interface, -1: error. */
+int registry_has_referrers_api(struct registry_client *client, const struct repository *repository,
+                               const struct digest *subject, struct error **error);
+/* The list under the fallback tag, as registry_get_referrers(). */
+int registry_get_fallback_list(struct registry_client *client, const struct repository *repository,
+                               const struct digest *subject, struct buffer *ret,
+                               struct error **error);
 
 /* A whole blob of at most `limit` bytes into memory, verified. `ret` is set. */
 int registry_get_blob(struct registry_client *client, const struct repository *repository,

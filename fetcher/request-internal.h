@@ -66,6 +66,7 @@ struct request {
     size_t body_length;
     uint64_t range_offset, range_length; /* length 0: no range; may move on between attempts */
     bool keep_redirect;                  /* it is a blob: the target serves the next request too */
+    bool redirect_suffices;              /* as an answer: where it leads does not matter */
     unsigned attempts;                   /* of all hosts; 0: as many as the client is set to */
     unsigned delay_ms;                   /* before the first attempt */
     unsigned timeout_ms;                 /* altogether; 0: none */

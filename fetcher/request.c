@@ -117,14 +117,20 @@ static bool is_spared(const struct request *request)
     return has_others(request) && registry_has_more(request->of, request->needed, request->asked);
 }
 
-/* A host that is left out for a while costs one request, one that is asked first costs each. What
- * it only does not have says nothing about it. */
-static void judge_host(struct request *request, const struct error *error)
+/* The host is well, and the question was for somebody else. */
+static bool is_plain_refusal(const struct request *request)
+{
+    long status = request->exchange.answer.status;
+    return status / 100 == 4 && status != 401 && status != 403 && !status_is_transient(status);
+}
+
+/* A host that is left out for a while costs one request, one that is asked first costs each. */
+static void judge_host(struct request *request)
 {
     uint64_t seconds = request->client->aside_seconds;
     uint64_t wanted = request->exchange.answer.retry_after;
     if (wanted > seconds) seconds = wanted > LONGEST_ASIDE ? LONGEST_ASIDE : wanted;
-    if (error_kind_of(error) == ERROR_NOT_FOUND)
+    if (is_plain_refusal(request))
         host_take_back(request->host);
     else
         host_set_aside(request->host, seconds * 1000);
@@ -156,7 +162,7 @@ static void host_failed(struct request *request, struct error *error, bool final
         error_prefix(&error, "mirror %s", request->host->name);
     bool others = request->host && has_others(request);
     if (others) {
-        judge_host(request, error);
+        judge_host(request);
         log_info("registry %s: %s: %s", request->registry, request->what, error_message(error));
     }
     keep_verdict(request, error, final);
@@ -592,7 +598,7 @@ static void answered(struct request *request)
         request->refused_since = 0;
         request->refusals = 0;
     }
-    if (is_success(request)) {
+    if (is_success(request) || (request->redirect_suffices && may_follow(request))) {
         succeeded(request);
     } else if (may_follow(request)) {
         follow(request);

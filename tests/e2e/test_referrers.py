@@ -2,7 +2,7 @@
 
 import json
 
-from fakes.referrers import ReferrersApi, Rival
+from fakes.referrers import OnlySubject, ReferrersApi, Rival
 from tools import images
 from tools.testcase import EndToEnd
 
@@ -38,6 +38,14 @@ class Referrers(EndToEnd):
         self.assertEqual(told["index_digest"], made["index_digest"])
         again = json.loads(self.sluice("index", reference, "--json").stdout)
         self.assertTrue(again["already_indexed"])
+
+    def test_a_registry_that_only_says_it_keeps_the_list(self):
+        reference = self.through(OnlySubject(self.registry.name))
+        made = json.loads(self.sluice("index", reference, "--json").stdout)
+        listed, = self.fallback_list()
+        self.assertEqual(listed["digest"], made["index_digest"])
+        told = json.loads(self.sluice("inspect", reference, "--json").stdout)
+        self.assertEqual(told["index_digest"], made["index_digest"])
 
     def test_an_entry_that_somebody_else_overwrote_is_written_again(self):
         rival_entry = {**self.descriptor, "artifactType": "application/x.rival"}

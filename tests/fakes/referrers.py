@@ -52,6 +52,24 @@ class ReferrersApi(CountingProxy):
         super().__init__(upstream, _WithReferrersApi)
 
 
+class _OnlySubject(ProxyHandler):
+    def forward(self, proxy, body):
+        answer, data = super().forward(proxy, body)
+        put = _MANIFEST.match(self.path) if self.command == "PUT" and answer.status == 201 else None
+        subject = json.loads(body).get("subject") if put else None
+        if subject:
+            answer = _Answer(answer.status,
+                             {**dict(answer.getheaders()), "OCI-Subject": subject["digest"]})
+        return answer, data
+
+
+class OnlySubject(CountingProxy):
+    """Says OCI-Subject and keeps no list."""
+
+    def __init__(self, upstream):
+        super().__init__(upstream, _OnlySubject)
+
+
 class _WithRival(ProxyHandler):
     def forward(self, proxy, body):
         answer, data = super().forward(proxy, body)

@@ -12,6 +12,8 @@ Every request becomes one line in LOG: host, method, path,
 Authorization, Range, X-Own.
 """
 import base64
+import email.utils
+import gzip
 import hashlib
 import http.server
 import json
@@ -159,6 +161,14 @@ class Registry(Handler):
 
     fault_token_shared = fault_token
 
+    def fault_token_truncate(self):
+        """A long answer takes several requests, and more of them than a token serves."""
+        given = self.headers.get("Authorization", "")
+        with lock:
+            left = tokens.get(given[7:], 0)
+            tokens[given[7:]] = max(left - 2, 0)
+        return self.fault_truncate_often() if left > 0 else self.bearer("anonymous")
+
     def fault_token_user(self):
         return self.good() if self.headers.get("Authorization", "")[7:] in tokens \
             else self.bearer("user")
@@ -207,6 +217,11 @@ class Registry(Handler):
         if self.headers.get("Authorization") != wanted:
             return self.challenge("Basic realm=x")
         self.to_storage("secret%d" % count("signature" + self.name))
+
+    def fault_redirect_head(self):
+        if self.command == "HEAD":
+            return self.to_storage("bad")
+        self.good()
 
     def fault_redirect_refused(self):
         self.to_storage("bad")
@@ -278,6 +293,12 @@ class Registry(Handler):
             return self.good()
         self.error(429, "TOOMANYREQUESTS", [("Retry-After", "1")])
 
+    def fault_busy_until(self):
+        if count("busy" + self.path):
+            return self.good()
+        soon = email.utils.formatdate(time.time() + 2, usegmt=True)
+        self.error(503, "UNAVAILABLE", [("Retry-After", soon)])
+
     def fault_busy_long(self):
         self.error(503, "UNAVAILABLE", [("Retry-After", "100000")])
 
@@ -314,6 +335,37 @@ class Registry(Handler):
         first, last = re.match(r"bytes=(\d+)-(\d+)$", self.headers["Range"]).groups()
         self.answer(206, b"x" * (int(last) - int(first) + 1), [
             ("Content-Range", "bytes %d-%s/300000" % (int(first) - 1, last))])
+
+    def fault_multipart(self):
+        self.answer(206, b"--x\r\nContent-Range: bytes 1000-5999/300000\r\n\r\n" + b"x" * 5000 +
+                    b"\r\n--x--\r\n", [("Content-Type", "multipart/byteranges; boundary=x")])
+
+    def fault_marked_as_gzip(self):
+        first, last = map(int, re.match(r"bytes=(\d+)-(\d+)$", self.headers["Range"]).groups())
+        self.answer(206, BLOBS[self.target][first:last + 1], [
+            ("Content-Range", "bytes %d-%d/300000" % (first, last)), ("Content-Encoding", "gzip")])
+
+    def fault_gzipped(self):
+        first, last = map(int, re.match(r"bytes=(\d+)-(\d+)$", self.headers["Range"]).groups())
+        self.answer(206, gzip.compress(BLOBS[self.target][first:last + 1]), [
+            ("Content-Range", "bytes %d-%d/300000" % (first, last)), ("Content-Encoding", "gzip")])
+
+    def fault_refuses_ranges(self):
+        self.error(416, "RANGE")
+
+    def fault_too_long(self):
+        """More than was asked for, without saying how much."""
+        first, last = map(int, re.match(r"bytes=(\d+)-(\d+)$", self.headers["Range"]).groups())
+        self.send_response(206)
+        self.send_header("Content-Range", "bytes %d-%d/300000" % (first, last))
+        self.send_header("Connection", "close")
+        self.end_headers()
+        try:
+            self.wfile.write(BLOBS[self.target][first:last + 1])
+            while True:
+                self.wfile.write(b"x" * 65536)
+        except OSError:
+            self.close_connection = True
 
     def fault_no_content_range(self):
         self.answer(206, b"x" * 100)
@@ -400,6 +452,12 @@ class Registry(Handler):
             body = b"{}" if "broken" in self.name else INDEX_BODY
             return self.answer(200, body, [("Content-Type", INDEX)])
         self.error(404, "MANIFEST_UNKNOWN")
+
+    def fault_referrers_subject(self):
+        """The fallback tag is taken for the digest."""
+        if self.kind == "manifests":
+            return self.answer(200, BODY, [("Content-Type", MANIFEST)])
+        self.answer(404, b"404 page not found\n")
 
     def fault_referrers_none(self):
         self.error(404, "MANIFEST_UNKNOWN")

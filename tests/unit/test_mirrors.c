@@ -131,6 +131,21 @@ static void test_change_in_the_middle(void **state)
     assert_int_equal(logged("registry GET /v2/good/middle/", "range=bytes=2000-5999"), 1);
 }
 
+/* It would cost a whole blob for each range. */
+static void test_mirror_that_ignores_ranges(void **state)
+{
+    struct error *error = NULL;
+    (void)state;
+    use_mirrors("ignores-ranges", "", "", NOT_SOON);
+    assert_fetches("good/whole");
+    assert_asked("good/whole", 1, 0);
+    assert_int_equal(fetch("good/whole", 2u << 20, 10, 20000, &error), -1);
+    assert_non_null(strstr(error_message(error), "outside the blob"));
+    error_free(error);
+    assert_fetches("good/whole");
+    assert_asked("good/whole", 2, 2);
+}
+
 static void test_all_fail(void **state)
 {
     struct error *error = NULL;
@@ -268,6 +283,7 @@ int main(void)
         cmocka_unit_test(test_mirror_that_lacks_it),
         cmocka_unit_test(test_mirror_comes_back),
         cmocka_unit_test(test_change_in_the_middle),
+        cmocka_unit_test(test_mirror_that_ignores_ranges),
         cmocka_unit_test(test_all_fail),
         cmocka_unit_test(test_capabilities),
         cmocka_unit_test(test_pushing),

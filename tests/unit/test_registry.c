@@ -110,6 +110,11 @@ static void test_blob(void **state)
     assert_error(error, ERROR_INVALID, "larger than");
     assert_int_equal(registry_has_blob(client, &from, &blob_digest, NULL), 1);
     assert_int_equal(registry_has_blob(client, &from, &manifest_digest, NULL), 0);
+    /* Storage may refuse to tell, but the registry knows where it is. */
+    from.name = "redirect-head/a";
+    assert_int_equal(registry_has_blob(client, &from, &blob_digest, NULL), 1);
+    assert_int_equal(logged("storage HEAD", "redirect-head"), 0);
+    from.name = "good/a";
     error = NULL;
     assert_int_equal(registry_get_blob(client, &from, &manifest_digest, 9, &body, &error), -1);
     assert_error(error, ERROR_NOT_FOUND, "BLOB_UNKNOWN");
@@ -191,6 +196,10 @@ static void test_ranges_that_a_server_ignores(void **state)
     assert_int_equal(fetch("ignores-ranges/a", 0, 10, 20000, NULL), 0);
     assert_int_equal(fetch("ignores-ranges/a", 200000, 1234, 20000, NULL), 0);
     assert_int_equal(fetch("ignores-ranges/a", BLOB - 10, 10, 20000, NULL), 0);
+    /* Gigabytes are not read for the sake of a few bytes. */
+    struct error *error = NULL;
+    assert_int_equal(fetch("ignores-ranges/a", 1u << 30, 10, 20000, &error), -1);
+    assert_error(error, ERROR_INVALID, "it ignores ranges");
 }
 
 static void test_ranges_that_are_wrong(void **state)
@@ -201,6 +210,12 @@ static void test_ranges_that_are_wrong(void **state)
     assert_fetch_fails("wrong-start/a", ERROR_INVALID, "another part");
     assert_fetch_fails("no-content-range/a", ERROR_INVALID, "which part");
     assert_fetch_fails("short-whole/a", ERROR_INVALID, "bytes instead of");
+    assert_fetch_fails("multipart/a", ERROR_INVALID, "which part");
+    assert_fetch_fails("gzipped/a", ERROR_INVALID, "bytes instead of");
+    assert_fetch_fails("refuses-ranges/a", ERROR_INVALID, "outside the blob");
+    /* The storage's mark on a blob changes nothing about its bytes. */
+    assert_fetches("marked-as-gzip/a");
+    assert_fetches("too-long/a");
 }
 
 static void test_many_ranges_at_once(void **state)
@@ -269,6 +284,8 @@ static void test_faults_that_pass(void **state)
     assert_fetches("stall-once/a");
     assert_fetches("busy-once/a");
     assert_int_equal(logged("registry GET /v2/busy-once/a/", ""), 2);
+    assert_fetches("busy-until/a");
+    assert_int_equal(logged("registry GET /v2/busy-until/a/", ""), 2);
     /* The part that had arrived is not asked for again. */
     assert_int_equal(logged("/v2/truncate-once/a/", "range=bytes=2000-5999"), 1);
 }
@@ -288,6 +305,9 @@ static void test_faults_that_stay(void **state)
     assert_int_equal(fetch("busy-long/a", 0, 1, 10000, &error), -1);
     assert_error(error, ERROR_UNREACHABLE, "HTTP 503");
     assert_int_equal(logged("/v2/busy-long/a/", ""), 1);
+    error = NULL;
+    assert_int_equal(fetch("drip/a", 0, BLOB, 60000, &error), -1);
+    assert_error(error, ERROR_UNREACHABLE, "the answer stalled");
     error = NULL;
     assert_int_equal(fetch("stall/a", 0, 100, 500, &error), -1);
     assert_error(error, ERROR_UNREACHABLE, "500 ms");
@@ -496,6 +516,19 @@ static void assert_referrers(const char *name, const char *part)
     free(list);
 }
 
+static void assert_no_referrers(const char *name)
+{
+    char *none = referrers(name, NULL);
+    assert_string_equal(none, "");
+    free(none);
+}
+
+static int has_referrers_api(const char *name)
+{
+    struct repository at = repository(name);
+    return registry_has_referrers_api(client, &at, &manifest_digest, NULL);
+}
+
 static void test_referrers(void **state)
 {
     struct error *error = NULL;
@@ -512,9 +545,12 @@ static void test_referrers(void **state)
     error = NULL;
     assert_null(referrers("referrers-tag/broken", &error));
     assert_error(error, ERROR_INVALID, "no image index");
-    char *none = referrers("referrers-none/a", NULL);
-    assert_string_equal(none, "");
-    free(none);
+    assert_no_referrers("referrers-none/a");
+    assert_no_referrers("referrers-subject/a");
+    assert_int_equal(has_referrers_api("referrers/a"), 1);
+    assert_int_equal(has_referrers_api("referrers-tag/html"), 0);
+    assert_int_equal(has_referrers_api("referrers-none/a"), 0);
+    assert_int_equal(has_referrers_api("forbidden/a"), -1);
     error = NULL;
     assert_null(referrers("forbidden/a", &error));
     assert_error(error, ERROR_DENIED, "list referrers");
@@ -573,6 +609,9 @@ static void test_streams(void **state)
     /* More interruptions than one request has attempts, but each time it gets further. */
     assert_int_equal(read_stream("truncate-often/a", 70000, 0, NULL), LARGE);
     assert_true(logged("/v2/truncate-often/a/", "range=bytes=") >= 5);
+    /* Tokens end in the middle. */
+    assert_int_equal(read_stream("token-truncate/a", 70000, 0, NULL), LARGE);
+    assert_true(logged("token GET", "token-truncate") >= 2);
     assert_int_equal(read_stream("reset/a", 70000, 0, &error), -1);
     assert_error(error, ERROR_UNREACHABLE, "read blob");
     error = NULL;
