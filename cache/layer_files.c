@@ -247,10 +247,11 @@ static int fill_directory(int directory, const struct layer_shape *shape)
     return write_fully(states, chunks.data, chunks.length);
 }
 
-/* What is in the layer's place goes to temporary/, in one step, and away from there. */
+/* A directory in the layer's place goes to temporary/, in one step, and away from there. */
 static int take_away(const struct cache *cache, const char *name)
 {
     char gone[CACHE_TEMPORARY_NAME_SIZE];
+    if (unlinkat(cache->layers, name, 0) == 0) return 0;
     cache_temporary_name(gone);
     if (renameat(cache->layers, name, cache->temporary, gone) < 0) return errno == ENOENT ? 0 : -1;
     cache_remove_entry(cache->temporary, gone);
