@@ -40,8 +40,11 @@ class Crashes(EndToEnd):
         self.image_reference = self.push(self.image.layout, self.image.tag, "reading")
         self.sluice("index", self.image_reference)
 
-    def mount_cache(self, cache, number):
-        return self.mount(self.image_reference, cache=cache, name=f"mnt-{number}")
+    def mount_cache(self, cache, number, generator=None):
+        """With room for all or, at random, not."""
+        small = generator and generator.random() < 0.5
+        return self.mount(self.image_reference, *(("--cache-size", "32M") if small else ()),
+                          cache=cache, name=f"mnt-{number}")
 
     def assert_right(self, cache, number):
         point = self.mount_cache(cache, number)
@@ -53,7 +56,7 @@ class Crashes(EndToEnd):
         for number, generator in rounds.of(self._testMethodName, 8):
             cache = self.make_directory(f"cache-{number}")
             for life in range(generator.choice((1, 1, 3))):
-                point = self.mount_cache(cache, f"{number}-{life}")
+                point = self.mount_cache(cache, f"{number}-{life}", generator)
                 with readers.Readers(point, self.contents, generator.random(),
                                      allowed=DEAD) as running:
                     running.until(generator.uniform(0, 0.6))
@@ -67,7 +70,7 @@ class Crashes(EndToEnd):
         """As a power loss leaves them; and torn, as a worse disk would."""
         for number, generator in rounds.of(self._testMethodName, 4):
             cache = self.make_directory(f"cache-{number}")
-            point = self.mount_cache(cache, number)
+            point = self.mount_cache(cache, number, generator)
             copies = []
             with readers.Readers(point, self.contents, generator.random()) as running:
                 for copy in range(3):

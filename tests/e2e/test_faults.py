@@ -11,6 +11,7 @@ from tools.registry import Registry, htpasswd_auth, token_auth, write_docker_con
 from tools.testcase import EndToEnd, mounts_under, servers_under
 from tools.token_server import TokenServer, make_key
 
+BOUND = 5  # seconds that a read may wait
 USER, PASSWORD = "reader", "a pass:word"
 
 
@@ -39,39 +40,57 @@ class Faults(EndToEnd):
         self.addCleanup(registry.stop)
         return registry
 
-    def assert_reads(self, seconds, rate, count=12):
+    def assert_reads(self, seconds, rate, *options):
         """Mounts, reads while things go wrong, then reads all when nothing does."""
         self.proxy.rate = 0
         number = self.mounts = getattr(self, "mounts", 0) + 1
-        point = self.mount(self.image_reference, name=f"mnt-{number}", environment=self.login,
+        point = self.mount(self.image_reference, "--read-timeout", BOUND, *options,
+                           name=f"mnt-{number}", environment=self.login,
                            cache=os.path.join(self.directory, f"{self._testMethodName}-{number}"))
         self.proxy.rate = rate
-        with readers.Readers(point, self.contents, f"{self.seed} {number}", count) as running:
+        with readers.Readers(point, self.contents, f"{self.seed} {number}", 12) as running:
             running.until(seconds)
         self.assertEqual(running.wrong, [])
         for failure in running.failures:
-            self.assertLess(failure.seconds, 90, failure)  # twice the bound of 60 s would be hanging
+            # The kernel may ask twice, the machine be busy; without the bound it were minutes.
+            self.assertLess(failure.seconds, 3 * BOUND, failure)
         self.assertEqual(len(servers_under(point)), 1, "the server lives")
         self.proxy.rate = 0
-        # A failure is remembered for a moment.
-        time.sleep(0.5)
-        self.assertEqual(readers.wrong_files(point, self.contents), [])
+        self.assert_recovers(point)
         self.unmount(point)
         return running
 
-    def assert_rounds(self, rate=0.4):
-        """Each round fetches everything anew."""
-        seconds = rounds.duration(0)
-        deadline = time.monotonic() + seconds
-        self.assert_reads(4, rate)
+    def assert_recovers(self, point):
+        """What failed is remembered for a moment, and what has stalled takes its time to be given
+        up; wrong bytes are never all right."""
+        def all_is_right():
+            lines = readers.wrong_files(point, self.contents)
+            self.assertEqual([line for line in lines if "Input/output error" not in line], [])
+            return not lines
+
+        self.wait_until(all_is_right, "all can be read", seconds=120)
+
+    def assert_rounds(self, rate=0.4, *options):
+        """Each round begins with nothing, and has not room for all."""
+        options = options or ("--cache-size", 32 << 20)
+        deadline = time.monotonic() + rounds.duration(0)
+        outcomes = [self.assert_reads(5, rate, *options)]
         while time.monotonic() < deadline:
-            self.assert_reads(10, rate)
-        print(f"       faults: {dict(self.proxy.counts)}")
-        self.assertGreater(sum(self.proxy.counts.values()), 10)
+            outcomes.append(self.assert_reads(20, rate, *options))
+        print(f"       {sum(running.reads for running in outcomes)} reads, "
+              f"{sum(len(running.failures) for running in outcomes)} errors, the slowest took "
+              f"{max(running.slowest for running in outcomes):.1f} s; "
+              f"faults: {dict(sorted(self.proxy.counts.items()))}")
+        self.assertGreater(sum(self.proxy.counts.values()), 3)
 
     def test_anonymous(self):
         self.start_proxy(self.registry)
         self.assert_rounds()
+
+    def test_stalls(self):
+        """A server that stops in the middle of an answer, and says nothing for minutes."""
+        self.start_proxy(self.registry, faults={"stall": 1})
+        self.assert_rounds(0.05)
 
     def test_basic_authentication(self):
         auth = htpasswd_auth(self.make_directory("auth"), USER, PASSWORD)

@@ -12,11 +12,15 @@ Failure = collections.namedtuple("Failure", "path error seconds")
 
 class Readers:
     """`contents`: {path: bytes}. Start with `with`; the threads are over when the block is.
-    Errors other than `allowed` are as bad as wrong bytes."""
+    Errors other than `allowed` are as bad as wrong bytes. A read has at most `longest` bytes; of a
+    file that is opened, one of `runs` reads are made."""
 
-    def __init__(self, point, contents, seed, count=8, allowed=(errno.EIO,)):
+    def __init__(self, point, contents, seed, count=8, allowed=(errno.EIO,), longest=1 << 20,
+                 runs=(1, 1, 4)):
         self.point = point
         self.allowed = allowed
+        self.longest = longest
+        self.runs = runs
         self.contents = {path: data for path, data in contents.items() if data}
         self.paths = sorted(self.contents)
         self.reads = self.bytes = 0
@@ -74,7 +78,7 @@ class Readers:
         flags = os.O_DIRECT if generator.random() < 0.5 else os.O_RDONLY
         descriptor = os.open(os.path.join(self.point, path), flags)
         try:
-            for _ in range(generator.choice((1, 1, 4))):
+            for _ in range(generator.choice(self.runs)):
                 # The page cache must not answer for the server.
                 os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
                 self._read(descriptor, path, generator)
@@ -84,7 +88,7 @@ class Readers:
     def _read(self, descriptor, path, generator):
         truth = self.contents[path]
         offset = generator.randrange(len(truth))
-        length = int(2 ** generator.uniform(0, 20))
+        length = int(self.longest ** generator.random())
         begun = time.monotonic()
         data = piece = os.pread(descriptor, length, offset)
         expected = truth[offset:offset + length]
