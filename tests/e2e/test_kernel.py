@@ -157,6 +157,7 @@ class KernelMountOfEverything(KernelTest):
 
     def test_kernel_shows_what_the_model_says(self):
         truth = model.Tree(self.tars)
+        self.assertEqual(len(self.devices), len(self.tars) + 1)
         lines = [line for line in truth.differences(self.mount_by_kernel())
                  if "security.selinux" not in line]  # a kernel without SELinux does not list it
         self.assertEqual(lines[:20], [], f"{len(lines)} differences")

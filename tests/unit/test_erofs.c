@@ -748,6 +748,98 @@ static void only_our_images_are_accepted(void **state)
     release(&f);
 }
 
+/* The bytes of an image whose sparse map is replaced by `count` records. */
+static void assert_map_refused(const struct fixture *f, const struct sparse_record *records,
+                               size_t count, bool refused)
+{
+    size_t length = f->image.size + count * SPARSE_MAP_RECORD_BYTES;
+    uint8_t *copy = malloc(length);
+    struct erofs_image image;
+    struct error *error = NULL;
+    memcpy(copy, f->bytes.data, f->image.size);
+    for (size_t i = 0; i < count; i++)
+        sparse_record_write(&records[i], copy + f->image.size + i * SPARSE_MAP_RECORD_BYTES);
+    bool good = erofs_image_open(&image, copy, length, &error) == 0 &&
+                erofs_image_validate(&image, f->chain.lengths, 1, &error) == 0;
+    assert_int_equal(good, !refused);
+    error_free(error);
+    free(copy);
+}
+
+/* Maps that would give the same bytes, or others, and are not the writer's. */
+static void other_sparse_maps(void **state)
+{
+    (void)state;
+    struct fixture f = { 0 };
+    struct entry_table *table = entry_table_new();
+    /* On the device, the first two segments touch; in the file, a chunk of nothing lies between. */
+    add_sparse(table, "a", 40000, 4096, "0+4096 8192+10 12000+100");
+    add_sparse(table, "b", 5000, 51200, "4999+1");
+    build_one(&f, table);
+    struct sparse_record records[6], changed[6];
+    assert_int_equal(f.image.sparse_map.count, 4);
+    for (size_t i = 0; i < 4; i++)
+        records[i] = sparse_map_get(&f.image.sparse_map, i);
+    assert_int_equal(records[0].device_offset + records[0].length, records[1].device_offset);
+    assert_map_refused(&f, records, 4, false);
+    assert_map_refused(&f, records, 3, true);
+    assert_map_refused(&f, records + 1, 3, true);
+    assert_map_refused(&f, records, 0, true);
+
+    /* Two as one across the hole; one as two; one more; another order. */
+    memcpy(changed, records, sizeof records);
+    changed[1] = (struct sparse_record){ .length = 4106, .stream_offset = 4096 };
+    assert_map_refused(&f, changed + 1, 3, true);
+    memcpy(changed + 1, records, 4 * sizeof *records);
+    changed[0] = changed[1];
+    changed[0].length = 100;
+    changed[1].device_offset += 100;
+    changed[1].stream_offset += 100;
+    changed[1].length -= 100;
+    assert_map_refused(&f, changed, 5, true);
+    memcpy(changed, records, sizeof records);
+    changed[4] = records[3];
+    changed[4].device_offset++;
+    assert_map_refused(&f, changed, 5, true);
+    memcpy(changed, records, sizeof records);
+    changed[0] = records[1];
+    changed[1] = records[0];
+    assert_map_refused(&f, changed, 4, true);
+
+    static const struct {
+        size_t record;
+        struct sparse_record difference;
+        bool refused;
+    } changes[] = {
+        { 3, { .layer = 1 }, true },
+        { 3, { .reserved = 1 }, true },
+        { 3, { .length = UINT64_MAX }, true },
+        { 3, { .length = 1 }, true },
+        { 3, { .stream_offset = 1 }, true },
+        { 3, { .stream_offset = 512 }, false },
+        { 3, { .stream_offset = 1 << 20 }, true },
+        { 1, { .stream_offset = 512 }, true },
+        { 1, { .length = 1 }, true },
+        { 1, { .device_offset = 5000 }, true },
+        { 3, { .stream_offset = UINT64_MAX - 51199 - 512 }, true },
+        { 2, { .device_offset = 1 }, false },
+        { 2, { .device_offset = 30000 }, true },
+        { 0, { .device_offset = UINT64_MAX }, true },
+    };
+    for (size_t i = 0; i < sizeof changes / sizeof *changes; i++) {
+        memcpy(changed, records, sizeof records);
+        struct sparse_record *record = &changed[changes[i].record];
+        const struct sparse_record *difference = &changes[i].difference;
+        record->device_offset += difference->device_offset;
+        record->length += difference->length;
+        record->stream_offset += difference->stream_offset;
+        record->layer += difference->layer;
+        record->reserved += difference->reserved;
+        assert_map_refused(&f, changed, 4, changes[i].refused);
+    }
+    release(&f);
+}
+
 static void images_cut_short(void **state)
 {
     (void)state;
@@ -792,6 +884,7 @@ int main(void)
         cmocka_unit_test(too_many_attributes),
         cmocka_unit_test(reading_damaged_images),
         cmocka_unit_test(only_our_images_are_accepted),
+        cmocka_unit_test(other_sparse_maps),
         cmocka_unit_test(images_cut_short),
         cmocka_unit_test(other_layers),
     };

@@ -229,6 +229,24 @@ static void too_many_layers(void **state)
     assert_int_equal(merge_layers(layers, 513, &bytes, &error), -1);
     assert_int_equal(error_kind_of(error), ERROR_UNSUPPORTED);
     assert_int_equal(merge_layers(layers, 512, &bytes, NULL), 0);
+
+    /* The device of sparse files comes on top. */
+    static const struct entry_segment segment = { 1, 1 };
+    struct erofs_image image;
+    uint64_t lengths[512] = { 0 };
+    layer_add(table, &(struct entry){ .type = ENTRY_REGULAR,
+                                      .path = "sparse",
+                                      .size = 3,
+                                      .sparse = true,
+                                      .segments = &segment,
+                                      .segment_count = 1 });
+    for (size_t i = 0; i < 512; i++)
+        layers[i].stream_length = lengths[i] = 512;
+    bytes.length = 0;
+    assert_int_equal(merge_layers(layers, 512, &bytes, NULL), 0);
+    assert_int_equal(erofs_image_open(&image, bytes.data, bytes.length, NULL), 0);
+    assert_int_equal(erofs_image_validate(&image, lengths, 512, NULL), 0);
+    assert_int_equal(image.sparse_device, 513);
     error_free(error);
     buffer_free(&bytes);
     free(layers);
