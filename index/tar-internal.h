@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "base/buffer.h"
 #include "base/error.h"
@@ -62,7 +63,15 @@ struct sparse_lines {
 int sparse_read_lines(struct sparse_segments *sparse, struct sparse_lines *lines,
                       const uint8_t *block, bool *ret_more, struct error **error);
 
-/* ---- tar_pax.c ---- */
+/* ---- tar_pax.c: PAX records as they are kept; tar_pax_apply.c: what they say ---- */
+
+/* Keys, and starts of keys. */
+#define XATTR_PREFIX         "SCHILY.xattr."
+#define ENCODED_XATTR_PREFIX "LIBARCHIVE.xattr."
+#define ACL_ACCESS_KEY       "SCHILY.acl.access"
+#define ACL_DEFAULT_KEY      "SCHILY.acl.default"
+
+#define SPARSE_PREFIX "GNU.sparse."
 
 /* The records of PAX headers that mean something to us. A zeroed struct holds none. */
 struct pax_record {
@@ -80,6 +89,30 @@ struct pax_records {
     uint64_t sparse_offset;
     bool has_unnumbered_acl; /* one names somebody without a number, and was left out */
 };
+
+static inline const char *pax_key(const struct pax_records *pax, size_t position)
+{
+    return (const char *)pax->storage.data + pax->records[position].key;
+}
+
+static inline const char *pax_value(const struct pax_records *pax, size_t position)
+{
+    return (const char *)pax->storage.data + pax->records[position].value;
+}
+
+static inline bool pax_key_is(const char *key, size_t length, const char *name)
+{
+    return length == strlen(name) && memcmp(key, name, length) == 0;
+}
+
+static inline bool pax_key_starts(const char *key, size_t length, const char *start)
+{
+    size_t start_length = strlen(start);
+    return length >= start_length && memcmp(key, start, start_length) == 0;
+}
+
+/* The record's position, or -1. */
+ptrdiff_t pax_find(const struct pax_records *pax, const char *key, size_t length);
 
 void pax_records_free(struct pax_records *pax);
 void pax_records_clear(struct pax_records *pax);
@@ -139,6 +172,8 @@ struct tar_header {
 
 /* Octal with blanks around it, or GNU's base 256 (top bit set, two's complement). */
 int tar_number(const uint8_t *field, size_t length, int64_t *ret);
+/* Decimal digits; goes on behind them. */
+int tar_decimal(const char **text, uint64_t *ret);
 int tar_size(const uint8_t *field, uint64_t *ret, struct error **error);
 bool tar_block_is_zero(const uint8_t *block);
 bool tar_block_is_gnu(const uint8_t *block);

@@ -49,6 +49,20 @@ int tar_number(const uint8_t *field, size_t length, int64_t *ret)
     return 0;
 }
 
+int tar_decimal(const char **text, uint64_t *ret)
+{
+    const char *digit = *text;
+    uint64_t value = 0;
+    for (; *digit >= '0' && *digit <= '9'; digit++)
+        if (__builtin_mul_overflow(value, 10, &value) ||
+            __builtin_add_overflow(value, (uint64_t)(*digit - '0'), &value))
+            return -1;
+    if (digit == *text) return -1;
+    *text = digit;
+    *ret = value;
+    return 0;
+}
+
 int tar_size(const uint8_t *field, uint64_t *ret, struct error **error)
 {
     int64_t size;

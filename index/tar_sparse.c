@@ -69,26 +69,12 @@ int sparse_segments_add(struct sparse_segments *sparse, uint64_t offset, uint64_
     return 0;
 }
 
-static int take_decimal(const char **next, uint64_t *ret)
-{
-    const char *digit = *next;
-    uint64_t value = 0;
-    for (; *digit >= '0' && *digit <= '9'; digit++)
-        if (__builtin_mul_overflow(value, 10, &value) ||
-            __builtin_add_overflow(value, (uint64_t)(*digit - '0'), &value))
-            return -1;
-    if (digit == *next) return -1;
-    *next = digit;
-    *ret = value;
-    return 0;
-}
-
 int sparse_segments_add_list(struct sparse_segments *sparse, const char *list, struct error **error)
 {
     while (*list) {
         uint64_t offset = 0, length = 0;
-        bool good = take_decimal(&list, &offset) == 0 && *list++ == ',' &&
-                    take_decimal(&list, &length) == 0 && (!*list || (*list == ',' && list[1]));
+        bool good = tar_decimal(&list, &offset) == 0 && *list++ == ',' &&
+                    tar_decimal(&list, &length) == 0 && (!*list || (*list == ',' && list[1]));
         if (!good) return error_set(error, ERROR_INVALID, "its sparse map is malformed");
         if (sparse_segments_add(sparse, offset, length, error) < 0) return -1;
         if (*list) list++;
