@@ -1,6 +1,10 @@
 #include "base/json.h"
 
 #include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
 
 /* Texts of a few bytes a value become some hundred bytes of memory each. What a registry has to say
  * in its 4 MiB takes a tenth of this many. */
@@ -71,4 +75,18 @@ int json_field_digest(const json_t *object, const char *field, struct digest *re
 {
     const char *text = json_field_text(object, field, error);
     return text ? digest_parse(ret, text, error) : -1;
+}
+
+json_t *json_any_text(const char *text)
+{
+    json_t *string = json_string(text);
+    cleanup_free char *shown = string ? NULL : malloc(2 * strlen(text) + 1);
+    if (!shown) return string;
+    char *to = shown;
+    for (const unsigned char *from = (const unsigned char *)text; *from; from++) {
+        if (*from >= 0x80) *to++ = (char)(0xc0 | *from >> 6);
+        *to++ = (char)(*from >= 0x80 ? 0x80 | (*from & 0x3f) : *from);
+    }
+    *to = 0;
+    return json_string(shown);
 }

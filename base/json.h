@@ -28,6 +28,10 @@ int json_field_size(const json_t *object, const char *field, uint64_t *ret, stru
 int json_field_digest(const json_t *object, const char *field, struct digest *ret,
                       struct error **error);
 
+/* A new string. JSON knows no other bytes than UTF-8's, and a file name may hold any: one that is
+ * no UTF-8 is shown as Latin-1 would. NULL: out of memory. */
+json_t *json_any_text(const char *text);
+
 static inline void cleanup_json_function(json_t **json)
 {
     json_decref(*json);

@@ -38,15 +38,17 @@ struct state {
 
 /* ---- answers ---- */
 
-static void answer(int to, const struct error *error, const struct buffer *text, int descriptor)
+/* -1: nobody listens any more. */
+static int answer(int to, const struct error *error, const struct buffer *text, int descriptor)
 {
     unsigned char status = error ? (unsigned char)error_kind_of(error) : ANSWER_DONE;
-    if (broker_send(to, &status, 1, descriptor) < 0) return;
+    if (broker_send(to, &status, 1, descriptor) < 0) return -1;
     /* Who does not listen any more has closed the socket. SIGPIPE is ignored. */
     if (error)
         write_fully(to, error_message(error), strlen(error_message(error)));
     else if (text && text->length)
         write_fully(to, text->data, text->length);
+    return 0;
 }
 
 static void mount_once(struct state *state, const char *source, int to)
@@ -61,7 +63,8 @@ static void mount_once(struct state *state, const char *source, int to)
     else
         descriptor = fuse_mount_attach(&state->mount, state->mountpoint, &options, &error);
     state->was_mounted |= descriptor >= 0;
-    answer(to, error, NULL, descriptor);
+    /* A server that was killed meanwhile leaves no mount that was never served. */
+    if (answer(to, error, NULL, descriptor) < 0) fuse_mount_detach(&state->mount);
 }
 
 /* ---- credentials ---- */

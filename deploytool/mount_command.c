@@ -1,6 +1,5 @@
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -92,15 +91,10 @@ static int detach(void *context)
     return written == 1 ? 0 : -1;
 }
 
-/* "<socket>.log" in the run directory, so that it is found beside the socket. */
 static char *log_path(const char *mountpoint, struct error **error)
 {
     cleanup_free char *socket = control_socket_path(mountpoint, error);
-    if (!socket) return NULL;
-    char *suffix = strrchr(socket, '.');
-    char *path = format_text("%.*s.log", (int)(suffix ? suffix - socket : INT_MAX), socket);
-    if (!path) error_set_memory(error);
-    return path;
+    return socket ? control_log_path(socket, error) : NULL;
 }
 
 static enum exit_code serve_detached(const struct server_options *options, int ready)

@@ -61,9 +61,7 @@ static void add_size(json_t *object, const char *name, uint64_t value)
 
 static void add_text(json_t *object, const char *name, const char *value)
 {
-    /* What is no UTF-8 (a file name in a path) is shown byte by byte as Latin-1 would. */
-    json_t *text = value ? json_string(value) : json_null();
-    json_object_set_new(object, name, text ? text : json_string("(not UTF-8)"));
+    json_object_set_new(object, name, value ? json_any_text(value) : json_null());
 }
 
 static void add_counters(json_t *root, struct data_path *path)

@@ -1,8 +1,10 @@
 #include <errno.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 
 #include "base/buffer.h"
 #include "base/cleanup.h"
@@ -11,6 +13,8 @@
 #include "deploytool/command.h"
 #include "deploytool/mountpoint.h"
 #include "fuse/control.h"
+#include "fuse/fuse_mount.h"
+#include "fuse/mount_table.h"
 
 /* ---- as text ---- */
 
@@ -29,6 +33,39 @@ static const char *text_of(const json_t *status, const char *field)
 static unsigned percent(uint64_t part, uint64_t whole)
 {
     return whole ? (unsigned)((double)part * 100 / (double)whole) : 100;
+}
+
+static const char *plural(uint64_t count)
+{
+    return count == 1 ? "" : "s";
+}
+
+/* What people and images name may hold anything; control characters, also those of U+0080 to
+ * U+009F, are shown in octal. */
+static void escape_field(json_t *status, const char *field)
+{
+    const char *text = json_optional_text(status, field);
+    cleanup_free char *shown = text ? malloc(8 * strlen(text) + 1) : NULL;
+    if (!shown) return;
+    char *to = shown;
+    for (const unsigned char *from = (const unsigned char *)text; *from; from++) {
+        bool control = *from < 0x20 || *from == 0x7f;
+        if (from[0] == 0xc2 && from[1] < 0xa0)
+            to += sprintf(to, "\\%03o", *++from);
+        else if (control)
+            to += sprintf(to, "\\%03o", *from);
+        else
+            *to++ = (char)*from;
+    }
+    *to = 0;
+    json_object_set_new(status, field, json_string(shown));
+}
+
+static void escape_fields(json_t *status)
+{
+    static const char *const fields[] = { "reference", "mountpoint", "cache", "last_error" };
+    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
+        escape_field(status, fields[i]);
 }
 
 static void print_layers(const json_t *status)
@@ -55,8 +92,20 @@ static void print_confinement(const json_t *status)
     puts(json_array_size(list) ? "" : " nothing");
 }
 
-static void print_status(const json_t *status)
+static void print_dead(const json_t *status)
 {
+    printf("%s on %s\n", text_of(status, "reference"), text_of(status, "mountpoint"));
+    printf("  dead      its server was killed; clear it with: sluice umount '%s'\n",
+           text_of(status, "mountpoint"));
+}
+
+static void print_status(json_t *status)
+{
+    escape_fields(status);
+    if (json_is_true(json_object_get(status, "dead"))) {
+        print_dead(status);
+        return;
+    }
     char fetched[SIZE_TEXT_SIZE], image[SIZE_TEXT_SIZE], served[SIZE_TEXT_SIZE];
     char chunks[COUNT_TEXT_SIZE], hits[COUNT_TEXT_SIZE], misses[COUNT_TEXT_SIZE];
     printf("%s on %s\n", text_of(status, "reference"), text_of(status, "mountpoint"));
@@ -66,19 +115,25 @@ static void print_status(const json_t *status)
            (unsigned long long)size_of(status, "pid"),
            (unsigned long long)size_of(status, "uptime_seconds"), text_of(status, "cache"));
     print_confinement(status);
-    printf("  fetched   %s in %s chunks (%u %% of the image's %s)\n",
+    printf("  fetched   %s in %s chunk%s (%u %% of the image's %s)\n",
            format_size(size_of(status, "bytes_fetched"), fetched),
            format_count(size_of(status, "chunks_fetched"), chunks),
+           plural(size_of(status, "chunks_fetched")),
            percent(size_of(status, "bytes_fetched"), size_of(status, "image_bytes")),
            format_size(size_of(status, "image_bytes"), image));
     printf("  served    %s; %s reads from the cache, %s waited for the registry\n",
            format_size(size_of(status, "bytes_served"), served),
            format_count(size_of(status, "reads_hit"), hits),
            format_count(size_of(status, "reads_missed"), misses));
-    printf("  now       %llu chunks in flight, %llu reads waiting; errors so far: %llu\n",
+    printf("  now       %llu chunk%s in flight, %llu read%s waiting; errors so far: %llu\n",
            (unsigned long long)size_of(status, "chunks_in_flight"),
+           plural(size_of(status, "chunks_in_flight")),
            (unsigned long long)size_of(status, "reads_waiting"),
-           (unsigned long long)size_of(status, "errors"));
+           plural(size_of(status, "reads_waiting")), (unsigned long long)size_of(status, "errors"));
+    if (size_of(status, "store_errors"))
+        printf("  cache     %llu chunk%s could not be stored\n",
+               (unsigned long long)size_of(status, "store_errors"),
+               plural(size_of(status, "store_errors")));
     if (json_is_true(json_object_get(status, "metadata_damaged")))
         puts("  metadata  damaged: its file in the cache was cut off, or cannot be read; mount it "
              "again");
@@ -94,7 +149,9 @@ static json_t *query(const char *socket, struct error **error)
 {
     cleanup_buffer struct buffer text = { 0 };
     if (control_query(socket, &text, error) < 0) return NULL;
-    return json_read_object(text.data, text.length, "the server's answer", error);
+    json_t *status = json_read_object(text.data, text.length, "the server's answer", error);
+    if (status) json_object_set_new(status, "dead", json_false());
+    return status;
 }
 
 /* A server that has just ended is no error in a list; one that does not answer is worth a line. */
@@ -108,6 +165,20 @@ static void add_to_list(void *context, const char *socket)
     else if (error_kind_of(error) != ERROR_NOT_FOUND)
         log_warning("%s", error_message(error));
     error_free(error);
+}
+
+/* A mount whose server was killed. Other users' mounts, whose sockets are not ours to ask, answer
+ * statfs(2); so do those of a server that is alive and has no time for us. */
+static void add_if_dead(void *context, const char *path, const char *source)
+{
+    json_t *list = context;
+    struct statfs ignored;
+    cleanup_free char *socket = control_socket_path(path, NULL);
+    if (!socket || control_is_live(socket) || statfs(path, &ignored) == 0 || errno != ENOTCONN)
+        return;
+    json_t *dead = json_pack("{s:o, s:o, s:b}", "reference", json_any_text(source), "mountpoint",
+                             json_any_text(path), "dead", 1);
+    if (dead) json_array_append_new(list, dead);
 }
 
 /* Why nobody answers for `path`: nothing of ours is there, or what is there has lost its server. */
@@ -152,7 +223,10 @@ static enum exit_code print_all(bool json)
 {
     struct error *error = NULL;
     cleanup_json json_t *list = json_array();
-    if (!list || control_list(add_to_list, list, &error) < 0) return command_failed(error);
+    if (!list) error_set_memory(&error);
+    if (!list || control_list(add_to_list, list, &error) < 0 ||
+        mount_table_each(FUSE_MOUNT_TYPE, add_if_dead, list, &error) < 0)
+        return command_failed(error);
     if (json) {
         json_dumpf(list, stdout, JSON_INDENT(2));
         putchar('\n');

@@ -21,6 +21,7 @@ static enum exit_code umount_directory(const char *directory, bool lazy)
         error_hint(&error, "something in another mount namespace may still use the tree");
         return command_failed(error);
     }
+    if (!lazy) control_clean(socket);
     return EXIT_OK;
 }
 

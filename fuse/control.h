@@ -24,6 +24,9 @@ char *control_run_directory(struct error **error);
  * error is set. */
 char *control_socket_path(const char *mountpoint, struct error **error);
 
+/* The file beside the socket that a server in the background writes its log to, in fresh memory. */
+char *control_log_path(const char *socket_path, struct error **error);
+
 struct control_server;
 /* Appends the status as JSON to `ret`; 0, or -1 if there is none now. Runs on the server's own
  * thread. */
@@ -41,6 +44,10 @@ int control_query(const char *socket_path, struct buffer *ret_json, struct error
 /* Waits until the server behind the socket has ended; false after `timeout_ms`. At once when there
  * is none. */
 bool control_wait_gone(const char *socket_path, unsigned timeout_ms);
+/* Whether somebody listens there; false also where that cannot be found out. */
+bool control_is_live(const char *socket_path);
+/* Removes what a server that was killed has left behind: socket and log. */
+void control_clean(const char *socket_path);
 /* Calls `each` for every socket in the run directory, live or stale, in no order. */
 int control_list(void (*each)(void *context, const char *socket_path), void *context,
                  struct error **error);

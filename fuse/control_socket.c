@@ -94,6 +94,14 @@ char *control_socket_path(const char *mountpoint, struct error **error)
     return take_pointer(&path);
 }
 
+char *control_log_path(const char *socket_path, struct error **error)
+{
+    size_t length = strlen(socket_path) - strlen(NAME_SUFFIX);
+    char *path = format_text("%.*s.log", (int)length, socket_path);
+    if (!path) error_set_memory(error);
+    return path;
+}
+
 static bool is_socket_name(const char *name)
 {
     return strlen(name) == NAME_HEX + strlen(NAME_SUFFIX) &&
@@ -190,4 +198,17 @@ void control_remove_stale(const char *socket_path)
     enum control_liveness liveness = CONTROL_ABSENT;
     if (control_connect(socket_path, &liveness, NULL, &error) == 0 && liveness == CONTROL_STALE)
         unlink(socket_path);
+}
+
+bool control_is_live(const char *socket_path)
+{
+    enum control_liveness liveness = CONTROL_ABSENT;
+    return control_connect(socket_path, &liveness, NULL, NULL) == 0 && liveness == CONTROL_LIVE;
+}
+
+void control_clean(const char *socket_path)
+{
+    control_remove_stale(socket_path);
+    cleanup_free char *log = control_log_path(socket_path, NULL);
+    if (log && !control_is_live(socket_path)) unlink(log);
 }

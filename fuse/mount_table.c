@@ -10,8 +10,9 @@
 /* Fields that are separated by single spaces; returns the next one and moves on. */
 static char *next_field(char **line)
 {
+    static char none[1];
     char *field = strsep(line, " ");
-    return field ? field : "";
+    return field ? field : none;
 }
 
 static bool is_octal(char c)
@@ -34,46 +35,95 @@ static void unescape(char *text)
     *to = 0;
 }
 
-/* "36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw": true if the line is about
- * `path`. */
-static bool read_line(char *line, const char *path, struct mount_entry *ret)
+struct mount_line {
+    const char *path, *type, *source;
+    const char *device; /* "98:0" */
+};
+
+/* "36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw", which is cut into pieces. */
+static void split_line(char *line, struct mount_line *ret)
 {
     next_field(&line); /* mount ID */
     next_field(&line); /* parent's ID */
-    const char *device = next_field(&line);
+    ret->device = next_field(&line);
     next_field(&line); /* root within the file system */
-    char *mountpoint = next_field(&line);
-    unescape(mountpoint);
-    if (strcmp(mountpoint, path) != 0) return false;
-
-    struct mount_entry entry = { 0 };
-    char *minor;
-    entry.device_major = (unsigned)strtoul(device, &minor, 10);
-    if (*minor != ':') return false;
-    entry.device_minor = (unsigned)strtoul(minor + 1, NULL, 10);
+    char *path = next_field(&line);
     while (line && strcmp(next_field(&line), "-") != 0)
         continue;
-    snprintf(entry.type, sizeof entry.type, "%s", next_field(&line));
-    *ret = entry;
-    return true;
+    ret->type = next_field(&line);
+    char *source = next_field(&line);
+    unescape(path);
+    unescape(source);
+    ret->path = path;
+    ret->source = source;
 }
 
-int mount_table_find(const char *path, bool *ret_found, struct mount_entry *ret,
-                     struct error **error)
+/* A line at a time; `each` may be called with the path of no mount, where a line is odd. */
+static int read_table(void (*each)(void *context, const struct mount_line *line), void *context,
+                      struct error **error)
 {
-    *ret_found = false;
     FILE *file = fopen("/proc/self/mountinfo", "re");
     if (!file) return error_set_errno(error, errno, "open '/proc/self/mountinfo'");
-    cleanup_free char *line = NULL;
+    cleanup_free char *text = NULL;
     size_t capacity = 0;
     ssize_t length;
-    /* Mounts are listed in the order they were made: the last one hides the others. */
-    while ((length = getline(&line, &capacity, file)) > 0) {
-        if (line[length - 1] == '\n') line[length - 1] = 0;
-        if (read_line(line, path, ret)) *ret_found = true;
+    while ((length = getline(&text, &capacity, file)) > 0) {
+        struct mount_line line;
+        if (text[length - 1] == '\n') text[length - 1] = 0;
+        split_line(text, &line);
+        each(context, &line);
     }
     int failed = ferror(file);
     fclose(file);
     if (failed) return error_set(error, ERROR_SYSTEM, "read '/proc/self/mountinfo' failed");
     return 0;
+}
+
+struct find {
+    const char *path;
+    bool found;
+    struct mount_entry *entry;
+};
+
+/* Mounts are listed in the order they were made: the last one hides the others. */
+static void compare_path(void *context, const struct mount_line *line)
+{
+    struct find *find = context;
+    struct mount_entry entry = { 0 };
+    char *minor;
+    if (strcmp(line->path, find->path) != 0) return;
+    entry.device_major = (unsigned)strtoul(line->device, &minor, 10);
+    if (*minor != ':') return;
+    entry.device_minor = (unsigned)strtoul(minor + 1, NULL, 10);
+    snprintf(entry.type, sizeof entry.type, "%s", line->type);
+    *find->entry = entry;
+    find->found = true;
+}
+
+int mount_table_find(const char *path, bool *ret_found, struct mount_entry *ret,
+                     struct error **error)
+{
+    struct find find = { .path = path, .entry = ret };
+    int result = read_table(compare_path, &find, error);
+    *ret_found = find.found;
+    return result;
+}
+
+struct of_type {
+    const char *type;
+    mount_seen *seen;
+    void *context;
+};
+
+static void compare_type(void *context, const struct mount_line *line)
+{
+    const struct of_type *wanted = context;
+    if (strcmp(line->type, wanted->type) == 0)
+        wanted->seen(wanted->context, line->path, line->source);
+}
+
+int mount_table_each(const char *type, mount_seen *seen, void *context, struct error **error)
+{
+    struct of_type wanted = { type, seen, context };
+    return read_table(compare_type, &wanted, error);
 }

@@ -17,4 +17,9 @@ struct mount_entry {
 int mount_table_find(const char *path, bool *ret_found, struct mount_entry *ret,
                      struct error **error);
 
+/* Calls `seen` for every mount of this type, the oldest first, with its mount point and what it
+ * shows as its source. */
+typedef void mount_seen(void *context, const char *path, const char *source);
+int mount_table_each(const char *type, mount_seen *seen, void *context, struct error **error);
+
 #endif

@@ -8,7 +8,7 @@ import time
 
 from tools import images, workplace
 from tools.registry import Registry, htpasswd_auth, write_docker_config
-from tools.testcase import EndToEnd, mounts_under, servers_under
+from tools.testcase import EndToEnd, brokers_under, mounts_under, servers_under
 
 PASSWORD = "correct-horse-battery-staple"
 
@@ -278,6 +278,8 @@ class Killed(Errors):
             time.sleep(delay)
             process.kill()
             process.wait()
+            # It may be about to mount, for a server that is gone.
+            self.wait_until(lambda: not brokers_under(point), "the broker has ended")
             if point in mounts_under(self.directory):
                 self.sluice("umount", point)
             self.assertEqual(mounts_under(self.directory), [])

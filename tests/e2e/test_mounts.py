@@ -1,11 +1,13 @@
 """Places to mount on, and what status tells of them."""
 
+import hashlib
 import json
 import os
+import signal
 import subprocess
 
 from tools import images, workplace
-from tools.testcase import EndToEnd
+from tools.testcase import EndToEnd, brokers_under, servers_under
 
 # What scripts may rely on.
 STATUS = {"reference": str, "manifest_digest": str, "index_digest": str, "trust": str,
@@ -77,6 +79,30 @@ class Mounts(EndToEnd):
             self.unmount(point)
         everything = json.loads(self.sluice("status", "--json").stdout)
         self.assertFalse(set(points) & {mount["mountpoint"] for mount in everything})
+
+    def test_dead_mounts_are_listed_until_they_are_cleared(self):
+        points = [self.mount(self.image_reference, name=name) for name in ("alive", "dead\n\x1b[1m")]
+        file_name = hashlib.sha256(points[1].encode()).hexdigest()[:32]
+        left = [f"/run/sluice/{file_name}.{kind}" for kind in ("sock", "log")]
+        self.assertEqual([os.path.exists(path) for path in left], [True, True])
+        (pid, _), = servers_under(points[1])
+        os.kill(pid, signal.SIGKILL)
+        self.wait_until(lambda: not brokers_under(points[1]), "all of it has ended")
+        listed = {mount["mountpoint"]: mount for mount in
+                  json.loads(self.sluice("status", "--json").stdout)}
+        self.assertEqual([listed[point]["dead"] for point in points], [False, True])
+        self.assertEqual(listed[points[1]]["reference"], self.image_reference)
+        text = self.sluice("status").stdout
+        self.assertIn("dead\\012\\033[1m", text)
+        self.assertNotIn("\x1b", text)
+        self.sluice("umount", points[1])
+        self.assertNotIn(points[1], self.sluice("status").stdout)
+        self.assertEqual([os.path.exists(path) for path in left], [False, False])
+
+    def test_a_name_that_is_not_utf8(self):
+        name = os.fsdecode(b"caf\xe9")
+        point = self.mount(self.image_reference, name=name)
+        self.assertTrue(self.status(point)["mountpoint"].endswith("caf\u00e9"))
 
     def test_unmounted_by_somebody_else(self):
         point = self.mount(self.image_reference)

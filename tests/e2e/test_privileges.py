@@ -8,23 +8,9 @@ import subprocess
 
 from tools import images, workplace
 from tools.registry import Registry, htpasswd_auth
-from tools.testcase import EndToEnd, servers_under
+from tools.testcase import EndToEnd, brokers_under, servers_under
 
 IN_FORCE = {"no-capabilities", "no-new-privileges", "system-calls", "files"}
-
-
-def brokers_under(directory):
-    """Pids of the brokers of mounts in this directory."""
-    found = []
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            with open(f"/proc/{pid}/cmdline", "rb") as file:
-                words = file.read().decode(errors="replace").split("\0")
-        except OSError:
-            continue
-        if words[0] == "sluice-broker" and any(directory in word for word in words):
-            found.append(int(pid))
-    return found
 
 
 def thread_states(pid):

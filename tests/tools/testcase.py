@@ -49,6 +49,20 @@ def servers_under(directory):
     return found
 
 
+def brokers_under(directory):
+    """Pids of the brokers of mounts in this directory."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/cmdline", "rb") as file:
+                words = file.read().decode(errors="replace").split("\0")
+        except OSError:
+            continue
+        if words[0] == "sluice-broker" and any(directory in word for word in words):
+            found.append(int(pid))
+    return found
+
+
 class EndToEnd(unittest.TestCase):
     """Each class has a directory, a cache, and a registry of its own."""
 
