@@ -107,7 +107,7 @@ class Mounts(EndToEnd):
     def test_unmounted_by_somebody_else(self):
         point = self.mount(self.image_reference)
         subprocess.run(["umount", point], check=True)
-        self.unmount_if_mounted(point)
+        self.wait_until(lambda: not servers_under(point), "the server has ended")
         self.fails("status", point, says=(point,))
         again = self.mount(self.image_reference)
         self.assertTrue(os.listdir(again))
