@@ -79,21 +79,21 @@ static void write_xattrs(uint8_t *at, const struct entry *entry)
     }
 }
 
-static void write_sparse(struct erofs_writer *writer, uint8_t *at, const struct tree_inode *inode)
+static void write_sparse(struct erofs_writer *writer, const struct tree_inode *inode,
+                         const struct entry *entry, uint8_t *at)
 {
-    const struct entry *entry = inode->entry;
     erofs_sparse_write(entry, inode->layer, (uint16_t)erofs_device_count(writer),
                        (uint32_t)writer->next_sparse_block, (void *)at, writer->next_record);
     writer->next_record += (size_t)entry->segment_count * SPARSE_MAP_RECORD_BYTES;
     writer->next_sparse_block += erofs_sparse_blocks(entry);
 }
 
-static void write_chunks(uint8_t *at, const struct tree_inode *inode)
+static void write_chunks(const struct tree_inode *inode, const struct entry *entry, uint8_t *at)
 {
     unsigned bits = erofs_chunk_bits_of(inode);
     uint64_t count = erofs_chunk_count(inode->size, bits);
     for (uint64_t i = 0; i < count; i++) {
-        uint64_t block = inode->entry->data_offset / EROFS_BLOCK + (i << bits);
+        uint64_t block = entry->data_offset / EROFS_BLOCK + (i << bits);
         struct erofs_disk_chunk chunk = { .device = htole16((uint16_t)(inode->layer + 1)),
                                           .block = htole32((uint32_t)block) };
         memcpy(at + i * sizeof chunk, &chunk, sizeof chunk);
@@ -142,9 +142,9 @@ static void write_inode(struct erofs_writer *writer, const struct tree_inode *in
     if (inode->xattr_bytes) write_xattrs(writer->image + inode->offset + sizeof disk, entry);
     if (place.layout != EROFS_CHUNKED) return;
     if (entry->sparse)
-        write_sparse(writer, writer->image + place.payload, inode);
+        write_sparse(writer, inode, entry, writer->image + place.payload);
     else
-        write_chunks(writer->image + place.payload, inode);
+        write_chunks(inode, entry, writer->image + place.payload);
 }
 
 /* Where block `number` of a directory's or link target's data goes. */
