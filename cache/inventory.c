@@ -216,7 +216,6 @@ static bool chunk_is_intact(const struct layer_files *files, uint32_t chunk, uin
         digest_of(data, length, &found);
         if (digest_equal(expected, &found)) return true;
     }
-    atomic_thread_fence(memory_order_acquire);
     return !layer_files_clear(files, chunk, generation);
 }
 
