@@ -165,7 +165,8 @@ static bool evict(struct room *room, const struct eviction_goal *goal, struct ev
     return true;
 }
 
-static void make_room(struct room *room, uint64_t wanted)
+/* False: not now. */
+static bool make_room(struct room *room, uint64_t wanted)
 {
     uint64_t size = atomic_load(&room->size), reserve = atomic_load(&room->reserve);
     struct eviction_goal goal = { .wanted = wanted,
@@ -175,7 +176,7 @@ static void make_room(struct room *room, uint64_t wanted)
     if (size == 0) goal.size_max = goal.size_low = UINT64_MAX;
     if (wanted && reserve && leaves_reserve(room, wanted)) goal.free_min = 0;
     struct eviction_result result;
-    evict(room, &goal, &result);
+    return evict(room, &goal, &result);
 }
 
 bool room_prune(struct room *room, uint64_t size, struct eviction_result *ret)
@@ -189,7 +190,7 @@ bool room_take_now(struct room *room, uint64_t length)
     for (unsigned round = 0; round < ROUNDS_MAX; round++) {
         if (take(room, length)) return true;
         if (is_hopeless(room, length)) return false;
-        make_room(room, length);
+        if (!make_room(room, length)) return false;
     }
     return take(room, length);
 }
@@ -223,8 +224,9 @@ static void work_for(struct room *room, struct waiter_list *waiters)
         STAILQ_FOREACH(waiter, waiters, link)
         wanted += waiter->length;
         if (wanted == 0 && round > 0) return;
-        make_room(room, wanted);
+        bool made = make_room(room, wanted);
         serve_waiters(room, waiters);
+        if (!made) break;
     }
     if (STAILQ_EMPTY(waiters)) return;
     atomic_store(&room->hopeless_until, now_ms() + HOPELESS_MS);

@@ -14,183 +14,18 @@
 #include <string.h>
 
 #include <cmocka.h>
-#include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
-#include <sys/stat.h>
-#include <sys/wait.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/log.h"
+#include "cache/room-internal.h"
 #include "fuse/layer_device-internal.h"
-#include "tests/unit/asked_read.h"
-#include "tests/unit/fake_registry.h"
-#include "tests/unit/tar_layer.h"
-#include "tests/unit/temporary_directory.h"
-
-#define CHUNK_SIZE 16384u
-#define CHUNKS     600u
-#define STREAM     ((uint64_t)CHUNKS * CHUNK_SIZE - 1000)
-#define MEMORY     (32u * CHUNK_SIZE)
-
-/* Of the directory; the stream is 9.8 MB. */
-#define QUOTA ((uint64_t)2 << 20)
-/* What servers are writing may come on top, and blocks at the borders of chunks. */
-#define SLACK ((uint64_t)2 * MEMORY + QUOTA / 4)
-
-struct fixture {
-    char *directory;
-    struct tar_layer layer;
-};
-
-/* One of the servers on the directory. */
-struct server {
-    const struct fixture *fixture;
-    struct cache *cache;
-    struct data_path *path;
-    struct layer_device *device;
-};
-
-static void server_start(struct server *server, const struct fixture *fixture,
-                         const char *directory, uint64_t size)
-{
-    const struct data_path_options options = { .memory_limit = MEMORY };
-    const struct cache_limits limits = { .size = size };
-    const struct layer_device_source source = { .registry = "localhost:1",
-                                                .repository = "test",
-                                                .table = &fixture->layer.table,
-                                                .table_digest = { { 1 } } };
-    server->fixture = fixture;
-    assert_int_equal(cache_open(&server->cache, directory, NULL), 0);
-    cache_set_limits(server->cache, &limits);
-    assert_int_equal(data_path_new(&server->path, NULL, server->cache, &options, NULL), 0);
-    assert_int_equal(layer_device_open(server->path, &source, &server->device, NULL), 0);
-}
-
-static void server_stop(struct server *server)
-{
-    layer_device_close(server->device);
-    data_path_free(server->path);
-    cache_free(server->cache);
-}
-
-static int set_up(void **state)
-{
-    struct fixture *fixture = calloc(1, sizeof *fixture);
-    fixture->directory = temporary_directory_make();
-    tar_layer_make(&fixture->layer, STREAM, CHUNK_SIZE, 3);
-    fake_start();
-    fake.blobs[0] =
-        (struct fake_blob){ fixture->layer.table.blob_digest, fixture->layer.stream, STREAM, 0 };
-    *state = fixture;
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    struct fixture *fixture = *state;
-    fake_stop();
-    temporary_directory_remove(fixture->directory);
-    tar_layer_free(&fixture->layer);
-    free(fixture);
-    return 0;
-}
-
-/* ---- looking at the directory ---- */
-
-static uint64_t found_on_disk;
-
-static int add_size(const char *path, const struct stat *status, int type, struct FTW *walk)
-{
-    (void)path, (void)walk;
-    if (type == FTW_F) found_on_disk += (uint64_t)status->st_blocks * 512;
-    return 0;
-}
-
-static uint64_t on_disk(const char *directory)
-{
-    found_on_disk = 0;
-    nftw(directory, add_size, 16, FTW_PHYS);
-    return found_on_disk;
-}
-
-static char *file_of_layer(const char *directory, const char *file)
-{
-    const struct digest key = { { 1 } };
-    char hex[DIGEST_HEX_SIZE], *path = NULL;
-    digest_format_hex(&key, hex);
-    assert_true(asprintf(&path, "%s/layers/%s/%s", directory, hex, file) > 0);
-    return path;
-}
-
-static void wait_milliseconds(unsigned milliseconds)
-{
-    struct timespec time = { milliseconds / 1000, (long)(milliseconds % 1000) * 1000000 };
-    nanosleep(&time, NULL);
-}
-
-/* ---- readers ---- */
-
-struct reader {
-    const struct server *server;
-    pthread_t thread;
-    uint32_t random;
-    unsigned reads;
-};
-
-static uint32_t next_random(uint32_t *random)
-{
-    *random = *random * 1664525 + 1013904223;
-    return *random >> 8;
-}
-
-static void *read_at_random(void *argument)
-{
-    struct reader *reader = argument;
-    const struct tar_layer *layer = &reader->server->fixture->layer;
-    for (unsigned i = 0; i < reader->reads; i++) {
-        uint64_t offset = next_random(&reader->random) % STREAM;
-        size_t length = next_random(&reader->random) % (3 * CHUNK_SIZE);
-        struct asked *asked = ask(reader->server->device, offset, length);
-        if (wait_answer(asked) != (ssize_t)length) abort();
-        for (size_t j = 0; j < length; j++)
-            if (asked->data[j] != (offset + j < STREAM ? layer->stream[offset + j] : 0)) abort();
-        asked_free(asked);
-    }
-    return NULL;
-}
-
-#define READERS 4u
-
-static void start_readers(struct reader readers[READERS], const struct server *servers,
-                          unsigned server_count, unsigned reads)
-{
-    for (unsigned i = 0; i < READERS; i++) {
-        readers[i] = (struct reader){ .server = &servers[i % server_count],
-                                      .random = i * 7919 + 1,
-                                      .reads = reads };
-        assert_int_equal(pthread_create(&readers[i].thread, NULL, read_at_random, &readers[i]), 0);
-    }
-}
-
-static void join_readers(struct reader readers[READERS])
-{
-    for (unsigned i = 0; i < READERS; i++)
-        pthread_join(readers[i].thread, NULL);
-}
-
-static void expect_all(const struct server *server)
-{
-    for (uint32_t i = 0; i < CHUNKS; i += 20) {
-        uint64_t offset = (uint64_t)i * CHUNK_SIZE;
-        struct asked *asked = ask(server->device, offset, 20 * CHUNK_SIZE);
-        expect_bytes_of(asked, server->fixture->layer.stream, STREAM, offset, 20 * CHUNK_SIZE);
-    }
-}
+#include "tests/unit/cache_server.h"
 
 /* ---- the bound ---- */
 
@@ -301,6 +136,40 @@ static void eviction_under_readers_gives_no_wrong_byte(void **state)
     assert_int_equal(statistics.chunks_damaged, 0);
 }
 
+/* What read_hit() calls between its two looks at the generation. */
+static struct cache *_Atomic evicts_before_reading;
+
+ssize_t preadv2(int descriptor, const struct iovec *parts, int count, off_t offset, int flags)
+{
+    struct cache *cache = atomic_exchange(&evicts_before_reading, NULL);
+    const struct eviction_goal nothing_stays = { .size_max = 0 };
+    struct eviction_result result;
+    if (cache && !eviction_run(cache, &nothing_stays, &result)) abort();
+    return syscall(SYS_preadv2, descriptor, parts, count, offset, 0, flags);
+}
+
+static void eviction_in_the_middle_of_a_hit_is_noticed(void **state)
+{
+    const struct fixture *fixture = *state;
+    struct server servers[2];
+    server_start(&servers[0], fixture, fixture->directory, 0);
+    server_start(&servers[1], fixture, fixture->directory, 0);
+    for (unsigned i = 0; i < 20; i++) {
+        uint64_t offset = i * 5 * CHUNK_SIZE + 100;
+        struct asked *asked = ask(servers[0].device, offset, CHUNK_SIZE);
+        expect_bytes_of(asked, fixture->layer.stream, STREAM, offset, CHUNK_SIZE);
+        while (!chunk_present(servers[0].device, i * 5) ||
+               !chunk_present(servers[0].device, i * 5 + 1))
+            wait_milliseconds(1);
+        atomic_store(&evicts_before_reading, servers[1].cache);
+        asked = ask(servers[0].device, offset, CHUNK_SIZE);
+        assert_null(atomic_load(&evicts_before_reading));
+        expect_bytes_of(asked, fixture->layer.stream, STREAM, offset, CHUNK_SIZE);
+    }
+    server_stop(&servers[0]);
+    server_stop(&servers[1]);
+}
+
 static void what_never_fits_is_served_without_storing(void **state)
 {
     const struct fixture *fixture = *state;
@@ -362,6 +231,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(oldest_go_first, set_up, tear_down),
         cmocka_unit_test_setup_teardown(two_servers_thrash_one_directory, set_up, tear_down),
         cmocka_unit_test_setup_teardown(eviction_under_readers_gives_no_wrong_byte, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(eviction_in_the_middle_of_a_hit_is_noticed, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(what_never_fits_is_served_without_storing, set_up,
                                         tear_down),
