@@ -34,9 +34,11 @@ override CFLAGS   += -fstack-protector-strong -fPIE
 override LDFLAGS  += -pie -Wl,-z,relro,-z,now
 endif
 # For the one C++ file, base/toml.cpp; its library is all headers.
+comma := ,
 override CXXFLAGS := -std=gnu++17 $(filter-out -std=gnu17 -Wstrict-prototypes -Wmissing-prototypes,$(CFLAGS))
 ifneq ($(SANITIZE),)
-override CXXFLAGS += -fno-sanitize=vptr
+# These need a runtime library of C++'s own, which linking as C leaves out.
+override CXXFLAGS += -fno-sanitize=vptr$(if $(findstring clang,$(CXX)),$(comma)function)
 endif
 LDLIBS = $(shell pkg-config --libs $(LIBRARIES)) -lstdc++ -pthread
 

@@ -21,6 +21,7 @@
 struct helper {
     pid_t pid;
     int output; /* the helper's standard output */
+    int watch;  /* readable when it has ended; -1: the kernel cannot tell */
     int cancel_descriptor;
     uint64_t deadline;
 };
@@ -74,27 +75,38 @@ static int spawn(const char *program, int input, int output, pid_t *ret)
     return failure;
 }
 
-/* Waits until `descriptor` is readable. 0, or -1 with the error set. */
-static int wait_for(const struct helper *helper, int descriptor, struct error **error)
+enum heard {
+    HEARD_OUTPUT = 1, /* or its end */
+    HEARD_EXIT = 2,   /* the helper has ended */
+};
+
+/* Waits for something of `wanted` (enum heard). What there is, or -1 with the error set. */
+static int listen_for(const struct helper *helper, unsigned wanted, struct error **error)
 {
     for (;;) {
         uint64_t now = clock_ms();
         if (now >= helper->deadline)
             return error_set(error, ERROR_UNREACHABLE, "it did not finish in time");
-        struct pollfd watched[] = { { .fd = descriptor, .events = POLLIN },
-                                    { .fd = helper->cancel_descriptor, .events = POLLIN } };
-        int ready = poll(watched, 2, (int)(helper->deadline - now));
+        struct pollfd watched[] = {
+            { .fd = wanted & HEARD_OUTPUT ? helper->output : -1, .events = POLLIN },
+            { .fd = wanted & HEARD_EXIT ? helper->watch : -1, .events = POLLIN },
+            { .fd = helper->cancel_descriptor, .events = POLLIN }
+        };
+        int ready = poll(watched, 3, (int)(helper->deadline - now));
         if (ready < 0 && errno != EINTR) return error_set_errno(error, errno, "poll");
         if (ready <= 0) continue;
-        if (watched[1].revents) return error_set(error, ERROR_CANCELLED, "cancelled");
-        return 0;
+        if (watched[2].revents) return error_set(error, ERROR_CANCELLED, "cancelled");
+        return (watched[0].revents ? HEARD_OUTPUT : 0) | (watched[1].revents ? HEARD_EXIT : 0);
     }
 }
 
+/* The helper's output, until it closes it or has ended: what it has started may keep it open. */
 static int read_output(const struct helper *helper, struct buffer *ret, struct error **error)
 {
     for (;;) {
-        if (wait_for(helper, helper->output, error) < 0) return -1;
+        int heard = listen_for(helper, HEARD_OUTPUT | HEARD_EXIT, error);
+        if (heard < 0) return -1;
+        if (!(heard & HEARD_OUTPUT)) return 0;
         if (buffer_reserve(ret, 4096) < 0) return error_set_memory(error);
         ssize_t count = read(helper->output, ret->data + ret->length, 4096);
         if (count < 0 && errno == EINTR) continue;
@@ -110,9 +122,8 @@ static int read_output(const struct helper *helper, struct buffer *ret, struct e
 static int wait_for_exit(struct helper *helper, int *ret, struct error **error)
 {
     *ret = -1;
-    cleanup_close int watch = pidfd_open(helper->pid, 0);
-    if (watch < 0) return 0;
-    if (wait_for(helper, watch, error) < 0) return -1;
+    if (helper->watch < 0) return 0;
+    if (listen_for(helper, HEARD_EXIT, error) < 0) return -1;
     int status;
     if (waitpid(helper->pid, &status, 0) == helper->pid) *ret = status;
     helper->pid = -1;
@@ -195,6 +206,7 @@ static int run(struct helper *helper, const char *program, const char *server,
         helper->pid = -1;
         return error_set_errno(error, failure, "run it");
     }
+    helper->watch = pidfd_open(helper->pid, 0);
     return listen_to(helper, ret, error);
 }
 
@@ -209,11 +221,13 @@ int credential_helper_get(const char *name, const char *server, int cancel_descr
     if (!program) return error_set_memory(error);
     struct helper helper = { .pid = -1,
                              .output = -1,
+                             .watch = -1,
                              .cancel_descriptor = cancel_descriptor,
                              .deadline = clock_ms() + timeout_ms };
     int result = run(&helper, program, server, ret, error);
     end(&helper);
     if (helper.output >= 0) close(helper.output);
+    if (helper.watch >= 0) close(helper.watch);
     if (result <= 0) credentials_free(ret);
     if (result < 0) error_prefix(error, "'%s'", program);
     return result;

@@ -40,13 +40,13 @@ char *credentials_basic(const struct credentials *credentials)
     return encoded;
 }
 
-/* The helper first, then what the file holds: a helper that fails hides no stored password. */
-static void search(const char *registry, int cancel_descriptor, struct credentials *ret,
-                   struct error **error)
+/* The helper first, then what the file holds: a helper that fails hides no stored password. Takes
+ * `path` (NULL: there is none). */
+static void search_file(char *path, const char *registry, int cancel_descriptor,
+                        struct credentials *ret, struct error **error)
 {
-    cleanup_free char *path = docker_config_path();
-    if (!path) return;
-    struct docker_config *config = docker_config_read(path, error);
+    cleanup_free char *own = path;
+    struct docker_config *config = own ? docker_config_read(own, error) : NULL;
     if (!config) return;
     const char *helper = docker_config_helper(config, registry);
     int found = helper ? credential_helper_get(helper, quirk_credentials_key(registry),
@@ -56,11 +56,33 @@ static void search(const char *registry, int cancel_descriptor, struct credentia
     docker_config_free(config);
 }
 
+static bool only_missing(const struct error *error)
+{
+    return error && error_kind_of(error) == ERROR_NOT_FOUND;
+}
+
+/* Docker's file, then podman's. What was wrong with the first is told before what was with the
+ * second. */
+static void search(const char *registry, int cancel_descriptor, struct credentials *ret,
+                   struct error **error)
+{
+    struct error *further = NULL;
+    search_file(docker_config_path(), registry, cancel_descriptor, ret, error);
+    if (credentials_are_known(ret)) return;
+    credentials_free(ret);
+    search_file(podman_config_path(), registry, cancel_descriptor, ret, &further);
+    if (further && (!*error || only_missing(*error))) {
+        error_free(*error);
+        *error = further;
+    } else {
+        error_free(further);
+    }
+}
+
 void credentials_search(const char *registry, int cancel_descriptor, struct credentials *ret)
 {
     cleanup_error struct error *error = NULL;
     *ret = (struct credentials){ 0 };
     search(registry, cancel_descriptor, ret, &error);
-    if (error && error_kind_of(error) != ERROR_NOT_FOUND)
-        ret->problem = strdup(error_message(error));
+    if (error && !only_missing(error)) ret->problem = strdup(error_message(error));
 }

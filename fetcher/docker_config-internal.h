@@ -14,6 +14,10 @@ struct docker_config;
  * is set, or out of memory. */
 char *docker_config_path(void);
 
+/* What podman, buildah and skopeo keep in the same form: $REGISTRY_AUTH_FILE, else auth.json of the
+ * session (containers-auth.json(5)), in fresh memory; NULL: out of memory. */
+char *podman_config_path(void);
+
 /* At most 1 MiB of JSON. ERROR_NOT_FOUND where there is no such file. Errors quote nothing of the
  * content. */
 struct docker_config *docker_config_read(const char *path, struct error **error);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <unistd.h>
 
 #include "base/buffer.h"
 #include "base/cleanup.h"
@@ -30,6 +31,14 @@ static void wipe(struct buffer *buffer)
 {
     if (buffer->data) explicit_bzero(buffer->data, buffer->capacity);
     buffer_free(buffer);
+}
+
+char *podman_config_path(void)
+{
+    const char *named = getenv("REGISTRY_AUTH_FILE"), *runtime = getenv("XDG_RUNTIME_DIR");
+    if (named && *named) return strdup(named);
+    if (runtime && *runtime) return format_text("%s/containers/auth.json", runtime);
+    return format_text("/run/containers/%u/auth.json", (unsigned)geteuid());
 }
 
 struct docker_config *docker_config_read(const char *path, struct error **error)
@@ -88,6 +97,8 @@ static json_t *find_registry(json_t *object, const char *registry)
     json_object_foreach(object, key, found)
     {
         if (key_names_registry(key, registry)) return found;
+        for (const char *const *alias = quirk_aliases(registry); *alias; alias++)
+            if (key_names_registry(key, *alias)) return found;
     }
     return NULL;
 }

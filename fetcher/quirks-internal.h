@@ -14,6 +14,8 @@
 const char *quirk_registry_name(const char *host);
 /* Where the API of `registry` is: "registry-1.docker.io". */
 const char *quirk_api_host(const char *registry);
+/* Further names of `registry`, ended by NULL. */
+const char *const *quirk_aliases(const char *registry);
 /* What docker's configuration and its helpers know `registry` by. */
 const char *quirk_credentials_key(const char *registry);
 /* How `repository`, which has no namespace, begins in full at `registry`: "library/"; or "". */

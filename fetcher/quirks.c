@@ -16,7 +16,7 @@
  */
 static const struct {
     const char *name;
-    const char *aliases[3];
+    const char *aliases[3]; /* ended by NULL */
     const char *api_host;
     const char *credentials_key;
     const char *name_space; /* of repositories that have none */
@@ -78,6 +78,13 @@ const char *quirk_api_host(const char *registry)
 {
     int found = find(registry);
     return found < 0 ? registry : known[found].api_host;
+}
+
+const char *const *quirk_aliases(const char *registry)
+{
+    static const char *const none[] = { NULL };
+    int found = find(registry);
+    return found < 0 ? none : known[found].aliases;
 }
 
 const char *quirk_credentials_key(const char *registry)

@@ -137,6 +137,7 @@ static int faulty_registry_start(void)
     snprintf(secure, sizeof secure, "0.0.0.0:%d", tls);
     log_set_level(LOG_ERROR);
     setenv("DOCKER_CONFIG", directory, 1);
+    setenv("REGISTRY_AUTH_FILE", "/dev/null/none", 1);
     setenv("SSL_CERT_FILE", certificate, 1);
     char *path = format_text("%s:%s", directory, getenv("PATH"));
     setenv("PATH", path, 1);

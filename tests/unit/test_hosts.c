@@ -183,6 +183,10 @@ static void test_files_that_are_wrong(void **state)
 {
     (void)state;
     assert_refused("server = 'https://a'\nx = = 1\n", "hosts.toml' line 2: ");
+    /* What the library's authors took for impossible. */
+    assert_refused("a = 1\n\n[+b]\n", "hosts.toml' line 3: ");
+    assert_refused("a = 1\n\u00e4 = 2\n", "hosts.toml' line 2: ");
+    assert_refused("a = 1\nb = 2 \ufef7\n", "hosts.toml' line 2: ");
     assert_refused("server = 1", "\"server\" must be a URL");
     assert_refused("host = 'https://a'", "\"host\" must be tables");
     assert_refused("[host.'https://a']\ncapabilities = ['fly']", "\"capabilities\" must be");
