@@ -9,7 +9,6 @@
 void common_options_init(struct common_options *options)
 {
     *options = (struct common_options){ 0 };
-    platform_of_host(&options->platform);
 }
 
 static void print_help(const struct command *command)
@@ -31,7 +30,10 @@ bool command_option(const struct command *command, struct common_options *option
         log_set_level(log_enabled(LOG_INFO) ? LOG_DEBUG : LOG_INFO);
         return true;
     case OPTION_PLATFORM:
-        if (platform_parse(&options->platform, optarg, &error) == 0) return true;
+        if (platform_parse(&options->platform, optarg, &error) == 0) {
+            options->platform_asked = true;
+            return true;
+        }
         *ret_exit = command_usage(command, "--platform: %s", error_message(error));
         error_free(error);
         return false;

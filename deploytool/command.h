@@ -57,12 +57,18 @@ enum common_option {
     }
 
 struct common_options {
-    struct platform platform; /* starts as this machine's */
+    struct platform platform;
+    bool platform_asked;
     bool plain_http;
     const char *hosts_directory; /* NULL: where containerd and docker have theirs */
     bool json;
 };
 void common_options_init(struct common_options *options);
+/* For image_parse(). */
+static inline const struct platform *common_platform(const struct common_options *options)
+{
+    return options->platform_asked ? &options->platform : NULL;
+}
 
 /* What to do after an option was looked at: go on, or leave with *ret_exit. `option` is what
  * getopt_long() gave; one that is not common is a usage error here, said on standard error. */

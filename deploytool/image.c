@@ -8,7 +8,11 @@
 int image_parse(struct image *ret, const char *reference, const struct platform *platform,
                 struct error **error)
 {
-    *ret = (struct image){ .platform = *platform };
+    *ret = (struct image){ .platform_asked = platform };
+    if (platform)
+        ret->platform = *platform;
+    else
+        platform_of_host(&ret->platform);
     if (image_reference_parse(&ret->reference, reference, error) < 0) return -1;
     ret->name = image_reference_format(&ret->reference);
     if (!ret->name) {
@@ -41,6 +45,27 @@ static const char *media_type_of(const struct registry_manifest *manifest)
                : MEDIA_TYPE_OCI_MANIFEST;
 }
 
+/* What was asked for must not be another's: the only thing that tells is the config. */
+static int check_platform(const struct image *image, struct registry_client *client,
+                          struct error **error)
+{
+    char wanted[PLATFORM_TEXT_SIZE], found[PLATFORM_TEXT_SIZE];
+    cleanup_buffer struct buffer body = { 0 };
+    struct image_config config;
+    if (registry_get_blob(client, &image->repository, &image->manifest.config.digest,
+                          IMAGE_CONFIG_LENGTH_MAX, &body, error) < 0)
+        return -1;
+    if (image_config_parse(&config, body.data, body.length, error) < 0)
+        return error_prefix(error, "image %s", image->name);
+    struct platform platform = config.platform;
+    image_config_free(&config);
+    if (platform_matches(&image->platform, &platform)) return 0;
+    error_set(error, ERROR_NOT_FOUND, "image %s has nothing for platform %s; it is one for %s",
+              image->name, platform_format(&image->platform, wanted),
+              platform_format(&platform, found));
+    return error_hint(error, "without --platform it is taken as it is");
+}
+
 int image_resolve(struct image *image, struct registry_client *client, struct error **error)
 {
     struct registry_manifest manifest = { 0 };
@@ -49,12 +74,14 @@ int image_resolve(struct image *image, struct registry_client *client, struct er
         return -1;
     image->target = manifest.digest;
     int result = 0;
+    bool chosen = false;
     if (manifest_is_image_index(manifest.media_type, manifest.body.data, manifest.body.length)) {
         struct digest digest;
         char text[DIGEST_TEXT_SIZE];
         result = image_index_select(manifest.body.data, manifest.body.length, &image->platform,
                                     &digest, error);
         if (result < 0) error_prefix(error, "%s", image->name);
+        chosen = true;
         registry_manifest_free(&manifest);
         manifest = (struct registry_manifest){ 0 };
         if (result == 0)
@@ -65,6 +92,8 @@ int image_resolve(struct image *image, struct registry_client *client, struct er
         result = image_set_manifest(image, &manifest.digest, media_type_of(&manifest),
                                     &manifest.body, error);
     registry_manifest_free(&manifest);
+    if (result == 0 && image->platform_asked && !chosen)
+        result = check_platform(image, client, error);
     return result;
 }
 

@@ -14,15 +14,18 @@ struct image {
     struct image_reference reference;
     char *name;                   /* the reference in full, for messages */
     struct repository repository; /* borrows from `reference` */
-    struct platform platform;     /* asked for */
-    struct digest target;         /* what the reference means: a manifest or an image index */
-    struct digest digest;         /* of the platform's manifest */
-    struct buffer body;           /* the platform's manifest */
+    struct platform platform;
+    bool platform_asked;  /* else it is this machine's, and prefers only */
+    struct digest target; /* what the reference means: a manifest or an image index */
+    struct digest digest; /* of the platform's manifest */
+    struct buffer body;   /* the platform's manifest */
     char *media_type;
     struct image_manifest manifest;
 };
 
-/* Only the reference; everything else stays zero. */
+/* Only the reference and the platform; everything else stays zero. `platform` is what was asked
+ * for, and an image of one platform that is another is refused; NULL: this machine's, where there
+ * is a choice. */
 int image_parse(struct image *ret, const char *reference, const struct platform *platform,
                 struct error **error);
 /* Asks the registry and fills the rest. */

@@ -10,7 +10,6 @@
 #include "index/merge.h"
 
 /* Configs are small; a megabyte of history and labels is already odd. */
-#define CONFIG_LENGTH_MAX (8u << 20)
 
 struct index_build {
     const struct image *image;
@@ -96,7 +95,7 @@ static int fetch_config(struct index_build *build, struct error **error)
     const struct image *image = build->image;
     cleanup_buffer struct buffer body = { 0 };
     if (registry_get_blob(build->client, &image->repository, &image->manifest.config.digest,
-                          CONFIG_LENGTH_MAX, &body, error) < 0)
+                          IMAGE_CONFIG_LENGTH_MAX, &body, error) < 0)
         return -1;
     if (image_config_parse(&build->config, body.data, body.length, error) < 0)
         return error_prefix(error, "image %s", image->name);

@@ -272,7 +272,7 @@ static enum exit_code index_image(const struct index_options *options, const cha
     struct registry_options registry = { .plain_http = options->common.plain_http,
                                          .hosts_directory = options->common.hosts_directory };
     struct image image;
-    if (image_parse(&image, reference, &options->common.platform, &error) < 0)
+    if (image_parse(&image, reference, common_platform(&options->common), &error) < 0)
         return command_failed(error);
     enum exit_code code = EXIT_FAILED;
     struct outcome there = { .image = &image, .already_there = true };

@@ -247,7 +247,7 @@ static enum exit_code run(int argc, char **argv)
     while ((option = getopt_long(argc, argv, "hv", options, NULL)) != -1)
         if (!command_option(&inspect_command, &common, option, &code)) return code;
     if (!command_arguments(&inspect_command, argc, 1, 1, &code)) return code;
-    if (image_parse(&inspection.image, argv[optind], &common.platform, &error) < 0)
+    if (image_parse(&inspection.image, argv[optind], common_platform(&common), &error) < 0)
         return command_failed(error);
     struct registry_options registry = { .plain_http = common.plain_http,
                                          .hosts_directory = common.hosts_directory };

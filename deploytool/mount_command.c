@@ -246,7 +246,7 @@ static enum exit_code run(int argc, char **argv)
     }
     if (!command_arguments(&mount_command, argc, 2, 2, &code)) return code;
     chosen.reference = argv[optind];
-    chosen.platform = common.platform;
+    chosen.platform = common_platform(&common);
     chosen.plain_http = common.plain_http;
     chosen.hosts_directory = common.hosts_directory;
     return mount_image(&chosen, argv[optind + 1], cache, foreground);

@@ -23,7 +23,9 @@ struct memory {
 char *node_image_memory_name(const struct image *image)
 {
     char platform[PLATFORM_TEXT_SIZE];
-    return format_text("image %s %s", image->name, platform_format(&image->platform, platform));
+    /* What was found without asking for a platform may be another's. */
+    return format_text("image %s %s%s", image->name, image->platform_asked ? "" : "any or ",
+                       platform_format(&image->platform, platform));
 }
 
 static bool recall(struct cache *cache, const struct image *image, struct memory *ret)
@@ -194,7 +196,7 @@ int node_image_load(struct node_image *ret, struct registry_client *client, stru
 {
     struct loader loader = { .node = ret, .client = client, .cache = cache };
     *ret = (struct node_image){ 0 };
-    if (image_parse(&ret->image, options->reference, &options->platform, error) < 0) return -1;
+    if (image_parse(&ret->image, options->reference, options->platform, error) < 0) return -1;
     if (load(&loader, options, error) == 0) return 0;
     node_image_free(ret);
     return -1;

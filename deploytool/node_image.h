@@ -31,8 +31,8 @@ struct node_image {
 
 struct node_image_options {
     const char *reference;
-    struct platform platform;
-    const struct digest *pinned; /* the digest of the index to use, or NULL */
+    const struct platform *platform; /* asked for, or NULL */
+    const struct digest *pinned;     /* the digest of the index to use, or NULL */
     enum index_trust least_trust;
 };
 

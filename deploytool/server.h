@@ -16,7 +16,7 @@ struct server_options {
     const char *mountpoint; /* absolute, resolved */
     const char *cache;      /* directory */
     struct node_cache_limits cache_limits;
-    struct platform platform;
+    const struct platform *platform; /* asked for, or NULL */
     bool plain_http;
     const char *hosts_directory;       /* as struct registry_options */
     const struct digest *pinned_index; /* or NULL */

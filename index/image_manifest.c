@@ -188,7 +188,7 @@ static void read_platform(struct platform *ret, const json_t *object)
         ret->variant[0] = '\0';
 }
 
-static bool platform_matches(const struct platform *wanted, const struct platform *found)
+bool platform_matches(const struct platform *wanted, const struct platform *found)
 {
     const char *variant = wanted->variant;
     if (strcmp(wanted->architecture, "arm64") == 0 && strcmp(variant, "v8") == 0) variant = "";

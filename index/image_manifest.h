@@ -56,11 +56,17 @@ void platform_of_host(struct platform *ret);
 #define PLATFORM_TEXT_SIZE 100
 char *platform_format(const struct platform *platform, char text[PLATFORM_TEXT_SIZE]);
 
+/* Whether what is `found` will do for what is `wanted`: a variant counts where one is wanted. */
+bool platform_matches(const struct platform *wanted, const struct platform *found);
+
 /* True where a manifest's media type (or, when that says nothing, its body) is an image index. */
 bool manifest_is_image_index(const char *media_type, const void *data, size_t length);
 /* The manifest of `platform` in an image index. ERROR_NOT_FOUND names those there are. */
 int image_index_select(const void *data, size_t length, const struct platform *platform,
                        struct digest *ret, struct error **error);
+
+/* No config is longer. */
+#define IMAGE_CONFIG_LENGTH_MAX (8u << 20)
 
 struct image_config {
     struct platform platform;

@@ -181,7 +181,7 @@ class BoundedMemory(HostileIndex):
     want of it. Threads' stacks count, too.
     """
 
-    LIMIT = 384 << 20
+    LIMIT = 192 << 20
 
     @classmethod
     def limited(cls):
@@ -193,14 +193,14 @@ class BoundedMemory(HostileIndex):
         self.assertIn(why, self.refusal)
         self.assertNotIn("memory", self.refusal)
 
-    def test_metadata_of_a_gibibyte(self):
-        index = self.push_with("metadata", bytes(1 << 30))
+    def test_metadata_of_half_a_gibibyte(self):
+        index = self.push_with("metadata", bytes(1 << 29))
         self.refused_by_mount(index, "metadata")
 
-    def test_inspecting_tables_of_a_gibibyte(self):
+    def test_inspecting_tables_of_half_a_gibibyte(self):
         """The count at the head of the table is all that is looked at."""
         head = self.content("entries")[:12] + b"\x01"
-        index = self.push_with("entries", head + bytes((1 << 30) - len(head)))
+        index = self.push_with("entries", head + bytes((1 << 29) - len(head)))
         image = self.registry_client.manifest("small", "latest")[0]
         manifest = json.loads(image)
         manifest["annotations"] = {"vnd.sluice.index.digest": index}

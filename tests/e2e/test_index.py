@@ -166,6 +166,25 @@ class Platforms(EndToEnd):
         expected = {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine]
         self.assertEqual(self.platform_seen(), expected)
 
+    def test_image_of_another_platform(self):
+        """Taken as it is, unless it was asked for as something else."""
+        name = self.image_reference.rsplit(":", 1)[0]
+        index = json.loads(self.client().manifest(name.split("/", 1)[1], "latest")[0])
+        arm = next(entry["digest"] for entry in index["manifests"]
+                   if entry["platform"]["architecture"] == "arm64")
+        single = f"{name}@{arm}"
+        self.sluice("index", single)
+        point = self.make_directory("other")
+        for command in (("index", single), ("inspect", single),
+                        ("mount", single, point, "--cache", self.cache)):
+            self.fails(*command, "--platform", "linux/amd64",
+                       says=("linux/amd64", "linux/arm64", "--platform"))
+        self.unmount(self.mount(single))
+        # What the node has learned by then makes no difference.
+        self.fails("mount", single, point, "--cache", self.cache, "--platform", "linux/amd64",
+                   says=("linux/arm64",))
+        self.unmount(self.mount(single, "--platform", "linux/arm64"))
+
     def test_platform_that_is_not_there(self):
         self.fails("index", self.image_reference, "--platform", "linux/s390x",
                    says=("linux/s390x", "linux/amd64", "linux/arm64"))
