@@ -137,7 +137,7 @@ static int read_entry(struct tar_reader *reader, struct error **error)
     if (tar_header_read(header, reader->block, error) < 0) return -1;
     if (pax_records_apply(&reader->global, &reader->local, header, error) < 0) return -1;
     let_long_names_speak(reader);
-    if (reader->local.has_unnumbered_acl)
+    if (reader->local.has_unnumbered_acl || reader->global.has_unnumbered_acl)
         log_warning("tar entry \"%.300s\": its ACL names somebody without a number and is left out",
                     header->name);
     if (start_sparse(reader, error) < 0) return -1;
