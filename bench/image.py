@@ -1,0 +1,181 @@
+"""A real image: Debian 12 in three gzip layers (base, python3, then numpy, scipy, pandas, torch)."""
+
+import os
+import shutil
+import statistics
+import subprocess
+import time
+
+from measure import (drop_page_cache, milliseconds, note, read_everything, run_measured,
+                     seconds_of_gzip, size, station)
+from tools import images, layers, workplace
+from tools.layout import Layout
+
+SCIENCE = "python3,python3-numpy,python3-scipy,python3-pandas,python3-torch"
+
+
+def _make_science_layer(directory):
+    rootfs = os.path.join(workplace.TOOLS, "debian-rootfs")
+    whole, below = (os.path.join(directory, name) for name in ("whole.tar", "below.tar"))
+    note("making Debian with " + SCIENCE)
+    subprocess.run([rootfs, whole, "", "--include=" + SCIENCE], check=True)
+    subprocess.run([rootfs, below, "", "--include=python3"], check=True)
+    layers.difference(below, whole, os.path.join(directory, "science.tar"))
+    os.unlink(whole)
+    os.unlink(below)
+
+
+def science_tar():
+    recipe = SCIENCE + workplace.source_of("layers.py", "debian-rootfs")
+    return os.path.join(workplace.kept("bench-science", recipe, _make_science_layer),
+                        "science.tar")
+
+
+def make(quick=False):
+    """A layout with an image tagged "bench"; `quick` leaves the third layer out."""
+    tars = list(images.debian_tars()) + ([] if quick else [science_tar()])
+
+    def make_layout(directory):
+        note("compressing the layers")
+        parts = []
+        for number, tar in enumerate(tars):
+            blob = os.path.join(directory, f"layer-{number}")
+            parts.append((tar, blob, layers.compress(tar, blob, "gzip")))
+        Layout(os.path.join(directory, "layout")).add_image(parts, "bench", command=["python3"])
+        for _, blob, _ in parts:
+            os.unlink(blob)
+
+    directory = workplace.kept("bench-image", "gzip\0" + "\0".join(tars), make_layout)
+    return Layout(os.path.join(directory, "layout"))
+
+
+def blobs(layout):
+    """The paths of the layers' blobs, lowest first."""
+    manifest = layout.json(layout.find("bench")["digest"])
+    return [layout.blob_path(layer["digest"]) for layer in manifest["layers"]]
+
+
+# ---- measuring ----
+
+
+def _index(place, reference, paths, runs):
+    note("index build, and gzip -dc of the same layers")
+    gzip = statistics.median(seconds_of_gzip(paths) for _ in range(runs))
+    builds = [place.index(reference) for _ in range(runs)]
+    seconds = statistics.median(build[0] for build in builds)
+    made = builds[-1][2]
+    return {
+        "image_bytes": made["image_bytes"],
+        "index_seconds": seconds,
+        "gzip_dc_seconds": gzip,
+        "index_to_gzip_ratio": seconds / gzip,
+        "index_peak_memory_bytes": max(build[1] for build in builds),
+        "index_bytes": made["index_bytes"],
+        "index_bytes_before_mount": made["bytes_before_mount"],
+    }
+
+
+def _mount(place, reference, runs):
+    note("mount times")
+    fresh, known = [], []
+    for number in range(runs * 2):
+        cache = place.cache(str(number))
+        fresh.append(place.mount(reference, cache, "usr/bin/python3"))
+        place.unmount()
+        known.append(place.mount(reference, cache, "usr/bin/python3"))
+        place.unmount()
+        shutil.rmtree(cache)
+    return {
+        "mount_seconds_index_in_registry": statistics.median(fresh),
+        "mount_seconds_index_on_node": statistics.median(known),
+    }
+
+
+def _run_program(place, program):
+    """With the machine's devices: torch wants /dev/urandom, and the mount is nodev."""
+    devices = os.path.join(place.point, "dev")
+    subprocess.run(["mount", "--bind", "/dev", devices], check=True)
+    try:
+        return run_measured(["chroot", place.point, "/usr/bin/python3", "-c", program])[0]
+    finally:
+        subprocess.run(["umount", devices], check=True)
+
+
+def _use(place, reference, program, runs):
+    note(f"running {program!r}, then reading everything")
+    cache = place.cache("used")
+    place.mount(reference, cache)
+    figures = {"program": program,
+               "program_seconds_nothing_cached": _run_program(place, program)}
+    status = place.status()
+    figures["program_fetched_bytes"] = status["bytes_fetched"] + status["window_bytes_fetched"]
+    place.unmount()
+    drop_page_cache()
+    place.mount(reference, cache)
+    figures["program_seconds_on_node"] = _run_program(place, program)
+    figures["program_seconds_warm"] = statistics.median(
+        _run_program(place, program) for _ in range(runs))
+    started = time.monotonic()
+    entries, count = read_everything(place.point)
+    figures["read_everything_seconds"] = time.monotonic() - started
+    figures["entries"], figures["file_bytes"] = entries, count
+    figures["server_memory_bytes"] = place.server_memory()
+    place.unmount()
+    return figures
+
+
+def _verification(place, reference, runs):
+    """The same bytes from the node's disk, by a server that has to hash each chunk before its first
+    use, and by one that has done so."""
+    note("reading everything from the node's disk, hashed and not")
+    first, again = [], []
+    for _ in range(runs):
+        drop_page_cache()
+        place.mount(reference, place.cache("used"))
+        for seconds in (first, again):
+            drop_page_cache()
+            started = time.monotonic()
+            read_everything(place.point)
+            seconds.append(time.monotonic() - started)
+        place.unmount()
+    return {"read_seconds_first_use": statistics.median(first),
+            "read_seconds_verified": statistics.median(again)}
+
+
+def measure(options):
+    layout = make(options.quick)
+    program = "import json" if options.quick else "import torch"
+    with station("image") as place:
+        reference = place.push(layout, "bench", "image")
+        figures = _index(place, reference, blobs(layout), options.runs)
+        figures |= _mount(place, reference, options.runs)
+        figures |= _use(place, reference, program, options.runs)
+        figures |= _verification(place, reference, options.runs)
+    return figures
+
+
+def table(figures):
+    memory = figures["server_memory_bytes"]
+    program = figures["program"]
+    yield "image, as the registry has it", size(figures["image_bytes"])
+    yield "entries; bytes of files", f"{figures['entries']:,}; {size(figures['file_bytes'])}"
+    yield "index build", f"{figures['index_seconds']:.1f} s"
+    yield "gzip -dc of the same layers", f"{figures['gzip_dc_seconds']:.1f} s"
+    yield "ratio", f"{figures['index_to_gzip_ratio']:.2f}"
+    yield "index build, most memory", size(figures["index_peak_memory_bytes"])
+    yield "index, fetched before the mount", size(figures["index_bytes_before_mount"])
+    yield "index, whole", size(figures["index_bytes"])
+    yield ("mount to first stat, index in the registry",
+           milliseconds(figures["mount_seconds_index_in_registry"]))
+    yield ("mount to first stat, index on the node",
+           milliseconds(figures["mount_seconds_index_on_node"]))
+    yield f"{program}, nothing cached", f"{figures['program_seconds_nothing_cached']:.2f} s"
+    yield "  which fetched", size(figures["program_fetched_bytes"])
+    yield f"{program}, chunks on the node", f"{figures['program_seconds_on_node']:.2f} s"
+    yield f"{program}, warm", f"{figures['program_seconds_warm']:.2f} s"
+    yield "reading every file", f"{figures['read_everything_seconds']:.1f} s"
+    yield ("server after that: RSS, of it anonymous, peak",
+           f"{size(memory['VmRSS'])}, {size(memory['RssAnon'])}, {size(memory['VmHWM'])}")
+    yield ("reading every file from disk, hashing each chunk",
+           f"{figures['read_seconds_first_use']:.1f} s")
+    yield "  the same, hashed before", f"{figures['read_seconds_verified']:.1f} s"
