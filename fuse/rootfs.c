@@ -156,15 +156,19 @@ static int attach_by_mounter(struct rootfs *rootfs, const struct rootfs_options 
 {
     rootfs->mount.mountpoint = strdup(options->mountpoint);
     if (!rootfs->mount.mountpoint) return error_set_memory(error);
-    return rootfs->mounter->attach(rootfs->mounter->context, options->source, error);
+    int descriptor = rootfs->mounter->attach(rootfs->mounter->context, options->source, error);
+    rootfs->mount.attached = descriptor >= 0;
+    return descriptor;
 }
 
 static void detach(struct rootfs *rootfs)
 {
-    if (rootfs->mounter)
-        rootfs->mounter->detach(rootfs->mounter->context);
-    else
+    if (!rootfs->mounter) {
         fuse_mount_detach(&rootfs->mount);
+    } else if (rootfs->mount.attached) {
+        rootfs->mount.attached = false;
+        rootfs->mounter->detach(rootfs->mounter->context);
+    }
 }
 
 static void tune(struct rootfs *rootfs)

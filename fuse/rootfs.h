@@ -23,7 +23,7 @@ struct rootfs;
 struct rootfs_mounter {
     /* As fuse_mount_attach(): the connection's descriptor, or -1. */
     int (*attach)(void *context, const char *source, struct error **error);
-    /* As fuse_mount_tune() and fuse_mount_detach(); also when nothing is mounted. */
+    /* As fuse_mount_tune() and fuse_mount_detach(). */
     void (*tune)(void *context);
     void (*detach)(void *context);
     void *context;

@@ -22,16 +22,18 @@ struct part_decoder {
     uint8_t output[];
 };
 
-static int refuse(const char *why, struct error **error)
+static int refuse(const struct index_part *part, const char *why, struct error **error)
 {
-    return error_set(error, ERROR_INVALID, "part of the index %s", why);
+    char text[DIGEST_TEXT_SIZE];
+    return error_set(error, ERROR_INVALID, "part %s of the index %s",
+                     digest_format(&part->digest, text), why);
 }
 
 int part_decoder_new(struct part_decoder **ret, const struct index_part *part, part_write *write,
                      void *context, struct error **error)
 {
     if (part->size == 0 || part->content_size == 0 || part->content_size > PART_LENGTH_MAX)
-        return refuse("has an impossible size", error);
+        return refuse(part, "has an impossible size", error);
     size_t output_size = ZSTD_DStreamOutSize();
     struct part_decoder *decoder = calloc(1, sizeof *decoder + output_size);
     if (!decoder) return error_set_memory(error);
@@ -55,7 +57,7 @@ int part_decoder_new(struct part_decoder **ret, const struct index_part *part, p
 static int give(struct part_decoder *decoder, size_t length, struct error **error)
 {
     if (length > decoder->part.content_size - decoder->written)
-        return refuse("decodes to more than it says", error);
+        return refuse(&decoder->part, "decodes to more than it says", error);
     if (length == 0) return 0;
     decoder->written += length;
     digest_stream_update(decoder->content, decoder->output, length);
@@ -66,16 +68,16 @@ int part_decoder_feed(struct part_decoder *decoder, const void *data, size_t len
                       struct error **error)
 {
     if (length > decoder->part.size - decoder->taken)
-        return refuse("is longer than it says", error);
+        return refuse(&decoder->part, "is longer than it says", error);
     decoder->taken += length;
     digest_stream_update(decoder->blob, data, length);
     ZSTD_inBuffer input = { data, length, 0 };
     bool full = false; /* the decoder may hold more than fitted into the output */
     while (input.pos < input.size || full) {
-        if (decoder->complete) return refuse("has bytes behind its frame", error);
+        if (decoder->complete) return refuse(&decoder->part, "has bytes behind its frame", error);
         ZSTD_outBuffer output = { decoder->output, decoder->output_size, 0 };
         size_t left = ZSTD_decompressStream(decoder->stream, &output, &input);
-        if (ZSTD_isError(left)) return refuse("does not decode", error);
+        if (ZSTD_isError(left)) return refuse(&decoder->part, "does not decode", error);
         if (give(decoder, output.pos, error) < 0) return -1;
         decoder->complete = left == 0;
         full = output.pos == output.size && !decoder->complete;
@@ -89,11 +91,11 @@ int part_decoder_finish(struct part_decoder *decoder, struct error **error)
     digest_stream_finish(decoder->blob, &blob);
     digest_stream_finish(decoder->content, &content);
     if (decoder->taken != decoder->part.size || !digest_equal(&blob, &decoder->part.digest))
-        return refuse("does not have its digest", error);
+        return refuse(&decoder->part, "does not have its digest", error);
     if (!decoder->complete || decoder->written != decoder->part.content_size)
-        return refuse("does not decode to the size it says", error);
+        return refuse(&decoder->part, "does not decode to the size it says", error);
     if (!digest_equal(&content, &decoder->part.content_digest))
-        return refuse("does not have its content's digest", error);
+        return refuse(&decoder->part, "does not have its content's digest", error);
     return 0;
 }
 
