@@ -293,7 +293,7 @@ static uint64_t needed_for_free_space(const struct eviction *eviction)
 {
     const struct eviction_goal *goal = eviction->goal;
     struct statvfs status;
-    if (goal->free_min == 0 || fstatvfs(eviction->cache->root, &status) < 0) return 0;
+    if (fstatvfs(eviction->cache->root, &status) < 0) return 0;
     uint64_t left = (uint64_t)status.f_bavail * status.f_frsize;
     uint64_t aim = goal->free_min + goal->wanted;
     return left < aim ? aim - left : 0;

@@ -52,7 +52,7 @@ struct eviction_goal {
     uint64_t wanted;   /* bytes that are about to be stored */
     uint64_t size_max; /* evict when usage would exceed it ... */
     uint64_t size_low; /* ... down to this */
-    uint64_t free_min; /* of the file system; 0: whatever it is */
+    uint64_t free_min; /* of the file system, beyond what is wanted */
     bool unused_only;  /* spare what a mount uses */
 };
 struct eviction_result {

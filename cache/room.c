@@ -104,7 +104,6 @@ static void ask_for_eviction(struct room *room)
 static bool leaves_reserve(const struct room *room, uint64_t length)
 {
     uint64_t reserve = atomic_load(&room->reserve);
-    if (reserve == 0) return true;
     uint64_t left = free_bytes(room->cache);
     return left >= reserve && left - reserve >= length;
 }
@@ -172,9 +171,9 @@ static bool make_room(struct room *room, uint64_t wanted)
     struct eviction_goal goal = { .wanted = wanted,
                                   .size_max = wanted ? size : high_mark(size),
                                   .size_low = low_mark(size),
-                                  .free_min = reserve ? reserve + margin_of(reserve) : 0 };
+                                  .free_min = reserve + margin_of(reserve) };
     if (size == 0) goal.size_max = goal.size_low = UINT64_MAX;
-    if (wanted && reserve && leaves_reserve(room, wanted)) goal.free_min = 0;
+    if (wanted && leaves_reserve(room, wanted)) goal.free_min = 0;
     struct eviction_result result;
     return evict(room, &goal, &result);
 }

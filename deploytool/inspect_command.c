@@ -21,6 +21,7 @@ struct inspected_layer {
     enum layer_kind kind;
     uint64_t blob_bytes, stream_bytes;
     uint32_t chunks, checkpoints, windows;
+    bool kept_whole;
     uint64_t largest_chunk;
     uint64_t entries;
 };
@@ -69,6 +70,7 @@ static int inspect_chunks(struct inspection *inspection, size_t layer, struct er
     found->stream_bytes = table->stream_length;
     found->chunks = table->chunk_count;
     found->windows = table->window_count;
+    found->kept_whole = chunk_table_is_read_forward(table);
     for (uint32_t i = 0; i < table->chunk_count; i++) {
         if (table->chunks[i].start != CHUNK_CONTINUES) found->checkpoints++;
         if (chunk_length(table, i) > found->largest_chunk)
@@ -166,7 +168,7 @@ static json_t *layer_json(const struct inspection *inspection, size_t i)
     char digest[DIGEST_TEXT_SIZE];
     const struct inspected_layer *layer = &inspection->layers[i];
     const struct index_layer *parts = &inspection->artifact.layers[i];
-    return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "digest",
+    return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b}", "digest",
                      digest_format(&parts->blob_digest, digest), "kind",
                      layer_kind_name(layer->kind), "blob_bytes", (json_int_t)layer->blob_bytes,
                      "stream_bytes", (json_int_t)layer->stream_bytes, "chunks",
@@ -175,7 +177,7 @@ static json_t *layer_json(const struct inspection *inspection, size_t i)
                      (json_int_t)layer->largest_chunk, "entries", (json_int_t)layer->entries,
                      "chunk_table_bytes", (json_int_t)parts->chunks.size, "entry_table_bytes",
                      (json_int_t)parts->entries.size, "windows_bytes",
-                     (json_int_t)parts->windows.size);
+                     (json_int_t)parts->windows.size, "kept_whole", (int)layer->kept_whole);
 }
 
 static int print_json(const struct inspection *inspection, struct error **error)
@@ -228,7 +230,9 @@ static void print_text(const struct inspection *inspection)
                layer_kind_name(layer->kind), format_size(layer->blob_bytes, a),
                format_size(layer->stream_bytes, b), format_count(layer->chunks, count),
                format_count(layer->entries, more),
-               layer->chunks > 8 * (uint64_t)layer->checkpoints
+               layer->kept_whole
+                   ? "; one long zstd frame: read forward as a stream, kept whole in the cache"
+               : layer->chunks > 8 * (uint64_t)layer->checkpoints
                    ? "; few places to start decoding: read forward as a stream"
                    : "");
     }

@@ -10,9 +10,6 @@
 #define CHUNK_LENGTH_LEAST 4096u
 #define GROUP_LENGTH_MAX   (2u << 20)
 
-/* So much is decoded again for a chunk that was lost without anybody minding. */
-#define ROW_LENGTH_MAX ((uint64_t)64 << 20)
-
 /* A hit looks at no more chunks than these; reads of more go the longer way. */
 #define HIT_CHUNKS_MAX 64u
 
@@ -47,20 +44,7 @@ static int check_table(const struct chunk_table *table, struct error **error)
 
 /* ---- opening and closing ---- */
 
-/*
- * A zstd frame can be decoded from its start only: where one goes on for long, a chunk of it that
- * was evicted costs all that comes before it. So such a layer keeps its chunks while it is open.
- */
-static bool is_read_forward(const struct chunk_table *table)
-{
-    uint64_t row = 0;
-    for (uint32_t i = 0; i < table->chunk_count && table->kind == LAYER_ZSTD; i++) {
-        row = table->chunks[i].start == CHUNK_CONTINUES ? row + chunk_length(table, i) : 0;
-        if (row > ROW_LENGTH_MAX) return true;
-    }
-    return false;
-}
-
+/* A layer that keeps its chunks must have room for them. */
 static int check_fits(const struct layer_device *device, struct error **error)
 {
     uint64_t size = cache_get_limits(device->path->cache).size;
@@ -83,7 +67,7 @@ static int open_cache(struct layer_device *device, const struct digest *key, str
     struct layer_shape shape = { .stream_length = table->stream_length,
                                  .chunk_count = table->chunk_count,
                                  .lengths = lengths,
-                                 .keep = is_read_forward(table) };
+                                 .keep = chunk_table_is_read_forward(table) };
     int result = shape.keep ? check_fits(device, error) : 0;
     if (result == 0)
         result = layer_cache_open(device->path->cache, key, &shape, &device->cache, error);

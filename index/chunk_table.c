@@ -19,6 +19,8 @@ static const uint8_t MAGIC[8] = { 'S', 'L', 'U', 'I', 'C', 'E', 'C', 'T' };
 #define BLOB_LENGTH_MAX   (1ull << 48)
 /* A group of windows is at most 1 MiB decoded; zstd's bound for that is a little more. */
 #define GROUP_LENGTH_MAX ((uint32_t)ZSTD_COMPRESSBOUND(WINDOWS_PER_GROUP * GZIP_WINDOW_LENGTH))
+/* So much is decoded for a chunk without anybody minding. */
+#define ROW_LENGTH_MAX ((uint64_t)64 << 20)
 
 const char *layer_kind_name(enum layer_kind kind)
 {
@@ -233,6 +235,16 @@ uint32_t chunk_table_checkpoint(const struct chunk_table *table, uint32_t chunk)
     while (table->chunks[chunk].start == CHUNK_CONTINUES)
         chunk--;
     return chunk;
+}
+
+bool chunk_table_is_read_forward(const struct chunk_table *table)
+{
+    uint64_t row = 0;
+    for (uint32_t i = 0; i < table->chunk_count && table->kind == LAYER_ZSTD; i++) {
+        row = table->chunks[i].start == CHUNK_CONTINUES ? row + chunk_length(table, i) : 0;
+        if (row > ROW_LENGTH_MAX) return true;
+    }
+    return false;
 }
 
 void chunk_table_blob_range(const struct chunk_table *table, uint32_t first, uint32_t last,

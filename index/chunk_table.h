@@ -83,6 +83,10 @@ uint32_t chunk_table_checkpoint(const struct chunk_table *table, uint32_t chunk)
 void chunk_table_blob_range(const struct chunk_table *table, uint32_t first, uint32_t last,
                             uint64_t *ret_offset, uint64_t *ret_length);
 
+/* A zstd frame can be decoded from its start only. Where one goes on for long (64 MiB), a chunk of
+ * it costs all that comes before it, so whoever has such a chunk should keep it. */
+bool chunk_table_is_read_forward(const struct chunk_table *table);
+
 /* Window `window` out of its group's compressed bytes, which are checked against the table. */
 int window_group_extract(const struct chunk_table *table, uint32_t window, const void *group_data,
                          size_t group_length, uint8_t ret[GZIP_WINDOW_LENGTH],

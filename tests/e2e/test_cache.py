@@ -97,6 +97,8 @@ class Cache(EndToEnd):
         self.fails("mount", reference, point, "--cache", self.cache, "--cache-size", "50M",
                    says=("one long zstd frame", "the ordinary way"))
         self.mount(reference, "--cache-size", "200M")
+        (layer,) = json.loads(self.sluice("inspect", "--json", reference).stdout)["layers"]
+        self.assertTrue(layer["kept_whole"])
 
     def push_one_layer(self, tar, name):
         layout = Layout(os.path.join(self.directory, name))
@@ -109,6 +111,22 @@ class Cache(EndToEnd):
         for size in ("", "x", "-1", "5X", "1e400", "4M", "7MiBs"):
             with self.subTest(size):
                 self.fails("mount", self.image_reference, "/nowhere", "--cache-size", size, code=2)
+
+    def test_full_disk_makes_room_for_itself(self):
+        os.mkdir(self.cache, 0o700)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m,mode=700", "tmpfs", self.cache],
+                       check=True)
+        self.addCleanup(subprocess.run, ["umount", "-l", self.cache], check=True)
+        for reserve in ("0", "1M"):
+            with self.subTest(reserve):
+                point = self.mount(self.image_reference, "--cache-reserve", reserve, name=reserve)
+                for seed in range(2):
+                    self.drop_page_cache()
+                    self.assertEqual(self.wrong_files(point, seed), [])
+                status = self.status(point)
+                self.assertEqual(status["errors"], 0)
+                self.assertLess(status["store_errors"], status["chunks_fetched"] / 2)
+                self.unmount(point)
 
     # ---- ls ----
 

@@ -113,11 +113,10 @@ static void damage_file(const char *path, uint32_t *random)
     if (fstat(file, &status) == 0 && status.st_size > 0) {
         for (unsigned i = 0; i < 20; i++) {
             off_t offset = (off_t)((uint64_t)next_random(random) % (uint64_t)status.st_size);
-            size_t left = (size_t)(status.st_size - offset);
             uint8_t byte = 0;
             if (i % 2) {
                 offset -= offset % 4096;
-                left = (size_t)(status.st_size - offset);
+                size_t left = (size_t)(status.st_size - offset);
                 if (pwrite(file, zeros, left < 4096 ? left : 4096, offset) < 0) abort();
             } else if (pread(file, &byte, 1, offset) == 1) {
                 byte ^= (uint8_t)(1u << next_random(random) % 8);

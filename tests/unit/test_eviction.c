@@ -78,6 +78,39 @@ static void oldest_go_first(void **state)
     server_stop(&server);
 }
 
+static long status_field(const char *field)
+{
+    char line[256];
+    long kilobytes = 0;
+    FILE *file = fopen("/proc/self/status", "r");
+    while (fgets(line, sizeof line, file))
+        if (strncmp(line, field, strlen(field)) == 0)
+            sscanf(line + strlen(field), ": %ld", &kilobytes);
+    fclose(file);
+    return kilobytes;
+}
+
+/* SLUICE_READS is how many reads each of four readers makes: 25,000 for the long form. */
+static void memory_does_not_grow_with_the_reads(void **state)
+{
+    const struct fixture *fixture = *state;
+    const char *reads = getenv("SLUICE_READS");
+    struct server server;
+    struct reader readers[READERS];
+    server_start(&server, fixture, fixture->directory, QUOTA);
+    start_readers(readers, &server, 1, 500);
+    join_readers(readers);
+    long before = status_field("VmRSS");
+    start_readers(readers, &server, 1, reads ? (unsigned)strtoul(reads, NULL, 10) : 5000);
+    join_readers(readers);
+    long after = status_field("VmRSS");
+    print_message("VmRSS %ld kB, then %ld kB; VmHWM %ld kB\n", before, after,
+                  status_field("VmHWM"));
+    assert_true(server.path->memory.peak <= MEMORY + RANGE_LENGTH_MAX);
+    server_stop(&server);
+    assert_true(after < before + (16 << 10) || getenv("TSAN_OPTIONS") || getenv("ASAN_OPTIONS"));
+}
+
 static void two_servers_thrash_one_directory(void **state)
 {
     const struct fixture *fixture = *state;
@@ -229,6 +262,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(stays_within_its_size, set_up, tear_down),
         cmocka_unit_test_setup_teardown(oldest_go_first, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(memory_does_not_grow_with_the_reads, set_up, tear_down),
         cmocka_unit_test_setup_teardown(two_servers_thrash_one_directory, set_up, tear_down),
         cmocka_unit_test_setup_teardown(eviction_under_readers_gives_no_wrong_byte, set_up,
                                         tear_down),
