@@ -177,6 +177,7 @@ int cache_read_file(int directory, const char *name, const char *what, size_t li
     if (status.st_size < 0 || (uint64_t)status.st_size > limit)
         return error_set(error, ERROR_NOT_FOUND, "%s in the cache is larger than %zu bytes", what,
                          limit);
+    if (length == 0) return 0;
     if (buffer_reserve(ret, length) < 0) return error_set_memory(error);
     ssize_t count = read_fully_at(descriptor, ret->data + ret->length, length, 0);
     if (count < 0) return error_set_errno(error, errno, "read %s in the cache", what);

@@ -182,6 +182,10 @@ static int take_registry_and_repository(struct image_reference *ret, char *name,
     ret->repository =
         format_text("%s%s", strchr(repository, '/') ? "" : quirk_namespace(registry), repository);
     if (!ret->registry || !ret->repository) return error_set_memory(error);
+    /* "library/" may have made it too long. */
+    if (!repository_name_is_valid(ret->repository))
+        return error_set(error, ERROR_INVALID, "the repository '%s' is longer than %d bytes",
+                         ret->repository, NAME_LIMIT);
     return 0;
 }
 

@@ -131,6 +131,7 @@ static bool hear_question(struct control_server *server, struct visitor *visitor
     char *end = memchr(visitor->question, '\n', visitor->question_length);
     if (!end) return visitor->question_length < QUESTION_MAX;
     *end = 0;
+    if (strlen(visitor->question) != (size_t)(end - visitor->question)) return false;
     return answer_question(server, visitor);
 }
 

@@ -108,7 +108,7 @@ static inline void script_add_many(struct script *script, struct entry_table *ta
 {
     char directory[1024], path[1100];
     script_path(script, directory);
-    for (unsigned count = script_byte(script); count > 0; count--) {
+    for (unsigned count = script_byte(script) % 80; count > 0; count--) {
         struct entry entry = { .type = ENTRY_FIFO, .path = path, .mode = count };
         snprintf(path, sizeof path, "%s/%.*s%u", directory, (int)count % 40, SCRIPT_FIFTY_ONE,
                  count);
@@ -116,10 +116,28 @@ static inline void script_add_many(struct script *script, struct entry_table *ta
     }
 }
 
+/* Some of a file's bytes; the rest is a hole. */
+static inline uint32_t script_segments(struct script *script, struct entry_segment segments[4],
+                                       uint64_t *ret_size)
+{
+    unsigned shape = script_byte(script);
+    uint64_t at = 0;
+    uint32_t count = shape % 5;
+    for (uint32_t i = 0; i < count; i++) {
+        at += take_number(&script->data, &script->length, 1 + shape / 5 % 4) + (i > 0);
+        segments[i].offset = at;
+        segments[i].length = 1 + take_number(&script->data, &script->length, 1 + shape / 20 % 4);
+        at += segments[i].length;
+    }
+    *ret_size = at + script_byte(script);
+    return count;
+}
+
 static inline void script_add_entry(struct script *script, struct entry_table *table)
 {
     char path[1024], target[4096];
     struct entry_xattr xattrs[4];
+    struct entry_segment segments[4];
     struct error *error = NULL;
     unsigned type = script_byte(script);
     struct entry entry = { .type = 1 + type % 9, .path = path, .target = target };
@@ -140,6 +158,9 @@ static inline void script_add_entry(struct script *script, struct entry_table *t
         unsigned digits = script_byte(script) % 6;
         entry.size = take_number(&script->data, &script->length, digits) % SCRIPT_STREAM_LENGTH;
         entry.data_offset = take_number(&script->data, &script->length, 3) * 512;
+        entry.sparse = script_byte(script) > 200;
+        entry.segments = segments;
+        if (entry.sparse) entry.segment_count = script_segments(script, segments, &entry.size);
     }
     entry.device_major = script_byte(script);
     entry.device_minor = entry.device_major * 4097u;

@@ -2,7 +2,8 @@
  * mutate_metadata SEED COUNT DIRECTORY: metadata images that the validator
  * accepts, for the kernel to show what it makes of them
  * (tests/e2e/test_kernel_mutants.py). NUMBER.erofs is an image, NUMBER.list what
- * our reader says of it.
+ * our reader says of it, NUMBER.sparse the length of the sparse device, if there
+ * is one, and what stands on it.
  *
  * Each is the merge of layers made at random, and then changed a few bytes at a
  * time as long as the validator accepts the change: so it ends far from what
@@ -212,6 +213,21 @@ static void print_tree(FILE *file, const struct erofs_image *image, const char *
     }
 }
 
+/* What of the layers stands on the sparse device. */
+static void write_sparse_map(const char *path, const struct erofs_image *image)
+{
+    FILE *file = fopen(path, "we");
+    EXPECT(file);
+    fprintf(file, "%llu\n", (unsigned long long)image->sparse_blocks * 512);
+    for (uint64_t i = 0; i < image->sparse_map.count; i++) {
+        struct sparse_record record = sparse_map_get(&image->sparse_map, i);
+        fprintf(file, "%llu %llu %u %llu\n", (unsigned long long)record.device_offset,
+                (unsigned long long)record.length, record.layer,
+                (unsigned long long)record.stream_offset);
+    }
+    EXPECT(fclose(file) == 0);
+}
+
 static void write_image(const char *directory, unsigned number, const struct buffer *bytes)
 {
     struct erofs_image image;
@@ -224,6 +240,9 @@ static void write_image(const char *directory, unsigned number, const struct buf
     EXPECT(file);
     print_tree(file, &image, "", image.root_nid);
     EXPECT(fclose(file) == 0);
+    cleanup_free char *map = format_text("%s/%u.sparse", directory, number);
+    EXPECT(map);
+    if (image.sparse_device) write_sparse_map(map, &image);
 }
 
 int main(int argc, char **argv)
