@@ -169,7 +169,6 @@ int tar_entry_append(struct entry_table *table, const struct tar_header *header,
         entry.target = header->link;
         if (entry.type == ENTRY_HARDLINK) {
             if (clean_path(header->link, target, &target_length, error) < 0) return -1;
-            if (strcmp(path, target) == 0) return 0;
             if (target_length == 0)
                 return error_set(error, ERROR_INVALID, "the hard link has no target");
             entry.target = target;

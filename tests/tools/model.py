@@ -283,8 +283,6 @@ class Unpacker:
         if not parts:
             self.root.entry = entry
             return
-        if entry.kind == b"1" and _components(entry.link) == parts:
-            return  # another name for itself
         name = parts.pop()
         if name.startswith(b".wh..wh.") and name != b".wh..wh..opq":
             return

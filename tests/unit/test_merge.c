@@ -168,6 +168,7 @@ static void hard_links(void **state)
     /* Replacing; and a link to itself by another way. */
     expect(LAYERS("d b 755\nf b/x 1\nf a 1\nh b a"), "d . 755\nf a 1@1:3 x2\nf b 1@1:3 x2\n");
     expect(LAYERS("d d 755\nf d/a 1\nl s d\nh s/a d/a"), "d . 755\nd d 755\nf d/a 1@1:2\nl s d\n");
+    expect(LAYERS("f a 1\nh a a"), "d . 755\nf a 1@1:1\n");
     expect(LAYERS("f a 1\nh b a\nh b a"), "d . 755\nf a 1@1:1 x2\nf b 1@1:1 x2\n");
 }
 
@@ -176,6 +177,9 @@ static void bad_hard_links(void **state)
     (void)state;
     refuse(LAYERS("h b missing"), "\"missing\"");
     refuse(LAYERS("f a 1", "f c 1\nh b a/x"), "layer 2: entry \"b\"");
+    refuse(LAYERS("h a a"), "\"a\"");
+    refuse(LAYERS("f a 1", "w a\nh a a"), "missing");
+    refuse(LAYERS("d a 755\nh a a"), "directory");
     refuse(LAYERS("d a 755\nh b a"), "directory");
     refuse(LAYERS("f a 1", "w a\nh b a"), "missing");
     refuse(LAYERS("h a b\nf b 1"), "missing");
