@@ -1,14 +1,17 @@
 """What the server of a mount gives up, and that all it needs privileges for still works."""
 
 import os
+import random
 import re
+import select
 import signal
+import socket
 import stat
 import subprocess
 
 from tools import images, workplace
 from tools.registry import Registry, htpasswd_auth
-from tools.testcase import EndToEnd, brokers_under, servers_under
+from tools.testcase import EndToEnd, brokers_under, mounts_under, servers_under
 
 IN_FORCE = {"no-capabilities", "no-new-privileges", "system-calls", "files"}
 
@@ -125,7 +128,8 @@ class HelperAfterMount(EndToEnd):
         # It writes files of its own, as helpers do that keep tokens.
         write(helper, "#!/bin/sh\n"
                       f"[ \"$1\" = get ] && cat >> '{asked}' && echo >> '{asked}'\n"
-                      f"printf '{{\"Username\":\"alice\",\"Secret\":\"%s\"}}' \"$(cat '{password}')\"\n")
+                      "printf '{\"Username\":\"alice\",\"Secret\":\"%s\"}' "
+                      f"\"$(cat '{password}')\"\n")
         os.chmod(helper, os.stat(helper).st_mode | stat.S_IXUSR)
         write(password, "first")
         write(os.path.join(programs, "config.json"), '{"credsStore": "tests"}')
@@ -143,3 +147,107 @@ class HelperAfterMount(EndToEnd):
         self.assertEqual(self.status(point)["errors"], 0)
         self.unmount(point)
         self.wait_until(lambda: not brokers_under(point), "the broker has ended")
+
+
+class BrokerRequests(EndToEnd):
+    """A server that somebody has got hold of says what it likes to its broker."""
+
+    def setUp(self):
+        self.point = self.make_directory("mnt")
+        self.addCleanup(subprocess.run, ["umount", "-l", self.point], check=False,
+                        stderr=subprocess.DEVNULL)
+        self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.addCleanup(self.socket.close)
+        # A helper that never answers.
+        programs = self.make_directory("programs")
+        helper = os.path.join(programs, "docker-credential-tests")
+        with open(helper, "w", encoding="utf-8") as file:
+            file.write("#!/bin/sh\nexec sleep 1000\n")
+        os.chmod(helper, 0o755)
+        with open(os.path.join(programs, "config.json"), "w", encoding="utf-8") as file:
+            file.write('{"credsStore": "tests"}')
+        environment = {**self.environment, "DOCKER_CONFIG": programs,
+                       "PATH": f"{programs}:{os.environ['PATH']}"}
+        # The shell puts the socket where a broker looks for it.
+        script = f"exec 3<&{theirs.fileno()}; exec -a sluice-broker '{workplace.SLUICE}' \"$@\""
+        self.broker = subprocess.Popen(["bash", "-c", script, "-", self.point, "nosuid", "nodev"],
+                                       pass_fds=[theirs.fileno()], env=environment,
+                                       stderr=subprocess.PIPE)
+        self.addCleanup(self.broker.stderr.close)
+        self.addCleanup(self.broker.wait)
+        self.addCleanup(self.broker.kill)
+        theirs.close()
+
+    def send(self, request):
+        """The socket on which the answer comes."""
+        ours, theirs = socket.socketpair()
+        self.addCleanup(ours.close)
+        socket.send_fds(self.socket, [request], [theirs.fileno()])
+        theirs.close()
+        ours.settimeout(30)
+        return ours
+
+    def ask(self, request):
+        """(status, text, number of descriptors) of the answer; status None without one."""
+        answer = self.send(request)
+        first, descriptors, _, _ = socket.recv_fds(answer, 1, 4)
+        for descriptor in descriptors:
+            self.addCleanup(os.close, descriptor)
+        text = b""
+        while first:
+            more = answer.recv(65536)
+            if not more:
+                break
+            text += more
+        return first[0] if first else None, text, len(descriptors)
+
+    def ends(self):
+        self.socket.close()
+        self.assertEqual(self.broker.wait(timeout=30), 0, self.broker.stderr.read())
+
+    def test_nonsense(self):
+        generator = random.Random(7)
+        for _ in range(300):
+            length = generator.choice((1, 2, 100, 4096, 20000))
+            request = generator.randbytes(length)
+            if request[:1] in b"mtuc":
+                continue
+            self.assertEqual(self.ask(request), (None, b"", 0))
+        self.socket.send(b"m without a socket for the answer")
+        self.assertFalse(os.path.ismount(self.point))
+        self.assertEqual(self.ask(b"u")[0], 0, "it is still there; nothing was mounted")
+        self.ends()
+
+    def test_one_mount_and_no_other(self):
+        self.assertEqual(self.ask(b"mimage,suid,dev\\,allow_other")[0::2], (0, 1))
+        self.assertEqual(mounts_under(self.directory), [self.point])
+        with open("/proc/self/mountinfo", encoding="utf-8") as file:
+            line, = (line for line in file if self.point in line)
+        self.assertIn("nosuid,nodev", line)
+        status, text, count = self.ask(b"manother")
+        self.assertEqual((count, b"before" in text), (0, True))
+        self.assertNotEqual(status, 0)
+        self.assertEqual(self.ask(b"u")[0], 0)
+        self.assertEqual(mounts_under(self.directory), [])
+        self.assertNotEqual(self.ask(b"magain")[0], 0)
+        self.ends()
+
+    def test_registries_that_are_none(self):
+        for name in (b"", b"../../etc/shadow", b"a b", b"$(id)", b"-h", b"x" * 4000, b"\xff"):
+            with self.subTest(name):
+                status, text, count = self.ask(b"c" + name)
+                self.assertEqual((status != 0, b"not the name" in text, count), (True, True, 0))
+        self.ends()
+
+    def test_many_searches(self):
+        """Who has closed the socket for the answer has the search ended, helper and all."""
+        answers = [self.send(b"cregistry.example") for _ in range(40)]
+        refused = 0
+        for answer in answers[::-1]:
+            readable, _, _ = select.select([answer], [], [], 5 if refused == 0 else 0)
+            refused += bool(readable)
+        self.assertEqual(refused, 40 - 16)
+        self.assertEqual(self.ask(b"u")[0], 0, "nobody waits for them")
+        for answer in answers:
+            answer.close()
+        self.ends()
