@@ -160,7 +160,7 @@ static int listen_to(struct helper *helper, struct credentials *ret, struct erro
         result = -1;
     else if (status == 0 || (status == -1 && output.length > 0 && output.data[0] == '{'))
         result = parse_answer(&output, ret, error);
-    else if (memmem(output.data, output.length, "not found", 9))
+    else if (output.length > 0 && memmem(output.data, output.length, "not found", 9))
         result = 0; /* the helpers' common text is "credentials not found in native keychain" */
     else
         result = error_set(error, ERROR_DENIED, "it failed");
