@@ -48,6 +48,12 @@ class Cache(EndToEnd):
     def list(self):
         return json.loads(self.sluice("cache", "ls", "--json", "--cache", self.cache).stdout)
 
+    def wait_until_stored(self):
+        """Reads are answered before their chunks are stored; the end of a tar is read by nobody."""
+        self.wait_until(lambda: len(layers := self.list()["layers"]) == 2 and
+                        all(layer["chunks"] - layer["chunks_stored"] <= 1 for layer in layers),
+                        "all is stored")
+
     def layer_file(self, name):
         """The largest of that name in any layer."""
         layers = os.path.join(self.cache, "layers")
@@ -133,6 +139,7 @@ class Cache(EndToEnd):
     def test_list_of_a_mount_and_after_it(self):
         point = self.mount(self.image_reference, "--cache-size", "1G")
         self.assertEqual(self.wrong_files(point), [])
+        self.wait_until_stored()
         found = self.list()
         (mount,) = found["mounts"]
         self.assertEqual((mount["image"], mount["mountpoint"], mount["size_limit"]),
@@ -142,8 +149,7 @@ class Cache(EndToEnd):
         for layer in found["layers"]:
             self.assertTrue(layer["in_use"])
             self.assertEqual(layer["images"], [self.image_reference])
-            self.assertEqual((layer["chunks"], layer["stream_bytes"]),
-                             (layer["chunks_stored"], layer["stored_bytes"]))
+            self.assertLessEqual(layer["stored_bytes"], layer["stream_bytes"])
             self.assertLess(abs(time.time() - layer["last_use"]), 600)
         self.assertGreater(found["disk_bytes"], found["layer_bytes"])
         self.unmount(point)
@@ -201,6 +207,7 @@ class Cache(EndToEnd):
     def test_verify_finds_and_removes_damage(self):
         point = self.mount(self.image_reference)
         self.assertEqual(self.wrong_files(point), [])
+        self.wait_until_stored()
         verify = ("cache", "verify", "--cache", self.cache)
         self.sluice(*verify)
         with open(self.layer_file("data"), "r+b") as file:
@@ -247,8 +254,7 @@ class Cache(EndToEnd):
                     point = self.mount(self.image_reference, "--cache-size", "1G",
                                        name=f"{kind}-{level}")
                     self.assertEqual(self.wrong_files(point), [])
-                    stored = sum(layer["chunks_stored"] for layer in self.list()["layers"])
-                    self.assertGreater(stored, 10, "it stores again")
+                    self.wait_until_stored()
                     self.unmount(point)
         with open("/etc/passwd", "rb") as file:
             self.assertIn(b"root", file.read())
