@@ -15,6 +15,8 @@
 /* Blobs are hashed in pieces of this. */
 #define PIECE_LENGTH ((size_t)1 << 20)
 
+#define PRUNE_ROUNDS_MAX 100u
+
 /* ---- layers ---- */
 
 struct layer_walk {
@@ -121,15 +123,21 @@ void cache_measure(struct cache *cache, struct cache_sizes *ret)
 
 int cache_prune(struct cache *cache, uint64_t keep, uint64_t *ret_freed, struct error **error)
 {
-    struct eviction_result result;
-    if (!room_prune(cache->room, keep, &result)) {
-        error_set(error, ERROR_SYSTEM, "another process is evicting from cache directory '%s'",
-                  cache->directory);
-        return error_hint(error, "try again");
+    struct eviction_result result = { .freed = 1 };
+    struct cache_sizes before, now;
+    cache_measure(cache, &before);
+    now = before;
+    /* What a chunk gives back is not exactly its length; what a disk lost gives back nothing. */
+    for (unsigned round = 0; round == 0 || (now.on_disk > keep && result.freed > 0); round++) {
+        if (round == PRUNE_ROUNDS_MAX) break;
+        if (!room_prune(cache->room, keep, &result)) {
+            error_set(error, ERROR_SYSTEM, "another process is evicting from cache directory '%s'",
+                      cache->directory);
+            return error_hint(error, "try again");
+        }
+        cache_measure(cache, &now);
     }
-    struct cache_sizes after;
-    cache_measure(cache, &after);
-    *ret_freed = result.measured > after.on_disk ? result.measured - after.on_disk : 0;
+    *ret_freed = before.on_disk > now.on_disk ? before.on_disk - now.on_disk : 0;
     return 0;
 }
 

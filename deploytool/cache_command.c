@@ -60,9 +60,8 @@ static int prune(struct cache *cache, const struct cache_options *options, struc
     cache_measure(cache, &sizes);
     printf("freed %s; %s are left%s\n", format_size(freed, freed_text),
            format_size(sizes.on_disk, left_text),
-           sizes.on_disk > options->keep && sizes.on_disk > 0 && !options->all
-               ? ", which mounts use"
-               : "");
+           sizes.on_disk > options->keep && !options->all ? ", more than asked: mounts use it"
+                                                          : "");
     return 0;
 }
 
