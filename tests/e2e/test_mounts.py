@@ -81,7 +81,8 @@ class Mounts(EndToEnd):
         self.assertFalse(set(points) & {mount["mountpoint"] for mount in everything})
 
     def test_dead_mounts_are_listed_until_they_are_cleared(self):
-        points = [self.mount(self.image_reference, name=name) for name in ("alive", "dead\n\x1b[1m")]
+        points = [self.mount(self.image_reference, name=name)
+                  for name in ("alive", "dead\n\x1b[1m")]
         file_name = hashlib.sha256(points[1].encode()).hexdigest()[:32]
         left = [f"/run/sluice/{file_name}.{kind}" for kind in ("sock", "log")]
         self.assertEqual([os.path.exists(path) for path in left], [True, True])
