@@ -121,7 +121,8 @@ fuzz: ## look for what breaks the parsers; SECONDS=3600, TARGET=name, MUTANTS=20
 soak: all ## random reads, faults, crashes and layers; SECONDS=600 for each test, SEED=... again
 	packaging/install-packages run test
 	$(if $(SEED),SLUICE_SEED=$(SEED)) SLUICE_SOAK_SECONDS=$(or $(SECONDS),600) \
-	    tests/run --e2e $(or $(TEST),RandomReads UnderEviction Faults Crashes RandomLayers)
+	    tests/run --e2e $(or $(TEST),RandomReads UnderEviction Faults Crashes \
+	        RandomLayers LongForms)
 
 bench: all ## measure the figures of docs/performance.md (long)
 	bench/run

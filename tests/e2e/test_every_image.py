@@ -7,7 +7,7 @@ import tempfile
 
 from tools import everything, images, model, random_layers, rounds, tree, workplace
 from tools.layout import Layout
-from tools.tar_writer import DIRECTORY, FILE, LINK, TarWriter
+from tools.tar_writer import DIRECTORY, FILE, GNU, LINK, TarWriter
 from tools.testcase import EndToEnd
 
 _SOURCES = ("everything.py", "tar_writer.py", "images.py", "layers.py", "layout.py")
@@ -95,7 +95,7 @@ class RandomLayers(ModelTest):
     """Layers made of a few names, in which everything meets everything."""
 
     def test_random_layers(self):
-        for number, generator in rounds.of(self._testMethodName, 40):
+        for number, generator in rounds.of(self._testMethodName, 30):
             with self.subTest(round=number), \
                     tempfile.TemporaryDirectory(dir=self.directory) as work:
                 tars, possible = random_layers.write(work, generator, model.is_possible)
@@ -206,3 +206,49 @@ class Extremes(ModelTest):
                 self.add_image()
                 self.fails("index", self.push(self.layout, "image", f"no-tree-{number}"),
                            says=("layer", word))
+
+
+if rounds.SOAK_SECONDS:
+    class LongForms(ModelTest):
+        """What takes longer than it may for each change."""
+
+        def test_file_of_more_than_8_gib(self):
+            """What octal digits cannot tell, and what stands behind it."""
+            size = (8 << 30) + 12345
+
+            def make(directory):
+                path = os.path.join(directory, "tar")
+                with TarWriter(path) as tar:
+                    tar.header(b"large", size=size, magic=GNU)
+                    start = tar.file.tell()
+                    for offset in (0, 5 << 30, (8 << 30) - 2, size - 5):
+                        tar.file.seek(start + offset)
+                        tar.raw(b"here")
+                    tar.file.seek(start + size + -size % 512)
+                    tar.entry(b"behind", data=b"the next one")
+                    tar.end()
+                images.add(Layout(os.path.join(directory, "layout")), "image", [path],
+                           ["zstd-equal-slices"], directory)
+
+            recipe = workplace.source_of("tar_writer.py", "images.py", "layers.py", "layout.py")
+            directory = workplace.kept("large-file", recipe + str(size), make)
+            point = self.mount_image(Layout(os.path.join(directory, "layout")), "image", "large")
+            self.assert_is(model.Tree([os.path.join(directory, "tar")]), point)
+
+        def test_1000000_entries(self):
+            work = self.make_directory("work")
+            path = os.path.join(work, "tar")
+            with TarWriter(path) as tar:
+                for number in range(1_000_000):
+                    tar.header(b"%03d/%03d" % (number % 1000, number // 1000), uid=number)
+            layout = Layout(os.path.join(work, "layout"))
+            images.add(layout, "image", [path], ["zstd-frames"], work)
+            point = self.mount_image(layout, "image", "million")
+            names = [f"{number:03}" for number in range(1000)]
+            self.assertEqual(os.listdir(point), names)
+            for name in names:
+                directory = os.path.join(point, name)
+                self.assertEqual(os.listdir(directory), names)
+                self.assertEqual([os.lstat(os.path.join(directory, names[file])).st_uid
+                                  for file in (0, 500, 999)],
+                                 [file * 1000 + int(name) for file in (0, 500, 999)])

@@ -79,14 +79,14 @@ class RandomReads(ReadingTest):
 
     def test_large_cache(self):
         point = self.mount(self.image_reference)
-        self.assertGreater(self.read(point, rounds.duration(8)).reads, 100)
+        self.assertGreater(self.read(point, rounds.duration(6)).reads, 100)
         self.assertEqual(readers.wrong_files(point, self.contents), [])
         self.unmount(point)
 
     def test_small_cache(self):
         point = self.mount(self.image_reference, "--cache-size", SMALL)
         with Watch(self.cache) as watch:
-            self.assertGreater(self.read(point, rounds.duration(8)).reads, 100)
+            self.assertGreater(self.read(point, rounds.duration(6)).reads, 100)
         whole = sum(layer["chunks"] for layer in self.status(point)["layers"])
         self.assertGreater(self.status(point)["chunks_fetched"], whole, "nothing was evicted")
         self.assertLess(watch.most, SMALL + SLACK)
