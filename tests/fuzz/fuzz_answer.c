@@ -4,6 +4,20 @@
  * Holds: they are bounded; what is kept of them is text of one line, without
  * blanks around it.
  */
+#include <curl/curl.h>
+
+/* The status is libcurl's to tell, which has no answer here. */
+static long status;
+
+static CURLcode tell(CURL *easy, CURLINFO info, void *ret)
+{
+    (void)easy;
+    if (info == CURLINFO_RESPONSE_CODE) *(long *)ret = status;
+    if (info == CURLINFO_RETRY_AFTER) *(curl_off_t *)ret = status - 300;
+    return CURLE_OK;
+}
+#undef curl_easy_getinfo
+#define curl_easy_getinfo tell
 #include "fetcher/exchange.c" // NOLINT(bugprone-suspicious-include): it is about its static parts
 #include "tests/fuzz/fuzz.h"
 
@@ -38,6 +52,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t length)
     static const struct exchange_events events = { .headers = on_headers };
     struct exchange exchange = { .events = &events, .answer = { .content_length = -1 } };
     exchange.easy = curl_easy_init();
+    status = 200;
     EXPECT(exchange.easy);
     while (length > 0) {
         const uint8_t *end = memchr(data, '\n', length);
@@ -45,6 +60,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t length)
         char *copy = malloc(line); /* of its exact size: libcurl's lines end without a NUL */
         EXPECT(copy);
         memcpy(copy, data, line);
+        if (line > 12 && memcmp(copy, "HTTP/", 5) == 0) status = copy[9] * 100 - 4800;
         size_t taken = on_header(copy, 1, line, &exchange);
         free(copy);
         check_answer(&exchange.answer);
