@@ -189,7 +189,8 @@ struct run {
     size_t body_used;
     struct window_group_entry *windows; /* NULL: needs none */
     struct chunk_decoder *decoder;
-    size_t body_memory, decoded_memory; /* held; SUSPENDED: charged */
+    /* Held; SUSPENDED: charged. A decoder that is suspended says itself what it has. */
+    size_t body_memory, decoded_memory, decoder_memory;
     unsigned attempts;
     struct job job;
     TAILQ_ENTRY(run) link;

@@ -99,19 +99,25 @@ static void measure(struct run *run)
     uint64_t decoded = decoded_length(device->table, run->first, run->wanted_last);
     run->body_memory = body < piece_limit(device->path) ? (size_t)body : piece_limit(device->path);
     run->decoded_memory = decoded < RUN_DECODED_MAX ? (size_t)decoded : RUN_DECODED_MAX;
+    run->decoder_memory = chunk_decoder_memory_max(device->table);
+}
+
+static size_t memory_of(const struct run *run)
+{
+    return run->body_memory + run->decoded_memory + run->decoder_memory;
 }
 
 static void let_memory_go(struct run *run)
 {
     struct data_path *path = run->device->path;
-    size_t bytes = run->body_memory + run->decoded_memory;
+    size_t bytes = memory_of(run);
     if (run->state == RUN_SUSPENDED) {
         memory_release(&path->memory, bytes);
         path->suspended_bytes -= bytes;
     } else {
         memory_let_go(&path->memory, MEMORY_RUN, bytes);
     }
-    run->body_memory = run->decoded_memory = 0;
+    run->body_memory = run->decoded_memory = run->decoder_memory = 0;
 }
 
 /* ---- beginning ---- */
@@ -160,8 +166,7 @@ static enum start_result start_for(struct active_chunk *record, struct actions *
     if (other && other->state != RUN_SUSPENDED) return NOT_NOW;
     measure(&plan);
     struct run *run = malloc(sizeof *run);
-    size_t memory = plan.body_memory + plan.decoded_memory;
-    if (!run || !memory_hold(&device->path->memory, MEMORY_RUN, memory)) {
+    if (!run || !memory_hold(&device->path->memory, MEMORY_RUN, memory_of(&plan))) {
         free(run);
         return NO_MEMORY;
     }
@@ -262,7 +267,7 @@ static void resume(struct run *run, struct actions *actions)
     let_memory_go(run);
     measure(run);
     path->memory.holders[MEMORY_RUN]++;
-    memory_charge(&path->memory, run->body_memory + run->decoded_memory);
+    memory_charge(&path->memory, memory_of(run));
     run->state = RUN_WAITING;
     if (run->body_used < run->body.length)
         run_continue(run, actions);
@@ -313,9 +318,9 @@ void run_suspend(struct run *run, struct actions *actions)
     run->state = RUN_SUSPENDED;
     run->attempts = 0;
     run->body_memory = run->body.length;
-    run->decoded_memory = chunk_decoder_memory(run->decoder);
-    memory_charge(&path->memory, run->body_memory + run->decoded_memory);
-    path->suspended_bytes += run->body_memory + run->decoded_memory;
+    run->decoder_memory = chunk_decoder_memory(run->decoder);
+    memory_charge(&path->memory, memory_of(run));
+    path->suspended_bytes += memory_of(run);
     TAILQ_REMOVE(&path->runs, run, link);
     TAILQ_INSERT_TAIL(&path->runs, run, link);
     /* The newest stays, however much its decoder holds: without it each read of a layer in one

@@ -19,6 +19,17 @@ struct chunk_decoder {
     ZSTD_DStream *zstd;
 };
 
+static ZSTD_DStream *new_zstd_stream(const struct chunk_table *table)
+{
+    ZSTD_DStream *stream = ZSTD_createDStream();
+    if (!stream) return NULL;
+    int window_log = __builtin_ctz(table->decoder_window);
+    if (!ZSTD_isError(ZSTD_DCtx_setParameter(stream, ZSTD_d_windowLogMax, window_log)))
+        return stream;
+    ZSTD_freeDStream(stream);
+    return NULL;
+}
+
 struct chunk_decoder *chunk_decoder_new(const struct chunk_table *table, uint32_t first,
                                         uint32_t last, const uint8_t *window, chunk_ready *ready,
                                         void *context, struct error **error)
@@ -39,7 +50,7 @@ struct chunk_decoder *chunk_decoder_new(const struct chunk_table *table, uint32_
         decoder->gzip = window ? gzip_decoder_new_at(window, chunk->bits) : gzip_decoder_new();
         break;
     case LAYER_ZSTD:
-        decoder->zstd = ZSTD_createDStream();
+        decoder->zstd = new_zstd_stream(table);
         break;
     case LAYER_TAR:
         return decoder;
@@ -135,6 +146,12 @@ size_t chunk_decoder_memory(const struct chunk_decoder *decoder)
     size_t chunk = decoder->data ? (size_t)chunk_length(decoder->table, decoder->next) : 0;
     /* What the gzip decoder holds is small beside a chunk. */
     return sizeof *decoder + chunk + (decoder->zstd ? ZSTD_sizeof_DStream(decoder->zstd) : 0);
+}
+
+size_t chunk_decoder_memory_max(const struct chunk_table *table)
+{
+    /* Beside the window, libzstd 1.5 has two blocks of 128 KiB, and tables. */
+    return table->kind == LAYER_ZSTD ? table->decoder_window + (512u << 10) : 0;
 }
 
 void chunk_decoder_free(struct chunk_decoder *decoder)

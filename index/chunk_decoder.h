@@ -25,8 +25,11 @@ int chunk_decoder_feed(struct chunk_decoder *decoder, const void *data, size_t l
                        struct error **error);
 /* After the last byte: an error when a chunk is missing. */
 int chunk_decoder_finish(struct chunk_decoder *decoder, struct error **error);
-/* Bytes that it holds to go on decoding: zstd's window can be 128 MiB. */
+/* Bytes that it holds to go on decoding, the chunk that is being filled included. */
 size_t chunk_decoder_memory(const struct chunk_decoder *decoder);
+/* The same before there is one, at the most and without the chunk. A layer that needs more than its
+ * table says does not decode. */
+size_t chunk_decoder_memory_max(const struct chunk_table *table);
 void chunk_decoder_free(struct chunk_decoder *decoder);
 
 #endif

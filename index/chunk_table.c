@@ -48,6 +48,7 @@ int chunk_table_encode(const struct chunk_table *table, struct buffer *ret, stru
     int failed = buffer_append(ret, MAGIC, sizeof MAGIC);
     failed |= buffer_append_le32(ret, VERSION);
     failed |= buffer_append_le32(ret, table->kind);
+    failed |= buffer_append_le32(ret, table->decoder_window);
     failed |= buffer_append_le64(ret, table->blob_length);
     failed |= buffer_append_le64(ret, table->stream_length);
     failed |= buffer_append(ret, table->blob_digest.bytes, DIGEST_BYTES);
@@ -77,6 +78,15 @@ static void take_digest(struct cursor *cursor, struct digest *ret)
     if (bytes) memcpy(ret->bytes, bytes, DIGEST_BYTES);
 }
 
+static bool window_is_possible(const struct chunk_table *table)
+{
+    uint32_t window = table->decoder_window;
+    if (table->kind != LAYER_ZSTD) return window == 0;
+    if (window == 0) return table->chunk_count == 0;
+    return window >= CHUNK_DECODER_WINDOW_LEAST && window <= CHUNK_DECODER_WINDOW_MAX &&
+           (window & (window - 1)) == 0;
+}
+
 static const char *decode_header(struct cursor *cursor, struct chunk_table *table)
 {
     const uint8_t *magic = cursor_bytes(cursor, sizeof MAGIC);
@@ -87,6 +97,7 @@ static const char *decode_header(struct cursor *cursor, struct chunk_table *tabl
     uint32_t kind = cursor_le32(cursor);
     if (kind < LAYER_TAR || kind > LAYER_ZSTD) return "names an unknown kind of layer";
     table->kind = (enum layer_kind)kind;
+    table->decoder_window = cursor_le32(cursor);
     table->blob_length = cursor_le64(cursor);
     table->stream_length = cursor_le64(cursor);
     take_digest(cursor, &table->blob_digest);
@@ -96,6 +107,7 @@ static const char *decode_header(struct cursor *cursor, struct chunk_table *tabl
     if (cursor->failed) return "is cut short";
     if (table->blob_length > BLOB_LENGTH_MAX || table->stream_length > STREAM_LENGTH_MAX)
         return "names a length out of range";
+    if (!window_is_possible(table)) return "names a decoder's window that cannot be";
     if ((table->chunk_count == 0) != (table->stream_length == 0)) return "has no chunks";
     if (table->chunk_count > cursor_left(cursor) / CHUNK_BYTES_LEAST ||
         table->group_count > cursor_left(cursor) / GROUP_BYTES_LEAST)

@@ -30,6 +30,11 @@ const char *layer_kind_name(enum layer_kind kind); /* "tar", "gzip", "zstd" */
 /* Windows that are compressed together and fetched as one range. */
 #define WINDOWS_PER_GROUP 32u
 
+/* What a decoder of zstd holds of the stream at the most; zstd(1), too, refuses more unless it is
+ * asked. */
+#define CHUNK_DECODER_WINDOW_MAX   (128u << 20)
+#define CHUNK_DECODER_WINDOW_LEAST (1u << 10)
+
 enum chunk_start {
     CHUNK_FRAME,  /* blob_offset is the first byte of a gzip member, zstd frame or tar run */
     CHUNK_WINDOW, /* gzip: a deflate block starts at blob_offset, `bits` bits in; needs `window` */
@@ -55,6 +60,7 @@ struct window_group {
 
 struct chunk_table {
     enum layer_kind kind;
+    uint32_t decoder_window; /* zstd: the largest window of a frame, as a power of two; else 0 */
     uint64_t blob_length;
     uint64_t stream_length;
     struct digest blob_digest;

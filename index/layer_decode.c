@@ -6,6 +6,7 @@
 #include <zstd.h>
 
 #include "index/gzip_member.h"
+#include "index/zstd_header.h"
 
 enum gzip_step { STEP_HEADER, STEP_DEFLATE, STEP_TRAILER, STEP_GARBAGE };
 
@@ -26,6 +27,8 @@ struct layer_decode {
     /* zstd */
     ZSTD_DStream *zstd;
     bool in_frame;
+    struct zstd_header frame_header;
+    uint32_t window; /* the largest of any frame, as struct chunk_table has it */
 };
 
 struct layer_decode *layer_decode_new(enum layer_kind kind, struct chunk_builder *builder,
@@ -78,6 +81,24 @@ static int feed_tar(struct layer_decode *decode, const uint8_t *data, size_t len
     return 0;
 }
 
+/* The next bytes of a frame. */
+static int note_window(struct layer_decode *decode, const uint8_t *data, size_t length,
+                       struct error **error)
+{
+    uint64_t window;
+    if (!zstd_header_feed(&decode->frame_header, data, length, &window) || window == 0) return 0;
+    if (window > CHUNK_DECODER_WINDOW_MAX)
+        return error_set(error, ERROR_UNSUPPORTED,
+                         "a zstd frame takes a window of %llu MiB of memory to decode, and %u MiB "
+                         "is the most",
+                         (unsigned long long)(window >> 20), CHUNK_DECODER_WINDOW_MAX >> 20);
+    uint32_t rounded = CHUNK_DECODER_WINDOW_LEAST;
+    while (rounded < window)
+        rounded *= 2;
+    if (rounded > decode->window) decode->window = rounded;
+    return 0;
+}
+
 static int feed_zstd(struct layer_decode *decode, const uint8_t *data, size_t length,
                      struct error **error)
 {
@@ -85,9 +106,12 @@ static int feed_zstd(struct layer_decode *decode, const uint8_t *data, size_t le
     bool output_full = false;
     while (input.pos < input.size || output_full) {
         size_t room;
-        if (!decode->in_frame)
-            chunk_builder_checkpoint(decode->builder, CHUNK_FRAME, decode->blob_offset + input.pos,
-                                     0, 0);
+        size_t before = input.pos;
+        if (!decode->in_frame) {
+            chunk_builder_checkpoint(decode->builder, CHUNK_FRAME, decode->blob_offset + before, 0,
+                                     0);
+            decode->frame_header = (struct zstd_header){ 0 };
+        }
         uint8_t *out = chunk_builder_room(decode->builder, &room);
         if (!out) return 1;
         ZSTD_outBuffer output = { out, room, 0 };
@@ -96,6 +120,7 @@ static int feed_zstd(struct layer_decode *decode, const uint8_t *data, size_t le
             return error_set(error, ERROR_INVALID, "zstd data at byte %llu: %s",
                              (unsigned long long)(decode->blob_offset + input.pos),
                              ZSTD_getErrorName(result));
+        if (note_window(decode, data + before, input.pos - before, error) < 0) return -1;
         decode->in_frame = result != 0;
         output_full = output.pos == output.size && result != 0;
         chunk_builder_wrote(decode->builder, output.pos);
@@ -233,6 +258,11 @@ int layer_decode_finish(struct layer_decode *decode, struct error **error)
     if (whole) return 0;
     return error_set(error, ERROR_INVALID, "%s data is cut short after byte %llu",
                      layer_kind_name(decode->kind), (unsigned long long)decode->blob_offset);
+}
+
+uint32_t layer_decode_window(const struct layer_decode *decode)
+{
+    return decode->window;
 }
 
 enum layer_kind layer_kind_detect(const uint8_t *data, size_t length)

@@ -19,6 +19,9 @@ int layer_decode_feed(struct layer_decode *decode, const uint8_t *data, size_t l
 /* The blob has ended: an error when it is cut short. */
 int layer_decode_finish(struct layer_decode *decode, struct error **error);
 
+/* struct chunk_table's decoder_window, after the end. */
+uint32_t layer_decode_window(const struct layer_decode *decode);
+
 /* What a blob is by its first bytes (at least 4, unless the blob is shorter), as containerd decides
  * it. */
 enum layer_kind layer_kind_detect(const uint8_t *data, size_t length);

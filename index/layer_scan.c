@@ -201,6 +201,7 @@ static int decode_blob(struct layer_scan *scan, layer_read *read, void *context,
         if (count == 0) break;
     }
     if (layer_decode_finish(decode, error) < 0) goto done;
+    scan->table->decoder_window = layer_decode_window(decode);
     result = chunk_builder_finish(builder, &unused) < 0 ? 1 : 0;
     digest_stream_finish(blob_digest, &scan->table->blob_digest);
 done:

@@ -146,6 +146,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t length)
     size_t piece = (size_t)take_number(&data, &length, 1) + 1;
     size_t cut = (size_t)take_number(&data, &length, 1);
     table.kind = LAYER_TAR + kind % 3;
+    if (table.kind == LAYER_ZSTD) table.decoder_window = 1u << 27;
     table.blob_length = length;
     bool windowed = table.kind == LAYER_GZIP && kind >= 128;
     if (windowed) {

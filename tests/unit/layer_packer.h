@@ -78,6 +78,27 @@ static inline void zstd_append(struct buffer *ret, const struct buffer *stream, 
     }
 }
 
+/* One zstd frame whose decoder needs a window of 2^window_log bytes, whatever is in it. */
+static inline void zstd_append_frame(struct buffer *ret, const void *data, size_t length,
+                                     int window_log)
+{
+    size_t bound = ZSTD_compressBound(length);
+    assert_int_equal(buffer_reserve(ret, bound), 0);
+    ZSTD_CCtx *context = ZSTD_createCCtx();
+    ZSTD_CCtx_setParameter(context, ZSTD_c_windowLog, window_log);
+    ZSTD_CCtx_setParameter(context, ZSTD_c_contentSizeFlag, 0);
+    ZSTD_inBuffer input = { data, length, 0 };
+    ZSTD_outBuffer output = { ret->data + ret->length, bound, 0 };
+    /* Begun without the end in sight, or libzstd takes a window as small as the data. */
+    size_t left = ZSTD_compressStream2(context, &output, &input, ZSTD_e_continue);
+    while (!ZSTD_isError(left) &&
+           (left = ZSTD_compressStream2(context, &output, &input, ZSTD_e_end)) > 0)
+        continue;
+    assert_false(ZSTD_isError(left));
+    ret->length += output.pos;
+    ZSTD_freeCCtx(context);
+}
+
 /* A blob in memory as layer_scan() reads it. */
 struct memory_reader {
     const struct buffer *blob;

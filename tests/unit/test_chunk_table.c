@@ -116,6 +116,31 @@ static void spoil_kind(struct chunk_table *table)
 {
     table->kind = LAYER_ZSTD; /* which has no windows */
 }
+static void spoil_window(struct chunk_table *table)
+{
+    table->decoder_window = 1 << 20; /* which gzip has not */
+}
+static void make_zstd(struct chunk_table *table)
+{
+    table->kind = LAYER_ZSTD;
+    table->group_count = 0;
+    table->chunks[1].start = table->chunks[3].start = CHUNK_FRAME;
+    table->chunks[1].bits = 0;
+}
+static void spoil_zstd_without_window(struct chunk_table *table)
+{
+    make_zstd(table);
+}
+static void spoil_odd_window(struct chunk_table *table)
+{
+    make_zstd(table);
+    table->decoder_window = 3 << 20;
+}
+static void spoil_large_window(struct chunk_table *table)
+{
+    make_zstd(table);
+    table->decoder_window = 2 * CHUNK_DECODER_WINDOW_MAX;
+}
 static void spoil_groups(struct chunk_table *table)
 {
     table->group_count = 0;
@@ -132,6 +157,10 @@ static void broken_rules_are_refused(void **state)
     expect_refused(spoil_empty);
     expect_refused(spoil_kind);
     expect_refused(spoil_groups);
+    expect_refused(spoil_window);
+    expect_refused(spoil_zstd_without_window);
+    expect_refused(spoil_odd_window);
+    expect_refused(spoil_large_window);
 }
 
 static void cut_and_longer_tables_are_refused(void **state)
@@ -158,7 +187,7 @@ static void counts_do_not_make_memory(void **state)
     struct chunk_table *table = gzip_table(), *read = NULL;
     cleanup_buffer struct buffer text = { 0 };
     assert_int_equal(chunk_table_encode(table, &text, NULL), 0);
-    memset(text.data + 8 + 4 + 4 + 8 + 8 + 32 + 32, 0xff, 4); /* the count of chunks */
+    memset(text.data + 8 + 4 + 4 + 4 + 8 + 8 + 32 + 32, 0xff, 4); /* the count of chunks */
     assert_int_equal(chunk_table_decode(&read, text.data, text.length, NULL), -1);
     chunk_table_free(table);
 }

@@ -192,6 +192,32 @@ static void one_zstd_frame(void **state)
     layer_tables_free(&tables);
 }
 
+static uint32_t window_of(const struct buffer *blob, size_t step)
+{
+    struct layer_tables tables;
+    scan(blob, step, &tables);
+    uint32_t window = tables.chunks->decoder_window;
+    layer_tables_free(&tables);
+    return window;
+}
+
+static void the_largest_window_of_a_frame_is_noted(void **state)
+{
+    (void)state;
+    cleanup_buffer struct buffer blob = { 0 }, empty = { 0 }, whole = { 0 };
+    zstd_append_frame(&blob, stream.data, 5120, 12);
+    buffer_append(&blob, "\x5a\x2a\x4d\x18\x03\0\0\0abc", 11); /* a skippable frame */
+    zstd_append_frame(&blob, stream.data + 5120, 10240, 21);
+    zstd_append_frame(&blob, stream.data + 15360, stream.length - 15360, 16);
+    assert_int_equal(window_of(&blob, 1 << 20), 1 << 21);
+    assert_int_equal(window_of(&blob, 1), 1 << 21);
+    check_layer(&stream, &blob, 3);
+    /* A frame in one segment has no other window than its content. */
+    layer_of_zeros(&empty, 0);
+    zstd_append(&whole, &empty, SIZE_MAX);
+    assert_int_equal(window_of(&whole, 3), 2048);
+}
+
 static void a_block_without_end_is_cut(void **state)
 {
     (void)state;
@@ -232,6 +258,14 @@ static void expect_scan_error(const struct buffer *blob, const char *part)
                      -1);
     if (!strstr(error_message(error), part)) fail_msg("%s", error_message(error));
     error_free(error);
+}
+
+static void a_window_beyond_measure_is_refused(void **state)
+{
+    (void)state;
+    cleanup_buffer struct buffer blob = { 0 };
+    zstd_append_frame(&blob, stream.data, stream.length, 28);
+    expect_scan_error(&blob, "memory");
 }
 
 static void damaged_blobs_are_refused(void **state)
@@ -317,6 +351,8 @@ int main(void)
         cmocka_unit_test(many_gzip_members_and_garbage),
         cmocka_unit_test(many_zstd_frames),
         cmocka_unit_test(one_zstd_frame),
+        cmocka_unit_test(the_largest_window_of_a_frame_is_noted),
+        cmocka_unit_test(a_window_beyond_measure_is_refused),
         cmocka_unit_test(a_block_without_end_is_cut),
         cmocka_unit_test(windows_are_sparse),
         cmocka_unit_test(damaged_blobs_are_refused),
