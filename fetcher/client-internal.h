@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <sys/queue.h>
 
+#include "fetcher/absences-internal.h"
 #include "fetcher/deliveries-internal.h"
 #include "fetcher/exchange-internal.h"
 #include "fetcher/redirects-internal.h"
@@ -33,6 +34,7 @@ struct registry_client {
     struct registry_list registries;
     struct redirects redirects;
     struct deliveries deliveries;
+    struct absences absences;
     bool stopped; /* what is begun now ends with ERROR_CANCELLED */
 
     /* From any thread. */

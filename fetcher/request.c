@@ -130,10 +130,14 @@ static void judge_host(struct request *request)
     uint64_t seconds = request->client->aside_seconds;
     uint64_t wanted = request->exchange.answer.retry_after;
     if (wanted > seconds) seconds = wanted > LONGEST_ASIDE ? LONGEST_ASIDE : wanted;
-    if (is_plain_refusal(request))
-        host_take_back(request->host);
-    else
+    if (!is_plain_refusal(request)) {
         host_set_aside(request->host, seconds * 1000);
+        return;
+    }
+    host_take_back(request->host);
+    /* A manifest may be pushed at any moment, and who asks for it wants to know. */
+    if (request->keep_redirect && request->exchange.answer.status == 404)
+        absences_note(&request->client->absences, request->host, request->path, seconds * 1000);
 }
 
 /* Takes `error`. Of several hosts' reasons the last one's counts, for the others stand in for it.
@@ -325,7 +329,12 @@ static void start_budget(struct request *request)
 
 static bool choose_host(struct request *request)
 {
-    struct registry_host *host = registry_choose(request->of, request->needed, request->asked);
+    uint32_t lacking = 0;
+    if (has_others(request))
+        lacking = absences_find(&request->client->absences, request->of, request->path);
+    struct registry_host *host =
+        registry_choose(request->of, request->needed, request->asked | lacking);
+    if (!host) host = registry_choose(request->of, request->needed, request->asked);
     if (!host) return false;
     request->host = host;
     request->asked |= UINT32_C(1) << host->position;

@@ -102,8 +102,10 @@ static void test_mirror_that_lacks_it(void **state)
     use_mirrors("lacks good", "", "", NOT_SOON);
     assert_fetches("good/lacks");
     assert_fetches("good/lacks");
-    /* It is not down: both times the first is asked, then the second. */
-    assert_asked("good/lacks", 4, 0);
+    /* The first is not asked for the same again, but for all else, for it is not down. */
+    assert_asked("good/lacks", 3, 0);
+    assert_fetches("good/lacks-too");
+    assert_asked("good/lacks-too", 2, 0);
 }
 
 static void test_mirror_comes_back(void **state)
