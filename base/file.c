@@ -12,12 +12,17 @@
 
 int file_read(const char *path, size_t limit, struct buffer *ret, struct error **error)
 {
-    cleanup_close int descriptor = open(path, O_RDONLY | O_CLOEXEC);
+    struct stat found;
+    /* Opening a pipe would wait for somebody to write. */
+    cleanup_close int descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (descriptor < 0) {
         if (errno == ENOENT || errno == ENOTDIR)
             return error_set(error, ERROR_NOT_FOUND, "'%s' does not exist", path);
         return error_set_errno(error, errno, "open '%s'", path);
     }
+    if (fstat(descriptor, &found) < 0) return error_set_errno(error, errno, "stat '%s'", path);
+    if (!S_ISREG(found.st_mode))
+        return error_set(error, ERROR_INVALID, "'%s' is no plain file", path);
     size_t start = ret->length;
     for (;;) {
         if (buffer_reserve(ret, 64 << 10) < 0) return error_set_memory(error);

@@ -9,8 +9,8 @@
 #include "base/buffer.h"
 #include "base/error.h"
 
-/* Appends the file's bytes to `ret`; more than `limit` bytes is ERROR_INVALID.
- * A file that does not exist is ERROR_NOT_FOUND. */
+/* Appends the file's bytes to `ret`; more than `limit` bytes, or a file that is no plain one (and
+ * may never end), is ERROR_INVALID. A file that does not exist is ERROR_NOT_FOUND. */
 int file_read(const char *path, size_t limit, struct buffer *ret, struct error **error);
 /* Writes a temporary name beside `path`, flushes it, renames it: readers see the
  * old bytes or the new ones, also after a power loss. */

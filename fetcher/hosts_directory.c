@@ -54,20 +54,11 @@ void host_list_free(struct host_list *list)
     *list = (struct host_list){ 0 };
 }
 
-/* A file that somebody named: nothing that reading would wait for. */
-static int read_plain_file(const char *path, size_t limit, struct buffer *ret, struct error **error)
-{
-    struct stat found;
-    if (stat(path, &found) == 0 && !S_ISREG(found.st_mode))
-        return error_set(error, ERROR_INVALID, "'%s' is no plain file", path);
-    return file_read(path, limit, ret, error);
-}
-
 int host_settings_trust(struct host_settings *host, const char *path, struct error **error)
 {
     host->tls_configured = true;
     size_t before = host->authorities.length;
-    if (read_plain_file(path, AUTHORITIES_LIMIT - before, &host->authorities, error) < 0) return -1;
+    if (file_read(path, AUTHORITIES_LIMIT - before, &host->authorities, error) < 0) return -1;
     size_t length = host->authorities.length - before;
     const uint8_t *text = host->authorities.data + before;
     if (!memmem(text, length, "-----BEGIN ", 11))
@@ -87,8 +78,14 @@ int host_settings_identify(struct host_settings *host, char *certificate, char *
     }
     const char *const files[] = { certificate, key };
     for (size_t i = 0; i < 2; i++) {
-        if (files[i] && access(files[i], R_OK) < 0)
+        struct stat found;
+        if (!files[i]) continue;
+        if (access(files[i], R_OK) < 0 || stat(files[i], &found) < 0)
             return error_set_errno(error, errno, "client certificate '%s'", files[i]);
+        /* Whoever reads it must not have to wait. */
+        if (!S_ISREG(found.st_mode))
+            return error_set(error, ERROR_INVALID, "client certificate '%s' is no plain file",
+                             files[i]);
     }
     host->client_certificate = take_pointer(&own_certificate);
     host->client_key = take_pointer(&own_key);
@@ -147,7 +144,7 @@ static int read_directory(const char *directory, struct host_list *ret, struct e
     cleanup_buffer struct buffer text = { 0 };
     struct error *failure = NULL;
     if (!path) return error_set_memory(error);
-    if (read_plain_file(path, FILE_LIMIT, &text, &failure) < 0) {
+    if (file_read(path, FILE_LIMIT, &text, &failure) < 0) {
         if (error_kind_of(failure) != ERROR_NOT_FOUND) return error_move(error, failure);
         error_free(failure);
     }

@@ -139,6 +139,22 @@ static void test_malformed_files(void **state)
     }
 }
 
+/* Nobody writes into it, and nobody waits. */
+static void test_pipe_instead_of_a_file(void **state)
+{
+    struct credentials found;
+    (void)state;
+    char *path = in_directory("config.json");
+    unlink(path);
+    assert_int_equal(mkfifo(path, 0600), 0);
+    credentials_search("a.b", never, &found);
+    assert_false(credentials_are_known(&found));
+    assert_non_null(strstr(found.problem, "is no plain file"));
+    credentials_free(&found);
+    unlink(path);
+    free(path);
+}
+
 static void test_no_file(void **state)
 {
     struct credentials found;
@@ -287,6 +303,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_auths),
         cmocka_unit_test(test_malformed_files),
+        cmocka_unit_test(test_pipe_instead_of_a_file),
         cmocka_unit_test(test_no_file),
         cmocka_unit_test(test_helpers),
         cmocka_unit_test(test_helpers_that_fail),

@@ -200,6 +200,7 @@ static void test_files_that_are_wrong(void **state)
     assert_refused("ca = '/dev/zero'", "'/dev/zero' is no plain file");
     assert_refused("client = [['a']]", "\"client\" must be");
     assert_refused("client = 'missing.pem'", "missing.pem'");
+    assert_refused("client = '/dev/zero'", "'/dev/zero' is no plain file");
     assert_refused("[header]\n\"X: y\" = 'z'", "header 'X: y'");
     assert_refused("[header]\nX = \"a\\r\\nHost: b\"", "header 'X'");
     assert_refused("[header]\nX = 1", "header 'X'");
