@@ -14,7 +14,9 @@ bool transport_is_hopeless(const struct request *request, CURLcode code);
 
 /* For an answer whose status is no success. Returns -1. */
 int answer_error(const struct request *request, struct error **error);
-/* The same question may be answered well a little later. */
+/* The same question may be answered well a little later: as far as the status tells, and all of the
+ * answer. */
 bool status_is_transient(long status);
+bool answer_is_transient(const struct request *request);
 
 #endif

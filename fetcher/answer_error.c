@@ -71,9 +71,16 @@ static const char *transport_reason(const struct exchange *exchange, CURLcode co
         return "the answer is not HTTP";
     case CURLE_WRITE_ERROR:
         return "the answer has too many headers";
+    case CURLE_OUT_OF_MEMORY: /* libcurl says so of a header above a bound of its own, too */
+        return "there is no memory for it, or the answer has a header that is too long";
     default:
         return curl_easy_strerror(code);
     }
+}
+
+static bool is_bad_answer(CURLcode code)
+{
+    return code == CURLE_WRITE_ERROR || code == CURLE_OUT_OF_MEMORY;
 }
 
 /* Says so where it was not the registry itself that failed. */
@@ -87,13 +94,12 @@ static void name_redirect(const struct request *request, struct error **error)
 int transport_error(const struct request *request, CURLcode code, struct error **error)
 {
     const struct exchange *exchange = &request->exchange;
-    if (code == CURLE_OUT_OF_MEMORY) return error_set_memory(error);
     if (code == CURLE_PEER_FAILED_VERIFICATION || code == CURLE_SSL_CONNECT_ERROR ||
         code == CURLE_SSL_CERTPROBLEM || code == CURLE_SSL_CACERT_BADFILE)
         error_set(error, ERROR_UNREACHABLE, "TLS: %s",
                   exchange->detail[0] ? exchange->detail : curl_easy_strerror(code));
     else
-        error_set(error, code == CURLE_WRITE_ERROR ? ERROR_INVALID : ERROR_UNREACHABLE, "%s",
+        error_set(error, is_bad_answer(code) ? ERROR_INVALID : ERROR_UNREACHABLE, "%s",
                   transport_reason(exchange, code));
     name_redirect(request, error);
     if (speaks_plain_http(request, code))
@@ -121,6 +127,23 @@ static struct refusal parse_refusal(const struct buffer *body)
     refusal.code = json_string_value(json_object_get(first, "code"));
     refusal.message = json_string_value(json_object_get(first, "message"));
     return refusal;
+}
+
+/* What was sent has its digest, so this is an accident: bytes were changed on the way, or the
+ * registry has met another push of the same (quirks.c). */
+static bool is_accident(const struct request *request, const struct refusal *refusal)
+{
+    return request->exchange.answer.status == 400 && request->body && refusal->code &&
+           strcmp(refusal->code, "DIGEST_INVALID") == 0;
+}
+
+bool answer_is_transient(const struct request *request)
+{
+    struct refusal refusal = parse_refusal(&request->refusal);
+    bool transient =
+        status_is_transient(request->exchange.answer.status) || is_accident(request, &refusal);
+    json_decref(refusal.root);
+    return transient;
 }
 
 /* A server may echo what it was sent. */
@@ -173,7 +196,7 @@ int answer_error(const struct request *request, struct error **error)
         error_set(error, ERROR_UNSUPPORTED, "the registry does not support this: %s", text);
     else if (status == 416)
         error_set(error, ERROR_INVALID, "the range is outside the blob: %s", text);
-    else if (status_is_transient(status))
+    else if (status_is_transient(status) || is_accident(request, &refusal))
         error_set(error, ERROR_UNREACHABLE, "%s", text);
     else
         error_set(error, ERROR_INVALID, "%s", text);

@@ -53,6 +53,8 @@ static const struct {
  *   (https://github.com/distribution/distribution/issues/4667); ECR answers several ranges at once
  *   so (https://github.com/containerd/stargz-snapshotter/pull/350): one range a request, and
  *   ranged.c takes the bytes out of the whole.
+ * - distribution on a file system reads what another push of the same manifest has half written,
+ *   and refuses with DIGEST_INVALID: answer_is_transient().
  * - Content-Encoding: gzip may be the storage's mark on a blob that is gzip itself. Bytes are taken
  *   as they come; their digest decides.
  */

@@ -615,7 +615,7 @@ static void answered(struct request *request)
         renew_redirect(request);
     } else {
         answer_error(request, &error);
-        host_failed(request, error, !status_is_transient(status));
+        host_failed(request, error, !answer_is_transient(request));
     }
 }
 

@@ -63,11 +63,13 @@ static int send_content(struct registry_client *client, const struct repository 
     return call_run(&call, error);
 }
 
+/* *ret_opened: the upload was; what does not open was tried as often as it may be. */
 static int try_once(struct registry_client *client, const struct repository *repository,
                     const char *digest, unsigned delay_ms, const void *data, size_t length,
-                    struct error **error)
+                    bool *ret_opened, struct error **error)
 {
     char *url = open_upload(client, repository, digest, delay_ms, error);
+    *ret_opened = url != NULL;
     return url ? send_content(client, repository, digest, url, data, length, error) : -1;
 }
 
@@ -88,8 +90,10 @@ int registry_put_blob(struct registry_client *client, const struct repository *r
     unsigned delay = 0;
     for (unsigned attempt = 1;; attempt++) {
         struct error *failure = NULL;
-        if (try_once(client, repository, text, delay, data, length, &failure) == 0) return 0;
-        if (attempt >= client->attempts || !is_worth_another(failure))
+        bool opened;
+        if (try_once(client, repository, text, delay, data, length, &opened, &failure) == 0)
+            return 0;
+        if (!opened || attempt >= client->attempts || !is_worth_another(failure))
             return error_move(error, failure);
         /* The answer may have been lost, not the blob. */
         if (registry_has_blob(client, repository, digest, NULL) == 1) {

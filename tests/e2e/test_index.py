@@ -1,5 +1,6 @@
 """What `sluice index` writes, where it puts it, and how it gets in."""
 
+import concurrent.futures
 import json
 import os
 
@@ -96,6 +97,14 @@ class Index(EndToEnd):
         forced = json.loads(self.sluice("index", self.image_reference, "--force", "--json").stdout)
         self.assertEqual((forced["index_digest"], forced["bytes_pushed"]),
                          (first["index_digest"], 0))
+
+    def test_several_at_once(self):
+        """The registry itself refuses some pushes that meet each other."""
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            runs = [pool.submit(self.sluice, "index", self.image_reference, "--force", "--json")
+                    for _ in range(4)]
+        indexes = {json.loads(run.result().stdout)["index_digest"] for run in runs}
+        self.assertEqual([entry["digest"] for entry in self.referrers()], list(indexes))
 
     def test_foreign_referrers_are_kept(self):
         client = self.client()

@@ -315,6 +315,15 @@ class Registry(Handler):
             pass
         self.close_connection = True
 
+    def fault_header_without_end(self):
+        self.send_response(200)
+        self.flush_headers()
+        try:
+            self.wfile.write(b"X: " + b"y" * 1000000)
+        except OSError:
+            pass
+        self.close_connection = True
+
     def fault_garbage(self):
         self.wfile.write(b"\x00\xff\x13\r\n\r\n")
         self.close_connection = True
@@ -479,6 +488,14 @@ class Registry(Handler):
         if self.command == "PUT":
             return self.answer(201) if count("put" + self.name) >= 2 else self.reset()
         self.error(404, "BLOB_UNKNOWN")
+
+    def fault_upload_busy(self):
+        self.error(404 if self.command == "HEAD" else 503, "UNAVAILABLE")
+
+    def fault_manifest_met_another(self):
+        if count("met" + self.name):
+            return self.answer(201)
+        self.error(400, "DIGEST_INVALID")
 
     def fault_upload_lost_answer(self):
         if self.command == "POST":

@@ -160,6 +160,8 @@ static void test_bodies_that_are_wrong(void **state)
     assert_manifest_fails("large/a", "tag", ERROR_INVALID, "larger than");
     assert_manifest_fails("large-chunked/a", "tag", ERROR_INVALID, "larger than");
     assert_manifest_fails("headers/a", "tag", ERROR_INVALID, "headers");
+    assert_manifest_fails("header-without-end/a", "tag", ERROR_INVALID,
+                          "a header that is too long");
     assert_manifest_fails("garbage/a", "tag", ERROR_UNREACHABLE, "garbage/a");
     assert_manifest_fails("proxy-page/a", "tag", ERROR_UNREACHABLE, "404");
 }
@@ -561,6 +563,7 @@ static void test_referrers(void **state)
 static void test_uploads(void **state)
 {
     struct repository to = repository("upload-elsewhere/a");
+    struct error *error = NULL;
     (void)state;
     log_in(USER);
     assert_int_equal(registry_put_blob(client, &to, &blob_digest, blob, BLOB, NULL), 0);
@@ -571,6 +574,13 @@ static void test_uploads(void **state)
     to.name = "upload-lost-answer/a";
     assert_int_equal(registry_put_blob(client, &to, &blob_digest, blob, BLOB, NULL), 0);
     assert_int_equal(logged("registry POST /v2/upload-lost-answer/a/blobs/uploads/", ""), 1);
+    to.name = "upload-busy/a";
+    assert_int_equal(registry_put_blob(client, &to, &blob_digest, blob, BLOB, &error), -1);
+    assert_error(error, ERROR_UNREACHABLE, "503");
+    assert_int_equal(logged("registry POST /v2/upload-busy/a/blobs/uploads/", ""), 3);
+    to.name = "manifest-met-another/a";
+    assert_int_equal(registry_put_manifest(client, &to, "tag", "text/plain", "{}", 2, NULL, NULL),
+                     0);
 }
 
 /* --- streams */
