@@ -117,7 +117,12 @@ int cache_open_directory(const struct cache *cache, int parent, const char *name
     } else {
         descriptor = open(cache->directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     }
-    if (descriptor < 0) return error_set_errno(error, errno, "open cache directory '%s'", shown);
+    if (descriptor < 0) {
+        int number = errno;
+        error_set_errno(error, number, "open cache directory '%s'", shown);
+        if (number == EACCES) error_hint(error, "chmod 700 '%s', if it is yours", shown);
+        return -1;
+    }
     if (fstat(descriptor, &status) < 0)
         return error_set_errno(error, errno, "look at cache directory '%s'", shown);
     if (check_owner(shown, &status, error) < 0) return -1;
@@ -130,7 +135,7 @@ int cache_open_file(int directory, const char *name, int flags, struct stat *ret
     cleanup_close int descriptor =
         openat(directory, name, flags | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0600);
     if (descriptor < 0) {
-        if (errno == ELOOP || errno == ENXIO || errno == EISDIR) {
+        if (errno == ELOOP || errno == ENXIO || errno == EISDIR || errno == EACCES) {
             cache_remove_entry(directory, name);
             errno = ENOENT;
         }

@@ -308,12 +308,14 @@ ssize_t layer_cache_read(struct layer_cache *layer, uint64_t offset, void *data,
 
 /* ---- storing ---- */
 
-/* Whether the layer's directory is still there: what is written to a file without a name is found
- * by nobody and counted nowhere. */
-static bool has_name(const struct layer_files *files)
+/* Whether the file has a name, and its length. What is written to one without a name is found by
+ * nobody and counted nowhere; one that was cut off would grow again, with zeros where chunks were
+ * that this process has hashed. */
+static bool is_whole(const struct layer_files *files)
 {
     struct stat status;
-    return fstat(files->data, &status) == 0 && status.st_nlink > 0;
+    return fstat(files->data, &status) == 0 && status.st_nlink > 0 &&
+           (uint64_t)status.st_size == files->data_length;
 }
 
 /* There is room. */
@@ -322,7 +324,7 @@ static void start_store(struct layer_request *request)
     struct layer_cache *layer = request->layer;
     struct range range = request->range;
     int number = 0;
-    if (!has_name(&layer->files))
+    if (!is_whole(&layer->files))
         number = ESTALE;
     else if (!layer_files_lock_chunks(&layer->files, request->chunk, 1))
         number = EBUSY;

@@ -132,10 +132,10 @@ static int open_pair(const struct cache *cache, const char *name, struct layer_f
     if (fstat(directory, &status) < 0) return -1;
     if (status.st_uid != geteuid() || (status.st_mode & (S_IWGRP | S_IWOTH))) return odd();
     files->data = cache_open_file(directory, "data", O_RDWR, &status);
-    if (files->data < 0) return errno == EACCES ? odd() : -1;
+    if (files->data < 0) return -1;
     *ret_data_length = (uint64_t)status.st_size;
     files->chunks = cache_open_file(directory, "chunks", O_RDWR, &status);
-    if (files->chunks < 0) return errno == EACCES ? odd() : -1;
+    if (files->chunks < 0) return -1;
     *ret_chunks_length = (uint64_t)status.st_size;
     return 0;
 }

@@ -149,7 +149,10 @@ static int start_process(pid_t *ret, char *const arguments[], int socket, struct
     if (!number) number = posix_spawn_file_actions_addclosefrom_np(&actions, BROKER_SOCKET + 1);
     if (!number) number = posix_spawn(ret, "/proc/self/exe", &actions, NULL, arguments, environ);
     posix_spawn_file_actions_destroy(&actions);
-    return number ? error_set_errno(error, number, "start " BROKER_NAME) : 0;
+    if (!number) return 0;
+    error_set_errno(error, number, "start " BROKER_NAME);
+    if (number == ENOENT) error_hint(error, "sluice needs /proc and /dev/null");
+    return -1;
 }
 
 int broker_start(struct broker **ret, const char *mountpoint, bool allow_suid, bool allow_devices,

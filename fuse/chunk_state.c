@@ -412,7 +412,7 @@ static void report_store_error(struct data_path *path, const struct layer_device
                 "from the registry until that is possible",
                 device->name, cache_directory(path->cache),
                 number == EDQUOT   ? "no room, and nothing that could be evicted"
-                : number == ESTALE ? "the layer's files were removed"
+                : number == ESTALE ? "the layer's files were removed or cut off"
                                    : strerror(number));
 }
 

@@ -264,11 +264,19 @@ static void expire(struct device_read *read, struct actions *actions)
     STAILQ_INSERT_TAIL(&actions->expirations, read, action);
 }
 
+/* A disk that does not take what is being stored keeps the memory that others wait for. */
+static const char *who_keeps_waiting(const struct device_read *read)
+{
+    const struct memory_budget *memory = &read->device->path->memory;
+    bool disk = read->state != READ_WAITING || memory->storing > memory->limit / 2;
+    return disk ? "the cache's disk" : read->device->registry;
+}
+
 void read_expire_due(struct data_path *path, struct actions *actions)
 {
     struct device_read *read = TAILQ_FIRST(&path->parked);
     const struct layer_device *device = read->device;
-    const char *who = read->state == READ_WAITING ? device->registry : "the cache's disk";
+    const char *who = who_keeps_waiting(read);
     uint64_t offset = read->offset, now = milliseconds_now();
     unsigned count = 0;
     for (; read && read->deadline <= now; read = TAILQ_FIRST(&path->parked)) {

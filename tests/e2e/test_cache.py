@@ -235,6 +235,7 @@ class Cache(EndToEnd):
                     "link": lambda path: os.symlink("/etc/passwd", path),
                     "dangling": lambda path: os.symlink("nowhere", path),
                     "fifo": os.mkfifo,
+                    "closed": lambda path: os.close(os.open(path, os.O_CREAT, 0)),
                     "empty": lambda path: open(path, "wb").close()}
         point = self.mount(self.image_reference)
         self.assertEqual(self.wrong_files(point), [])
@@ -258,6 +259,26 @@ class Cache(EndToEnd):
                     self.unmount(point)
         with open("/etc/passwd", "rb") as file:
             self.assertIn(b"root", file.read())
+
+    def test_cut_off_while_it_is_mounted(self):
+        """What is stored afterwards must not make holes of what was there before."""
+        point = self.mount(self.image_reference)
+        self.assertEqual(self.wrong_files(point), [])
+        self.wait_until_stored()
+        for layer in os.listdir(os.path.join(self.cache, "layers")):
+            os.truncate(os.path.join(self.cache, "layers", layer, "data"), 0)
+        for seed in range(3):
+            self.drop_page_cache()
+            self.assertEqual(self.wrong_files(point, seed), [])
+        self.assertGreater(self.status(point)["chunks_damaged"], 0)
+
+    def test_closed_directory(self):
+        self.unmount(self.mount(self.image_reference))
+        closed = os.path.join(self.cache, "blobs")
+        os.chmod(closed, 0)
+        self.fails("mount", self.image_reference, self.make_directory("closed"), "--cache",
+                   self.cache, says=(closed, "chmod 700"))
+        os.chmod(closed, 0o700)
 
     def entries(self, level):
         found = [self.cache]

@@ -375,6 +375,28 @@ static void write_that_fails_leaves_the_chunk_absent(void **state)
     layer_cache_close(layer);
 }
 
+/* Else the file would be long enough again for reads of what was cut off, and zeros there. */
+static void file_that_was_cut_off_does_not_grow_again(void **state)
+{
+    const struct fixture *fixture = *state;
+    static uint8_t data[CHUNK_SIZE], found[CHUNK_SIZE];
+    memset(data, 'x', sizeof data);
+    struct layer_cache *layer = open_layer(fixture->cache);
+    assert_int_equal(store(layer, 1, data), CHUNK_SIZE);
+    char *path = path_of(fixture, "layers", "key", "/data");
+    assert_int_equal(truncate(path, 0), 0);
+    free(path);
+    assert_int_equal(store(layer, 5, data), -ESTALE);
+    assert_false(has(layer, 5));
+    assert_int_equal(load(layer, CHUNK_SIZE, found, CHUNK_SIZE), 0);
+    layer_cache_close(layer);
+
+    layer = open_layer(fixture->cache);
+    assert_false(has(layer, 1));
+    assert_int_equal(store(layer, 5, data), CHUNK_SIZE);
+    layer_cache_close(layer);
+}
+
 static void many_requests_at_once_all_end(void **state)
 {
     struct fixture *fixture = *state;
@@ -434,6 +456,8 @@ int main(void)
                                         tear_down),
         cmocka_unit_test_setup_teardown(file_of_wrong_size_is_made_anew, set_up, tear_down),
         cmocka_unit_test_setup_teardown(write_that_fails_leaves_the_chunk_absent, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(file_that_was_cut_off_does_not_grow_again, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(many_requests_at_once_all_end, set_up, tear_down),
         cmocka_unit_test_setup_teardown(works_without_io_uring, set_up, tear_down),
