@@ -143,6 +143,11 @@ static int by_interface(struct registry_client *client, const struct repository 
     if (ask_interface(&call, client, repository, subject, artifact_type, HOST_PULL | HOST_RESOLVE,
                       &failure, error) < 0)
         return -1;
+    /* A mirror without the interface may have the tag, where nobody else can be asked. */
+    if (failure && error_kind_of(failure) == ERROR_UNREACHABLE && call.request.lacked) {
+        error_free(failure);
+        return 0;
+    }
     int listed = judge_interface(&call, failure, &page, error);
     if (listed <= 0) return listed;
     cleanup_free char *next = next_page(&call.request.exchange.answer);

@@ -88,11 +88,13 @@ struct request {
     char *current_url; /* where the exchange goes */
     unsigned attempt;  /* from 1 */
     unsigned redirects;
-    bool redirect_renewed; /* a redirect's target has refused once in this attempt */
-    struct error *failure; /* that `operations` reported in the exchange */
-    struct error *verdict; /* of this attempt so far: the word that counts most */
-    bool verdict_final;    /* another attempt would not change it */
-    struct error *last;    /* of the attempt before */
+    bool redirect_renewed;     /* a redirect's target has refused once in this attempt */
+    struct error *failure;     /* that `operations` reported in the exchange */
+    struct error *verdict;     /* of this attempt so far: the word that counts most */
+    bool verdict_final;        /* another attempt would not change it */
+    struct error *last;        /* of the attempt before */
+    struct error *passed_over; /* why the first host of this attempt that is not well was left */
+    bool lacked;               /* a host that is well has said that it does not have it */
     bool enough, hopeless;
     struct buffer refusal; /* the body of an answer that is no 2xx, bounded */
 

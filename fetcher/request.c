@@ -86,6 +86,10 @@ static void attempt_failed(struct request *request)
 {
     struct registry_client *client = request->client;
     struct error *error = take_pointer(&request->verdict);
+    cleanup_error struct error *passed_over = take_pointer(&request->passed_over);
+    /* Where nobody answered, what is to be mended may well be the mirror. */
+    if (passed_over && error_kind_of(error) == ERROR_UNREACHABLE)
+        error_hint(&error, "and %s", error_message(passed_over));
     uint64_t delay = back_off_ms(request);
     uint64_t wanted = request->exchange.answer.retry_after;
     if (wanted > LONGEST_RETRY_AFTER) wanted = LONGEST_RETRY_AFTER;
@@ -135,6 +139,7 @@ static void judge_host(struct request *request)
         return;
     }
     host_take_back(request->host);
+    request->lacked = true;
     /* A manifest may be pushed at any moment, and who asks for it wants to know. */
     if (request->keep_redirect && request->exchange.answer.status == 404)
         absences_note(&request->client->absences, request->host, request->path, seconds * 1000);
@@ -146,11 +151,12 @@ static void keep_verdict(struct request *request, struct error *error, bool fina
 {
     bool decides = !request->host || !request->verdict ||
                    request->host == registry_authority(request->of, request->needed);
-    if (!decides) {
-        error_free(error);
-        return;
-    }
-    error_free(request->verdict);
+    struct error *other = decides ? request->verdict : error;
+    if (other && !request->passed_over && error_kind_of(other) == ERROR_UNREACHABLE)
+        request->passed_over = other;
+    else
+        error_free(other);
+    if (!decides) return;
     request->verdict = error;
     request->verdict_final = final;
 }
@@ -468,6 +474,7 @@ void request_release(struct request *request)
     error_free(request->failure);
     error_free(request->verdict);
     error_free(request->last);
+    error_free(request->passed_over);
     buffer_free(&request->refusal);
 }
 

@@ -141,6 +141,16 @@ class Mirrors(Hosts):
         self.assertEqual(self.status(point)["errors"], 0)
         self.unmount(point)
 
+    def test_mirror_while_the_registry_is_gone(self):
+        mirror = self.nginx("mirror")
+        self.configure(self.registry.name, 'server = "http://127.0.0.1:1"\n'
+                       f'[host."http://{mirror.name}"]\n  capabilities = ["pull", "resolve"]\n')
+        # docker-registry has no Referrers API: the index is under a tag, which the mirror has, too.
+        self.read_everything()
+        mirror.stop()
+        self.fails("inspect", "--hosts-dir", self.hosts, self.image_reference,
+                   says=("connection refused; and mirror " + mirror.name,))
+
     def test_index_is_pushed_past_the_mirror(self):
         mirror = self.nginx("mirror")
         self.mirrored(mirror.name)
