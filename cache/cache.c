@@ -76,12 +76,11 @@ void cache_free(struct cache *cache)
     if (!cache) return;
     room_free(cache->room);
     ring_free(cache->ring);
-    if (cache->use_name) unlinkat(cache->users, cache->use_name, 0);
+    cache_end_use(cache);
     int descriptors[] = { cache->root,  cache->blobs,     cache->names, cache->layers,
-                          cache->users, cache->temporary, cache->lock,  cache->use };
+                          cache->users, cache->temporary, cache->lock };
     for (size_t i = 0; i < sizeof descriptors / sizeof *descriptors; i++)
         if (descriptors[i] >= 0) close(descriptors[i]);
-    free(cache->use_name);
     free(cache->directory);
     free(cache);
 }

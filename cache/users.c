@@ -58,10 +58,37 @@ int cache_declare_use(struct cache *cache, const struct cache_use *use, struct e
 {
     cleanup_json json_t *record = record_of(use, cache_get_limits(cache));
     cleanup_free char *text = record ? json_dumps(record, JSON_COMPACT) : NULL;
-    if (!text) return error_set_memory(error);
-    if (place_record(cache, text) == 0) return 0;
-    return error_set_errno(error, errno, "note the mount in cache directory '%s'",
-                           cache->directory);
+    cleanup_free struct digest *needed = calloc(use->needed_count + 1, sizeof *needed);
+    if (!text || !needed) return error_set_memory(error);
+    if (place_record(cache, text) < 0)
+        return error_set_errno(error, errno, "note the mount in cache directory '%s'",
+                               cache->directory);
+    if (use->needed_count > 0) memcpy(needed, use->needed, use->needed_count * sizeof *needed);
+    cache->needed = take_pointer(&needed);
+    cache->needed_count = use->needed_count;
+    return 0;
+}
+
+/* They were read once, when the mount began, but used all the time: chunks are of no use without
+ * their table, and must not outlast it. */
+static void touch_needed(const struct cache *cache)
+{
+    const struct timespec times[2] = { { .tv_nsec = UTIME_OMIT }, { .tv_nsec = UTIME_NOW } };
+    char name[DIGEST_HEX_SIZE];
+    for (size_t i = 0; i < cache->needed_count; i++) {
+        digest_format_hex(&cache->needed[i], name);
+        utimensat(cache->blobs, name, times, AT_SYMLINK_NOFOLLOW);
+        utimensat(cache->names, name, times, AT_SYMLINK_NOFOLLOW);
+    }
+}
+
+void cache_end_use(struct cache *cache)
+{
+    touch_needed(cache);
+    if (cache->use_name) unlinkat(cache->users, cache->use_name, 0);
+    if (cache->use >= 0) close(cache->use);
+    free(cache->use_name);
+    free(cache->needed);
 }
 
 /* ---- reading those of all ---- */

@@ -13,9 +13,11 @@
 #include <cmocka.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "base/log.h"
 #include "tests/unit/cache_server.h"
 
@@ -293,6 +295,43 @@ static void what_a_mount_needs_is_not_evicted(void **state)
     buffer_free(&found);
 }
 
+static void set_age(const struct fixture *fixture, const struct digest *blob, time_t seconds)
+{
+    char name[DIGEST_HEX_SIZE];
+    const struct timespec then = { .tv_sec = time(NULL) - seconds };
+    char *path = format_text("%s/blobs/%s", fixture->directory, digest_format_hex(blob, name));
+    assert_int_equal(utimensat(AT_FDCWD, path, (const struct timespec[2]){ then, then }, 0), 0);
+    free(path);
+}
+
+/* It was read an hour ago, when the mount began, and of use until the mount has ended. */
+static void what_a_mount_needed_was_used_until_its_end(void **state)
+{
+    const struct fixture *fixture = *state;
+    struct cache *mine, *other;
+    struct digest blobs[4];
+    struct buffer found = { 0 };
+    uint64_t freed;
+    assert_int_equal(cache_open(&mine, fixture->directory, NULL), 0);
+    assert_int_equal(cache_open(&other, fixture->directory, NULL), 0);
+    for (unsigned i = 0; i < 4; i++) {
+        digest_of(fixture->layer.stream + i, 100000, &blobs[i]);
+        assert_int_equal(cache_put_blob(mine, &blobs[i], fixture->layer.stream + i, 100000, NULL),
+                         0);
+        set_age(fixture, &blobs[i], i == 0 ? 3600 : 600);
+    }
+    const struct cache_use use = {
+        .image = "image", .mountpoint = "/mnt", .needed = blobs, .needed_count = 1
+    };
+    assert_int_equal(cache_declare_use(mine, &use, NULL), 0);
+    cache_free(mine);
+    assert_int_equal(cache_prune(other, 250000, &freed, NULL), 0);
+    assert_true(freed >= 100000);
+    assert_int_equal(cache_get_blob(other, &blobs[0], 100000, &found, NULL), 0);
+    cache_free(other);
+    buffer_free(&found);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -304,6 +343,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(chunks_file_cut_off_under_a_server_costs_no_read, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(what_a_mount_needs_is_not_evicted, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(what_a_mount_needed_was_used_until_its_end, set_up,
+                                        tear_down),
     };
     log_set_level(LOG_ERROR);
     return cmocka_run_group_tests(tests, NULL, NULL);
