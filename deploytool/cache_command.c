@@ -123,9 +123,10 @@ static int verify(struct cache *cache, const struct cache_options *options, stru
     cache_each_layer(cache, verify_layer, &verification);
     cache_verify_files(cache, print_damage, NULL, &verification.found);
     const struct cache_verified *found = &verification.found;
-    printf("verified %s chunks, %llu parts of indexes and %llu names: %s\n",
-           format_count(found->chunks, chunks), (unsigned long long)found->blobs,
-           (unsigned long long)found->names, format_size(found->bytes, size));
+    printf("verified %s chunk%s, %llu part%s of indexes and %llu name%s: %s\n",
+           format_count(found->chunks, chunks), plural(found->chunks),
+           (unsigned long long)found->blobs, plural(found->blobs), (unsigned long long)found->names,
+           plural(found->names), format_size(found->bytes, size));
     if (found->damaged == 0) return 0;
     fflush(stdout);
     error_set(error, ERROR_INVALID, "%llu damaged entries were in cache directory '%s'",
@@ -225,7 +226,7 @@ const struct command cache_command = {
             "  verify         hash all there is, remove what is damaged\n\n"
             "  --cache DIR    the cache directory (root: " NODE_CACHE_SYSTEM ",\n"
             "                 others: ~/.cache/sluice)\n"
-            "  --keep SIZE    prune: until no more than this is left (5G)\n"
+            "  --keep SIZE    prune: until no more than this is left, like 5G\n"
             "  --all          prune: all of it\n"
             "  --json         ls: print it as JSON\n"
             "  -v, --verbose  tell more\n\n"

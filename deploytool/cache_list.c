@@ -188,10 +188,10 @@ void cache_list_print(const json_t *list)
     json_t *entry;
     json_array_foreach(json_object_get(list, "layers"), i, entry) print_layer(entry);
     json_array_foreach(json_object_get(list, "mounts"), i, entry) print_mount(entry);
-    printf("total %s on disk: %zu layers of %s, %llu parts of indexes of %s\n",
-           format_size(size_of(list, "disk_bytes"), all),
-           json_array_size(json_object_get(list, "layers")),
-           format_size(size_of(list, "layer_bytes"), layers),
-           (unsigned long long)size_of(list, "blobs"),
-           format_size(size_of(list, "blob_bytes"), blobs));
+    size_t layer_count = json_array_size(json_object_get(list, "layers"));
+    uint64_t blob_count = size_of(list, "blobs");
+    printf("total %s on disk: %zu layer%s of %s, %llu part%s of indexes of %s\n",
+           format_size(size_of(list, "disk_bytes"), all), layer_count, plural(layer_count),
+           format_size(size_of(list, "layer_bytes"), layers), (unsigned long long)blob_count,
+           plural(blob_count), format_size(size_of(list, "blob_bytes"), blobs));
 }

@@ -91,5 +91,10 @@ char *format_size(uint64_t bytes, char text[SIZE_TEXT_SIZE]);
 /* "12,345" in `text`. */
 #define COUNT_TEXT_SIZE 32
 char *format_count(uint64_t count, char text[COUNT_TEXT_SIZE]);
+/* The ending of what is counted. */
+static inline const char *plural(uint64_t count)
+{
+    return count == 1 ? "" : "s";
+}
 
 #endif

@@ -35,11 +35,6 @@ static unsigned percent(uint64_t part, uint64_t whole)
     return whole ? (unsigned)((double)part * 100 / (double)whole) : 100;
 }
 
-static const char *plural(uint64_t count)
-{
-    return count == 1 ? "" : "s";
-}
-
 /* What people and images name may hold anything; control characters, also those of U+0080 to
  * U+009F, are shown in octal. */
 static void escape_field(json_t *status, const char *field)
