@@ -99,7 +99,7 @@ static void complete_answer(struct exchange *exchange)
     curl_off_t seconds = 0;
     curl_easy_getinfo(exchange->easy, CURLINFO_RETRY_AFTER, &seconds);
     answer->retry_after = seconds > 0 ? (uint64_t)seconds : 0;
-    if (answer->content_type) answer->content_type[strcspn(answer->content_type, "; \t")] = '\0';
+    if (answer->content_type) answer->content_type[strcspn(answer->content_type, "; \t\r")] = '\0';
     answer->complete = true;
 }
 
