@@ -165,14 +165,20 @@ static int check_table(const struct node_image *node, size_t layer, struct error
                      layer + 1);
 }
 
+/* Without --force, an index that is there is not made again. */
+static int suggest_new_index(const struct node_image *node, struct error **error)
+{
+    return error_hint(error, "make a new one with: sluice index --force %s", node->image.name);
+}
+
 static int load_table(struct loader *loader, size_t layer, struct error **error)
 {
     struct node_image *node = loader->node;
     struct part_content content = { 0 };
     int result = load_content(loader, &node->artifact.layers[layer].chunks, &content, error);
-    if (result == 0)
-        result = chunk_table_decode(&node->tables[layer], content_data(&content),
-                                    content_length(&content), error);
+    if (result == 0 && chunk_table_decode(&node->tables[layer], content_data(&content),
+                                          content_length(&content), error) < 0)
+        result = suggest_new_index(node, error);
     atomic_fetch_sub(&loader->unkept, content.memory.length);
     content_free(&content);
     return result < 0 ? -1 : check_table(node, layer, error);
@@ -200,8 +206,10 @@ static int validate_metadata(struct node_image *node, struct error **error)
         lengths[i] = node->tables[i]->stream_length; // NOLINT(clang-analyzer-core.NullDereference)
     if (erofs_image_open(&node->metadata, content_data(&node->metadata_content), length, error) <
             0 ||
-        erofs_image_validate(&node->metadata, lengths, (uint32_t)count, error) < 0)
-        return error_prefix(error, "index of %s: metadata", node->image.name);
+        erofs_image_validate(&node->metadata, lengths, (uint32_t)count, error) < 0) {
+        error_prefix(error, "index of %s: metadata", node->image.name);
+        return suggest_new_index(node, error);
+    }
     log_info("metadata is valid: %llu inodes, %zu bytes, %zu layers",
              (unsigned long long)node->metadata.inode_count, length, count);
     for (size_t i = 0; i < count; i++) {

@@ -92,8 +92,7 @@ static const char *decode_header(struct cursor *cursor, struct chunk_table *tabl
     const uint8_t *magic = cursor_bytes(cursor, sizeof MAGIC);
     if (!magic || memcmp(magic, MAGIC, sizeof MAGIC) != 0) return "is not a chunk table";
     if (cursor_le32(cursor) != VERSION)
-        return "has a version that this sluice does not know; use the sluice that wrote it, or "
-               "index the image again";
+        return "has a version that this sluice does not know; use the sluice that wrote it";
     uint32_t kind = cursor_le32(cursor);
     if (kind < LAYER_TAR || kind > LAYER_ZSTD) return "names an unknown kind of layer";
     table->kind = (enum layer_kind)kind;
