@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -24,7 +25,8 @@
 #include "fetcher/registry.h"
 #include "fuse/fuse_mount.h"
 
-#define SEARCHES_MAX 16u
+#define SEARCHES_MAX         16u
+#define SEARCHES_END_SECONDS 5
 
 struct state {
     const char *mountpoint;
@@ -196,6 +198,21 @@ static bool is_socket(int descriptor)
     return fstat(descriptor, &status) == 0 && S_ISSOCK(status.st_mode);
 }
 
+/* So that their helpers are ended. Not for long: a home directory on a server that does not answer
+ * may hold a search up for ever, and the mount's server waits for us. */
+static bool wait_for_searches(struct state *state)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += SEARCHES_END_SECONDS;
+    int result = 0;
+    pthread_mutex_lock(&state->lock);
+    while (state->searches > 0 && result == 0)
+        result = pthread_cond_timedwait(&state->changed, &state->lock, &until);
+    pthread_mutex_unlock(&state->lock);
+    return result == 0;
+}
+
 int broker_main(int argc, char **argv)
 {
     if (argc != 4 || !is_socket(BROKER_SOCKET)) {
@@ -211,10 +228,8 @@ int broker_main(int argc, char **argv)
     outlive_signals();
     if (chdir("/") < 0) return EXIT_FAILED;
     serve(&state);
-    pthread_mutex_lock(&state.lock);
-    while (state.searches > 0)
-        pthread_cond_wait(&state.changed, &state.lock);
-    pthread_mutex_unlock(&state.lock);
+    /* One that goes on uses what is on this stack. */
+    if (!wait_for_searches(&state)) _exit(EXIT_FAILED);
     free(state.mount.mountpoint);
     return EXIT_OK;
 }
