@@ -93,10 +93,11 @@ static int add_pages(struct registry_client *client, const struct repository *re
                      repository->registry);
 }
 
-/* Registries without the API answer in these ways. */
+/* Registries without the API answer in these ways. (Another host may have been asked after the one
+ * whose word counts.) */
 static bool lacks_interface(const struct call *call)
 {
-    long status = call->request.exchange.answer.status;
+    long status = call->request.verdict_status;
     return status == 400 || status == 404 || status == 405 || status == 406 || status == 501;
 }
 

@@ -92,6 +92,7 @@ struct request {
     struct error *failure;     /* that `operations` reported in the exchange */
     struct error *verdict;     /* of this attempt so far: the word that counts most */
     bool verdict_final;        /* another attempt would not change it */
+    long verdict_status;       /* of the answer behind it; 0: there was none */
     struct error *last;        /* of the attempt before */
     struct error *passed_over; /* why the first host of this attempt that is not well was left */
     bool lacked;               /* a host that is well has said that it does not have it */

@@ -159,6 +159,7 @@ static void keep_verdict(struct request *request, struct error *error, bool fina
     if (!decides) return;
     request->verdict = error;
     request->verdict_final = final;
+    request->verdict_status = request->exchange.answer.status;
 }
 
 /* Takes `error`: asks the next host, or all of them again later, or fails. `final`: this host would
