@@ -56,13 +56,22 @@ static int append(void *context, const void *data, size_t length, struct error *
     return buffer_append(context, data, length) < 0 ? error_set_memory(error) : 0;
 }
 
+static int start_anew(void *context, struct error **error)
+{
+    (void)error;
+    struct buffer *content = context;
+    content->length = 0;
+    return 0;
+}
+
 static int inspect_chunks(struct inspection *inspection, size_t layer, struct error **error)
 {
     struct inspected_layer *found = &inspection->layers[layer];
     cleanup_buffer struct buffer content = { 0 };
+    struct part_sink sink = { append, start_anew, &content };
     struct chunk_table *table;
     if (part_fetch(inspection->client, &inspection->image.repository,
-                   &inspection->artifact.layers[layer].chunks, append, &content, error) < 0 ||
+                   &inspection->artifact.layers[layer].chunks, &sink, error) < 0 ||
         chunk_table_decode(&table, content.data, content.length, error) < 0)
         return -1;
     found->kind = table->kind;
@@ -97,11 +106,20 @@ static int take_head(void *context, const void *data, size_t length, struct erro
     return 0;
 }
 
+static int forget_head(void *context, struct error **error)
+{
+    (void)error;
+    struct head *head = context;
+    head->length = 0;
+    return 0;
+}
+
 static int inspect_entries(struct inspection *inspection, size_t layer, struct error **error)
 {
     struct head head = { 0 };
+    struct part_sink sink = { take_head, forget_head, &head };
     if (part_fetch(inspection->client, &inspection->image.repository,
-                   &inspection->artifact.layers[layer].entries, take_head, &head, error) < 0)
+                   &inspection->artifact.layers[layer].entries, &sink, error) < 0)
         return -1;
     return entry_table_read_count(head.bytes, head.length, &inspection->layers[layer].entries,
                                   error);

@@ -77,6 +77,7 @@ static int map_part(struct loader *loader, const struct index_part *part, struct
 }
 
 struct keeping {
+    struct cache *cache;
     struct blob_writer *writer;
     bool failed; /* the cache, not the registry */
 };
@@ -90,23 +91,42 @@ static int write_to_cache(void *context, const void *data, size_t length, struct
     return -1;
 }
 
+static int restart_in_cache(void *context, struct error **error)
+{
+    struct keeping *keeping = context;
+    blob_writer_free(keeping->writer);
+    keeping->writer = NULL;
+    if (blob_writer_new(&keeping->writer, keeping->cache, error) == 0) return 0;
+    keeping->failed = true;
+    return -1;
+}
+
 /* part_write; the memory was reserved. */
 static int write_to_memory(void *context, const void *data, size_t length, struct error **error)
 {
     return buffer_append(context, data, length) < 0 ? error_set_memory(error) : 0;
 }
 
+static int restart_in_memory(void *context, struct error **error)
+{
+    (void)error;
+    struct buffer *buffer = context;
+    buffer->length = 0;
+    return 0;
+}
+
 /* 1: the cache has it, 0: the cache cannot keep it (said in the log), -1: it cannot be had. */
 static int fetch_into_cache(struct loader *loader, const struct index_part *part,
                             struct error **error)
 {
-    struct keeping keeping = { 0 };
+    struct keeping keeping = { .cache = loader->cache };
+    struct part_sink sink = { write_to_cache, restart_in_cache, &keeping };
     struct error *reason = NULL;
     int result = -1;
     if (blob_writer_new(&keeping.writer, loader->cache, &reason) < 0)
         keeping.failed = true;
-    else if (part_fetch(loader->client, &loader->node->image.repository, part, write_to_cache,
-                        &keeping, &reason) == 0) {
+    else if (part_fetch(loader->client, &loader->node->image.repository, part, &sink, &reason) ==
+             0) {
         result = blob_writer_publish(keeping.writer, &part->content_digest, &reason);
         keeping.failed = result < 0;
     }
@@ -130,8 +150,8 @@ static int fetch_into_memory(struct loader *loader, const struct index_part *par
                           cache_directory(loader->cache));
     }
     if (buffer_reserve(ret, part->content_size) < 0) return error_set_memory(error);
-    return part_fetch(loader->client, &loader->node->image.repository, part, write_to_memory, ret,
-                      error);
+    struct part_sink sink = { write_to_memory, restart_in_memory, ret };
+    return part_fetch(loader->client, &loader->node->image.repository, part, &sink, error);
 }
 
 /* What is written is mapped and hashed once more, because what the disk gives back is what will be

@@ -3,32 +3,41 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/file.h"
 
 #define PIECE_BYTES (64u << 10)
+#define ATTEMPTS    3
 
+/* 1: the bytes were wrong, with the error set, too. */
 static int feed_all(struct blob_stream *stream, struct part_decoder *decoder, struct error **error)
 {
     cleanup_free uint8_t *piece = malloc(PIECE_BYTES);
+    ssize_t count;
+    int result = 0;
     if (!piece) return error_set_memory(error);
-    for (;;) {
-        ssize_t count = blob_stream_read(stream, piece, PIECE_BYTES, error);
+    while (result == 0 && (count = blob_stream_read(stream, piece, PIECE_BYTES, error)) != 0) {
         if (count < 0) return -1;
-        if (count == 0) return part_decoder_finish(decoder, error);
-        if (part_decoder_feed(decoder, piece, (size_t)count, error) < 0) return -1;
+        result = part_decoder_feed(decoder, piece, (size_t)count, error);
     }
+    if (result == 0) result = part_decoder_finish(decoder, error);
+    if (result == 0) return 0;
+    /* Who made the index may have written nonsense, and then all hosts have it. */
+    while ((count = blob_stream_read(stream, piece, PIECE_BYTES, NULL)) > 0)
+        part_decoder_pass_over(decoder, piece, (size_t)count);
+    return count == 0 && part_decoder_blob_is_wrong(decoder) ? 1 : -1;
 }
 
-int part_fetch(struct registry_client *client, const struct repository *repository,
-               const struct index_part *part, part_write *write, void *context,
-               struct error **error)
+static int try_once(struct registry_client *client, const struct repository *repository,
+                    const struct index_part *part, const struct part_sink *sink,
+                    struct error **error)
 {
     struct part_decoder *decoder = NULL;
     struct blob_stream *stream = NULL;
     int result = -1;
-    if (part_decoder_new(&decoder, part, write, context, error) == 0 &&
+    if (part_decoder_new(&decoder, part, sink->write, sink->context, error) == 0 &&
         registry_open_blob(client, repository, &part->digest, part->size, &stream, error) == 0)
         result = feed_all(stream, decoder, error);
     if (stream) blob_stream_close(stream);
@@ -36,11 +45,32 @@ int part_fetch(struct registry_client *client, const struct repository *reposito
     return result;
 }
 
+int part_fetch(struct registry_client *client, const struct repository *repository,
+               const struct index_part *part, const struct part_sink *sink, struct error **error)
+{
+    for (unsigned attempt = 1;; attempt++) {
+        struct error *failure = NULL;
+        int result = try_once(client, repository, part, sink, &failure);
+        if (result == 0) return 0;
+        if (result > 0) registry_report_damage(client, &part->digest, 0, part->size);
+        if (result < 0 || attempt == ATTEMPTS) return error_move(error, failure);
+        error_free(failure);
+        if (sink->restart(sink->context, error) < 0) return -1;
+    }
+}
+
 /* part_write */
 static int write_to_file(void *context, const void *data, size_t length, struct error **error)
 {
     if (write_fully(*(const int *)context, data, length) == 0) return 0;
     return error_set_errno(error, errno, "write a temporary file");
+}
+
+static int empty_file(void *context, struct error **error)
+{
+    int file = *(const int *)context;
+    if (ftruncate(file, 0) == 0 && lseek(file, 0, SEEK_SET) == 0) return 0;
+    return error_set_errno(error, errno, "empty a temporary file");
 }
 
 int part_fetch_mapped(struct registry_client *client, const struct repository *repository,
@@ -53,6 +83,7 @@ int part_fetch_mapped(struct registry_client *client, const struct repository *r
         error_set_errno(error, errno, "make a temporary file in '%s'", directory);
         return error_hint(error, "TMPDIR names another directory");
     }
-    if (part_fetch(client, repository, part, write_to_file, &file, error) < 0) return -1;
+    struct part_sink sink = { write_to_file, empty_file, &file };
+    if (part_fetch(client, repository, part, &sink, error) < 0) return -1;
     return mapping_new(ret, file, part->content_size, MAPPING_READ_ONLY, error);
 }

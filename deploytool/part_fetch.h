@@ -6,11 +6,19 @@
 #include "fetcher/registry.h"
 #include "index/part_decoder.h"
 
-/* Gives the content to `write` in pieces. 0: all of it was given, and its size and digest are those
- * that `part` states; what was written before a failure is worth nothing. */
+/* Who takes the content. */
+struct part_sink {
+    part_write *write;
+    /* Forgets what was written: it comes again from the start. */
+    int (*restart)(void *context, struct error **error);
+    void *context;
+};
+
+/* 0: all of the content was written, and its size and digest are those that `part` states; what was
+ * written before a failure is worth nothing. Bytes that are wrong are asked for again, from another
+ * host where there is one. */
 int part_fetch(struct registry_client *client, const struct repository *repository,
-               const struct index_part *part, part_write *write, void *context,
-               struct error **error);
+               const struct index_part *part, const struct part_sink *sink, struct error **error);
 
 /* All of it in a file that has no name and goes with the mapping, in $TMPDIR or /var/tmp. */
 int part_fetch_mapped(struct registry_client *client, const struct repository *repository,

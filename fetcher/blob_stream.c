@@ -16,6 +16,7 @@
 
 struct blob_stream {
     struct request request;
+    struct digest digest;
     /* On the transfer thread only. */
     struct ranged ranged;
     uint64_t whole;       /* the blob's length */
@@ -58,7 +59,11 @@ static void post(struct blob_stream *stream, struct transfer_task *task)
 static int begin(struct request *request, struct error **error)
 {
     struct blob_stream *stream = container_of(request, struct blob_stream, request);
-    return ranged_begin(&stream->ranged, request, request->range_length ? 0 : stream->whole, error);
+    uint64_t whole = request->range_length ? 0 : stream->whole;
+    if (ranged_begin(&stream->ranged, request, whole, error) < 0) return -1;
+    deliveries_note(&request->client->deliveries, request->host, &stream->digest,
+                    stream->ranged.offset, stream->ranged.length);
+    return 0;
 }
 
 static void put(struct blob_stream *stream, const uint8_t *data, size_t length)
@@ -190,6 +195,7 @@ int registry_open_blob(struct registry_client *client, const struct repository *
     pthread_cond_init(&stream->changed, NULL);
     stream->references = 1;
     stream->request.client = client;
+    stream->digest = *digest;
     stream->whole = stream->left = stream->ranged.length = length;
     stream->ranged.skip_limit = length; /* a stream comes from the start anyway */
     stream->continue_task.run = on_continue;

@@ -18,6 +18,7 @@ struct part_decoder {
     struct digest_stream *blob, *content;
     uint64_t taken, written; /* bytes of the blob, of the content */
     bool complete;           /* the frame's end was seen */
+    bool blob_hashed, blob_right;
     size_t output_size;
     uint8_t output[];
 };
@@ -85,12 +86,29 @@ int part_decoder_feed(struct part_decoder *decoder, const void *data, size_t len
     return 0;
 }
 
+void part_decoder_pass_over(struct part_decoder *decoder, const void *data, size_t length)
+{
+    decoder->taken += length;
+    digest_stream_update(decoder->blob, data, length);
+}
+
+bool part_decoder_blob_is_wrong(struct part_decoder *decoder)
+{
+    struct digest blob;
+    if (!decoder->blob_hashed) {
+        digest_stream_finish(decoder->blob, &blob);
+        decoder->blob_right =
+            decoder->taken == decoder->part.size && digest_equal(&blob, &decoder->part.digest);
+        decoder->blob_hashed = true;
+    }
+    return !decoder->blob_right;
+}
+
 int part_decoder_finish(struct part_decoder *decoder, struct error **error)
 {
-    struct digest blob, content;
-    digest_stream_finish(decoder->blob, &blob);
+    struct digest content;
     digest_stream_finish(decoder->content, &content);
-    if (decoder->taken != decoder->part.size || !digest_equal(&blob, &decoder->part.digest))
+    if (part_decoder_blob_is_wrong(decoder))
         return refuse(&decoder->part, "does not have its digest", error);
     if (!decoder->complete || decoder->written != decoder->part.content_size)
         return refuse(&decoder->part, "does not decode to the size it says", error);

@@ -5,6 +5,8 @@
 #ifndef SLUICE_INDEX_PART_DECODER_H
 #define SLUICE_INDEX_PART_DECODER_H
 
+#include <stdbool.h>
+
 #include <stddef.h>
 
 #include "base/error.h"
@@ -24,6 +26,10 @@ int part_decoder_feed(struct part_decoder *decoder, const void *data, size_t len
 /* Nothing more comes: 0 where the blob was one whole zstd frame and both digests and both sizes
  * are those of the part. */
 int part_decoder_finish(struct part_decoder *decoder, struct error **error);
+/* After a failure, for who wants to know whose it is: the rest of the blob, then whether the blob
+ * was not the one that the index names. */
+void part_decoder_pass_over(struct part_decoder *decoder, const void *data, size_t length);
+bool part_decoder_blob_is_wrong(struct part_decoder *decoder);
 void part_decoder_free(struct part_decoder *decoder);
 
 #endif

@@ -1,5 +1,6 @@
 """Mirrors, certificates and proxies: nginx in front of docker-registry, settings as containerd's."""
 
+import json
 import os
 import shutil
 import threading
@@ -122,6 +123,28 @@ class Mirrors(Hosts):
         status = self.read_everything()
         self.assertGreater(len(mirror.blob_requests()), 0)
         self.assertGreater(status["chunks_damaged"], 0)
+
+    def test_mirror_that_gives_wrong_parts_of_the_index(self):
+        copy = self.copy_of_registry("copy")
+        inspected = json.loads(self.sluice("inspect", self.image_reference, "--json").stdout)
+        index = json.loads(self.client().manifest("small", inspected["index_digest"])[0])
+        for part in index["layers"]:
+            with open(copy.blob_file(part["digest"]), "r+b") as file:
+                file.seek(part["size"] // 2)
+                file.write(b"wrong")
+                file.truncate(part["size"])
+        mirror = self.nginx("mirror", upstream=copy.name)
+        self.mirrored(mirror.name)
+        self.read_everything()
+        self.assertGreater(len(mirror.blob_requests()), 0)
+        self.sluice("inspect", "--hosts-dir", self.hosts, self.image_reference)
+
+    def test_mirror_that_is_down_and_a_registry_without_the_referrers_api(self):
+        """The mirror's silence, asked after the registry has spoken, is no word against it."""
+        down = self.nginx("down")
+        down.stop()
+        self.configure(self.registry.name, f'[host."http://{down.name}"]\n')
+        self.read_everything()
 
     def test_mirror_that_is_slow(self):
         mirror = self.nginx("mirror", location="limit_rate 1k;")
