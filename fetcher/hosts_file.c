@@ -201,6 +201,13 @@ static int read_host(const char *directory, const char *address, const json_t *t
     return 0;
 }
 
+/* An address in messages: what somebody wrote before an '@' may be a password. */
+static const char *without_user(const char *address)
+{
+    const char *at = strrchr(address, '@');
+    return at ? at + 1 : address;
+}
+
 static int read_mirrors(const char *directory, const json_t *mirrors, struct host_list *ret,
                         struct error **error)
 {
@@ -214,7 +221,7 @@ static int read_mirrors(const char *directory, const json_t *mirrors, struct hos
         struct host_settings *host = host_list_add(ret, error);
         if (!host) return -1;
         if (read_host(directory, address, table, host, error) < 0)
-            return error_prefix(error, "host \"%s\"", address);
+            return error_prefix(error, "host \"%s\"", without_user(address));
     }
     return 0;
 }
@@ -231,7 +238,7 @@ static int read_document(const char *directory, const json_t *document, struct h
     if (!host) return -1;
     const char *address = server ? json_string_value(server) : "";
     if (read_host(directory, address, document, host, error) == 0) return 0;
-    return *address ? error_prefix(error, "server \"%s\"", address) : -1;
+    return *address ? error_prefix(error, "server \"%s\"", without_user(address)) : -1;
 }
 
 int hosts_file_parse(const char *directory, const char *path, const struct buffer *text,

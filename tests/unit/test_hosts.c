@@ -192,6 +192,8 @@ static void test_files_that_are_wrong(void **state)
     assert_refused("[host.'https://a']\ncapabilities = ['fly']", "\"capabilities\" must be");
     assert_refused("[host.'https://a']\ncapabilities = 'pull'", "host \"https://a\": \"capa");
     assert_refused("[host.'ftp://a']", "neither http nor https");
+    assert_refused("[host.'https://me:secret@a']", "host \"a\": it points to a URL with a user");
+    assert_refused("server = 'https://me:secret@a'", "server \"a\": it points to a URL with a");
     assert_refused("[host.'https://user:word@a']", "user name");
     assert_refused("[host.'https://a?b=c']", "a query");
     assert_refused("skip_verify = 'yes'", "\"skip_verify\" must be true or false");
