@@ -9,9 +9,6 @@
 #ifndef SLUICE_DEPLOYTOOL_BROKER_INTERNAL_H
 #define SLUICE_DEPLOYTOOL_BROKER_INTERNAL_H
 
-#include <stddef.h>
-#include <sys/types.h>
-
 enum broker_verb {
     BROKER_MOUNT = 'm',       /* text: what the table of mounts shows as source */
     BROKER_TUNE = 't',        /* fuse_mount_tune() */
@@ -23,11 +20,5 @@ enum broker_verb {
 #define BROKER_ANSWER_MAX  (1u << 20)
 #define BROKER_SOCKET      3 /* the broker's descriptor */
 #define ANSWER_DONE        0
-
-/* One message with a descriptor (or -1). 0, or -1 with errno; never SIGPIPE. */
-int broker_send(int socket, const void *data, size_t length, int descriptor);
-/* The length of the message (0: the other end is closed), or -1 with errno. *ret_descriptor is -1
- * where none came. */
-ssize_t broker_receive(int socket, void *data, size_t capacity, int *ret_descriptor);
 
 #endif

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/descriptor_message.h"
 #include "base/file.h"
 #include "base/thread.h"
 #include "deploytool/broker-internal.h"
@@ -44,7 +45,7 @@ struct state {
 static int answer(int to, const struct error *error, const struct buffer *text, int descriptor)
 {
     unsigned char status = error ? (unsigned char)error_kind_of(error) : ANSWER_DONE;
-    if (broker_send(to, &status, 1, descriptor) < 0) return -1;
+    if (descriptor_message_send(to, &status, 1, descriptor) < 0) return -1;
     /* Who does not listen any more has closed the socket. SIGPIPE is ignored. */
     if (error)
         write_fully(to, error_message(error), strlen(error_message(error)));
@@ -169,7 +170,8 @@ static void serve(struct state *state)
     for (;;) {
         char request[BROKER_REQUEST_MAX + 1];
         cleanup_close int to = -1;
-        ssize_t length = broker_receive(BROKER_SOCKET, request, BROKER_REQUEST_MAX, &to);
+        ssize_t length =
+            descriptor_message_receive(BROKER_SOCKET, request, BROKER_REQUEST_MAX, &to);
         if (length <= 0) return;
         request[length] = 0;
         if (to >= 0) handle(state, (enum broker_verb)request[0], request + 1, &to);

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/descriptor_message.h"
 #include "base/log.h"
 #include "deploytool/broker-internal.h"
 #include "deploytool/broker.h"
@@ -64,7 +65,7 @@ static int send_request(const struct broker *broker, enum broker_verb verb, cons
         return error_set(error, ERROR_INVALID, "a request to " BROKER_NAME " is too long");
     request[0] = (char)verb;
     memcpy(request + 1, text, length);
-    if (broker_send(broker->socket, request, 1 + length, answer) == 0) return 0;
+    if (descriptor_message_send(broker->socket, request, 1 + length, answer) == 0) return 0;
     return error_set_errno(error, errno, BROKER_NAME " has ended");
 }
 
@@ -82,7 +83,7 @@ static int ask(const struct broker *broker, enum broker_verb verb, const char *t
     if (send_request(broker, verb, text, theirs, error) < 0) return -1;
     close(take_descriptor(&theirs));
     if (wait_for_answer(ours, cancel, error) < 0) return -1;
-    ssize_t count = broker_receive(ours, &status, 1, &received);
+    ssize_t count = descriptor_message_receive(ours, &status, 1, &received);
     if (count <= 0) return error_set(error, ERROR_SYSTEM, BROKER_NAME " has ended");
     if (read_text(ours, cancel, ret, error) < 0) return -1;
     if (status != ANSWER_DONE)

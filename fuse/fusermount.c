@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 
 #include "base/cleanup.h"
+#include "base/descriptor_message.h"
 #include "base/file.h"
 
 #define HELPER "fusermount3"
@@ -85,26 +86,8 @@ static int wait_for_helper(pid_t process, const char *complaint, struct error **
 static int receive_descriptor(int socket)
 {
     char byte;
-    struct iovec vector = { &byte, 1 };
-    union {
-        struct cmsghdr header;
-        char bytes[CMSG_SPACE(sizeof(int))];
-    } control;
-    memset(&control, 0, sizeof control);
-    struct msghdr message = { .msg_iov = &vector,
-                              .msg_iovlen = 1,
-                              .msg_control = control.bytes,
-                              .msg_controllen = sizeof control.bytes };
-    ssize_t count;
-    do
-        count = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
-    while (count < 0 && errno == EINTR);
-    const struct cmsghdr *header = count > 0 ? CMSG_FIRSTHDR(&message) : NULL;
-    if (!header || header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS ||
-        header->cmsg_len != CMSG_LEN(sizeof(int)))
-        return -1;
     int descriptor;
-    memcpy(&descriptor, CMSG_DATA(header), sizeof descriptor);
+    descriptor_message_receive(socket, &byte, 1, &descriptor);
     return descriptor;
 }
 

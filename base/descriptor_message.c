@@ -1,17 +1,16 @@
-/* Messages with descriptors: unix(7), SCM_RIGHTS. */
+#include "base/descriptor_message.h"
+
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
-
-#include "deploytool/broker-internal.h"
 
 union control {
     struct cmsghdr header;
     char bytes[CMSG_SPACE(sizeof(int))];
 };
 
-int broker_send(int socket, const void *data, size_t length, int descriptor)
+int descriptor_message_send(int socket, const void *data, size_t length, int descriptor)
 {
     struct iovec vector = { (void *)data, length };
     struct msghdr message = { .msg_iov = &vector, .msg_iovlen = 1 };
@@ -33,7 +32,7 @@ int broker_send(int socket, const void *data, size_t length, int descriptor)
     return sent < 0 ? -1 : 0;
 }
 
-ssize_t broker_receive(int socket, void *data, size_t capacity, int *ret_descriptor)
+ssize_t descriptor_message_receive(int socket, void *data, size_t capacity, int *ret_descriptor)
 {
     struct iovec vector = { data, capacity };
     union control control;
