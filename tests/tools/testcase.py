@@ -35,32 +35,27 @@ def mounts_under(directory):
     return found[::-1]
 
 
-def servers_under(directory):
-    """Processes of the sluice command that work in this directory, as (pid, command line)."""
-    found = []
+def _processes_naming(directory):
+    """(pid, words of the command line) of processes whose command line names this directory."""
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
             with open(f"/proc/{pid}/cmdline", "rb") as file:
                 words = file.read().decode(errors="replace").split("\0")
         except OSError:
             continue
-        if os.path.basename(words[0]) == "sluice" and any(directory in word for word in words):
-            found.append((int(pid), " ".join(words)))
-    return found
+        if any(directory in word for word in words):
+            yield int(pid), words
+
+
+def servers_under(directory):
+    """Processes of the sluice command that work in this directory, as (pid, command line)."""
+    return [(pid, " ".join(words)) for pid, words in _processes_naming(directory)
+            if os.path.basename(words[0]) == "sluice"]
 
 
 def brokers_under(directory):
     """Pids of the brokers of mounts in this directory."""
-    found = []
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            with open(f"/proc/{pid}/cmdline", "rb") as file:
-                words = file.read().decode(errors="replace").split("\0")
-        except OSError:
-            continue
-        if words[0] == "sluice-broker" and any(directory in word for word in words):
-            found.append(int(pid))
-    return found
+    return [pid for pid, words in _processes_naming(directory) if words[0] == "sluice-broker"]
 
 
 class EndToEnd(unittest.TestCase):
