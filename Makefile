@@ -47,7 +47,8 @@ LIBRARY_SOURCES := $(wildcard $(addsuffix /*.c,$(FOLDERS)) $(addsuffix /*.cpp,$(
 COMMAND_SOURCES := $(wildcard deploytool/*.c)
 UNIT_SOURCES    := $(wildcard tests/unit/test_*.c)
 FUZZ_SOURCES    := $(wildcard tests/fuzz/fuzz_*.c)
-HEADERS         := $(wildcard $(addsuffix /*.h,$(FOLDERS)) deploytool/*.h tests/unit/*.h tests/fuzz/*.h)
+HEADERS         := $(wildcard $(addsuffix /*.h,$(FOLDERS)) deploytool/*.h tests/unit/*.h tests/fuzz/*.h \
+                              tests/tools/*.h)
 SOURCES         := $(LIBRARY_SOURCES) $(COMMAND_SOURCES) $(wildcard tests/unit/*.c tests/fuzz/*.c)
 
 LIBRARY_OBJECTS := $(addprefix $(BUILD)/,$(addsuffix .o,$(basename $(LIBRARY_SOURCES))))

@@ -1,49 +1,21 @@
-/* What the fuzz targets share: claims about the code under test, and taking an input apart. */
+/* What the fuzz targets share: entry points, and taking an input apart. */
 #ifndef SLUICE_TESTS_FUZZ_FUZZ_H
 #define SLUICE_TESTS_FUZZ_FUZZ_H
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/buffer.h"
 #include "base/error.h"
+#include "tests/tools/expect.h"
 
 /* libFuzzer's entry points (https://llvm.org/docs/LibFuzzer.html). */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t length);
 size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t length, size_t capacity, unsigned seed);
 size_t LLVMFuzzerMutate(uint8_t *data, size_t length, size_t capacity);
-
-/* Ends the program, which the fuzzer takes for a crash. */
-#define EXPECT(condition)                                                             \
-    do {                                                                              \
-        if (!(condition)) {                                                           \
-            fprintf(stderr, "%s:%d: expected: %s\n", __FILE__, __LINE__, #condition); \
-            abort();                                                                  \
-        }                                                                             \
-    } while (0)
-
-/* The call must succeed; what it says otherwise is shown. Takes an `error` in scope. */
-#define EXPECT_SUCCESS(call)                                                          \
-    do {                                                                              \
-        if ((call) < 0) {                                                             \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, error_message(error)); \
-            abort();                                                                  \
-        }                                                                             \
-    } while (0)
-
-/* An error must be one line that can be printed. */
-static inline void expect_error(const struct error *error)
-{
-    EXPECT(error != NULL);
-    const char *message = error_message(error);
-    EXPECT(*message);
-    for (; *message; message++)
-        EXPECT((unsigned char)*message >= ' ' && *message != 0x7f);
-}
 
 /* Numbers off an input's start; when it is used up, they are 0. */
 static inline uint64_t take_number(const uint8_t **data, size_t *length, size_t bytes)

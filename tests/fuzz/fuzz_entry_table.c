@@ -5,7 +5,7 @@
  * bounded; and such a layer merges into an image that is accepted, or is
  * refused with a reason.
  */
-#include "tests/fuzz/image_walk.h"
+#include "tests/fuzz/merge_and_rebuild.h"
 
 #define STREAM_LENGTH (1ull << 30)
 
@@ -22,7 +22,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t length)
     EXPECT_SUCCESS(entry_table_encode(table, &encoded, &error));
     EXPECT(encoded.length == length && memcmp(encoded.data, data, length) == 0);
     struct merge_layer layer = { table, STREAM_LENGTH, { { 1 } } };
-    (void)merge_and_walk(&layer, 1);
+    (void)merge_and_rebuild(&layer, 1);
     buffer_free(&encoded);
     entry_table_free(table);
     return 0;

@@ -8,54 +8,9 @@
  * inside the memory and ends whatever it is asked of an image that is not.
  */
 #include "index/erofs-internal.h"
-#include "tests/fuzz/image_walk.h"
-
-static volatile uint8_t sink; /* so that reads are not left out */
-
-static void read_attributes(const struct erofs_image *image, const struct erofs_inode *inode)
-{
-    char names[512];
-    const void *value;
-    ssize_t length = erofs_image_listxattr(image, inode, names, sizeof names);
-    (void)erofs_image_listxattr(image, inode, NULL, 0);
-    for (ssize_t at = 0; at < length; at += (ssize_t)strlen(names + at) + 1) {
-        ssize_t got = erofs_image_getxattr(image, inode, names + at, &value);
-        for (ssize_t i = 0; i < got; i++)
-            sink = ((const uint8_t *)value)[i];
-    }
-}
-
-static void read_inode(const struct erofs_image *image, const struct erofs_inode *inode)
-{
-    const char *target;
-    size_t length;
-    struct erofs_extent extent;
-    read_attributes(image, inode);
-    if (erofs_image_symlink(image, inode, &target, &length) == 0)
-        for (size_t i = 0; i < length; i++)
-            sink = (uint8_t)target[i];
-    (void)erofs_image_map(image, inode, 0, &extent);
-    (void)erofs_image_map(image, inode, inode->size / 2, &extent);
-    (void)erofs_image_map(image, inode, inode->size - 1, &extent);
-}
-
-/* Whatever the answers, it must end. */
-static void read_anyhow(const struct erofs_image *image, uint64_t nid, int depth, int *budget)
-{
-    struct erofs_inode inode;
-    struct erofs_dirent dirent;
-    if (depth == 0 || --*budget < 0 || erofs_image_inode(image, nid, &inode) < 0) return;
-    read_inode(image, &inode);
-    for (uint64_t cookie = 0; erofs_image_readdir(image, &inode, cookie, &dirent) == 1;
-         cookie = dirent.next_cookie) {
-        uint64_t found;
-        EXPECT(dirent.next_cookie > cookie);
-        if (--*budget < 0) return;
-        (void)erofs_image_lookup(image, &inode, dirent.name, dirent.name_length, &found);
-        if (dirent.name_length > 2 || dirent.name[0] != '.')
-            read_anyhow(image, dirent.nid, depth - 1, budget);
-    }
-}
+#include "tests/fuzz/fuzz.h"
+#include "tests/tools/image_read.h"
+#include "tests/tools/image_rebuild.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t length)
 {
@@ -72,11 +27,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t length)
     for (uint32_t i = 0; i < image.device_count; i++)
         EXPECT_SUCCESS(erofs_image_device(&image, i + 1, &lengths[i], &tag, &error));
     if (erofs_image_validate(&image, lengths, image.device_count, &error) == 0) {
-        walk_image(&image, lengths);
+        expect_rebuilt(&image, lengths);
     } else {
         expect_error(error);
         error_free(error);
-        read_anyhow(&image, image.root_nid, 20, &budget);
+        read_tree(&image, image.root_nid, 20, &budget);
     }
     return 0;
 }

@@ -5,8 +5,8 @@
  * Holds: such layers merge into an image that is accepted and makes itself
  * again, or are refused with a reason.
  */
-#include "tests/fuzz/image_walk.h"
 #include "tests/fuzz/layer_script.h"
+#include "tests/fuzz/merge_and_rebuild.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t length)
 {
@@ -22,7 +22,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t length)
         if (script_byte(&script) > 230 && layer + 1 < SCRIPT_LAYERS) layer++;
         script_add_entry(&script, tables[layer]);
     }
-    (void)merge_and_walk(layers, layer + 1);
+    (void)merge_and_rebuild(layers, layer + 1);
     for (size_t i = 0; i < SCRIPT_LAYERS; i++)
         entry_table_free(tables[i]);
     return 0;

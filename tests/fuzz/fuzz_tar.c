@@ -8,7 +8,7 @@
  * with a reason.
  */
 #include "index/tar.h"
-#include "tests/fuzz/image_walk.h"
+#include "tests/fuzz/merge_and_rebuild.h"
 
 #define BLOCK 512
 
@@ -81,7 +81,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t length)
         check_format(table, length, &encoded);
         struct merge_layer layers[2] = { { table, length, { { 1 } } },
                                          { other, length, { { 2 } } } };
-        if (merge_and_walk(layers, 1)) (void)merge_and_walk(layers, 2);
+        if (merge_and_rebuild(layers, 1)) (void)merge_and_rebuild(layers, 2);
     } else {
         expect_error(error);
         EXPECT(strcmp(error_message(error), error_message(other_error)) == 0);

@@ -23,7 +23,7 @@ static char *merge(const char *const *layers, size_t count, struct error **ret_e
         if (erofs_image_open(&image, bytes.data, bytes.length, &error) < 0 ||
             erofs_image_validate(&image, chain.lengths, (uint32_t)chain.count, &error) < 0)
             fail_msg("not valid: %s", error_message(error));
-        list_tree(&text, &image, "", image.root_nid);
+        list_tree(&text, &image);
         if (buffer_append_u8(&text, 0) < 0) abort();
     }
     buffer_free(&bytes);

@@ -8,12 +8,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "base/buffer.h"
 #include "index/entry_table.h"
 #include "index/erofs_image.h"
 #include "index/merge.h"
+#include "tests/tools/image_walk.h"
 
 #define LAYER_LENGTH 1000000u
 #define LAYERS_MAX   8
@@ -76,6 +76,27 @@ static inline struct entry_table *layer_of(const char *lines)
     return table;
 }
 
+/* A file of segments "OFFSET+LENGTH ...". */
+static inline void layer_add_sparse(struct entry_table *table, const char *path, uint64_t size,
+                                    uint64_t data_offset, const char *text)
+{
+    struct entry_segment segments[20];
+    struct entry entry = { .type = ENTRY_REGULAR,
+                           .path = path,
+                           .size = size,
+                           .data_offset = data_offset,
+                           .sparse = true,
+                           .segments = segments };
+    while (*text) {
+        char *next;
+        uint64_t offset = strtoull(text, &next, 10);
+        segments[entry.segment_count++] =
+            (struct entry_segment){ offset, strtoull(next + 1, &next, 10) };
+        text = next + (*next == ' ');
+    }
+    layer_add(table, &entry);
+}
+
 struct chain {
     struct merge_layer layers[LAYERS_MAX];
     uint64_t lengths[LAYERS_MAX];
@@ -109,9 +130,16 @@ static inline void text_add(struct buffer *text, const char *format, ...)
     if (length < 0 || buffer_append(text, line, (size_t)length) < 0) abort();
 }
 
-static inline void list_inode(struct buffer *text, const struct erofs_image *image,
-                              const char *path, const struct erofs_inode *inode)
+struct tree_list {
+    const struct erofs_image *image;
+    struct buffer *text;
+};
+
+static inline void list_name(void *context, const char *path, const struct erofs_inode *inode)
 {
+    const struct tree_list *list = context;
+    const struct erofs_image *image = list->image;
+    struct buffer *text = list->text;
     const char *target;
     size_t length;
     struct erofs_extent extent = { 0 };
@@ -129,25 +157,10 @@ static inline void list_inode(struct buffer *text, const struct erofs_image *ima
 
 /* One line for each name, as for layer_of(), in the order of a walk; a file's data as
  * SIZE@DEVICE:BLOCK, and " xN" where there are N hard links. */
-static inline void list_tree(struct buffer *text, const struct erofs_image *image, const char *path,
-                             uint64_t nid)
+static inline void list_tree(struct buffer *text, const struct erofs_image *image)
 {
-    struct erofs_inode inode;
-    struct erofs_dirent dirent;
-    if (erofs_image_inode(image, nid, &inode) < 0) abort();
-    list_inode(text, image, path, &inode);
-    for (uint64_t cookie = 0; S_ISDIR(inode.mode); cookie = dirent.next_cookie) {
-        int status = erofs_image_readdir(image, &inode, cookie, &dirent);
-        if (status < 0) abort();
-        if (status == 0) break;
-        if (dirent.name_length <= 2 && memcmp(dirent.name, "..", dirent.name_length) == 0) continue;
-        char *child;
-        if (asprintf(&child, "%s%s%.*s", path, *path ? "/" : "", (int)dirent.name_length,
-                     dirent.name) < 0)
-            abort();
-        list_tree(text, image, child, dirent.nid);
-        free(child);
-    }
+    struct tree_list list = { image, text };
+    EXPECT(walk_image(image, list_name, &list));
 }
 
 #endif
