@@ -100,6 +100,12 @@ static int fetch(const char *name, uint64_t offset, size_t length, unsigned time
     return 0;
 }
 
+static inline void assert_fetches(const char *name)
+{
+    struct error *error = NULL;
+    if (fetch(name, 1000, 5000, 20000, &error) < 0) fail_msg("%s", error_message(error));
+}
+
 static int run(const char *format, ...)
 {
     char command[1024];

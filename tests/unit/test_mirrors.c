@@ -44,12 +44,6 @@ static void use_mirrors(const char *faults, const char *capabilities, const char
     free(root);
 }
 
-static void assert_fetches(const char *name)
-{
-    struct error *error = NULL;
-    if (fetch(name, 1000, 5000, 20000, &error) < 0) fail_msg("%s", error_message(error));
-}
-
 /* How often mirror and registry were asked for anything of `name`. */
 static void assert_asked(const char *name, unsigned mirror_times, unsigned registry_times)
 {
