@@ -2,38 +2,19 @@
 
 import json
 import os
-import random
 import shutil
-import stat
 import subprocess
 import time
 
-from tools import images, tree
+from tools import images
 from tools.layers import LayerWriter
 from tools.layout import Layout
-from tools.testcase import EndToEnd, servers_under
+from tools.small_image import SmallImage
+from tools.testcase import servers_under
 
 
-class Cache(EndToEnd):
+class Cache(SmallImage):
     """A small image, read through caches that are too small, damaged, or somebody's own."""
-
-    @classmethod
-    def setUpClass(cls):
-        super().setUpClass()
-        cls.image = images.small()
-        cls.truth = {path: node for path, node in
-                     tree.snapshot(images.unpacked(cls.image)).items() if stat.S_ISREG(node.mode)}
-
-    def setUp(self):
-        self.cache = os.path.join(self.directory, self._testMethodName + "-cache")
-        self.image_reference = self.push(self.image.layout, self.image.tag, "small")
-        self.sluice("index", self.image_reference)
-
-    def wrong_files(self, point, seed=0):
-        paths = sorted(self.truth)
-        random.Random(seed).shuffle(paths)
-        return [path for path in paths
-                if tree.content_digest(os.path.join(point, path)) != self.truth[path].content]
 
     def on_disk(self):
         total = 0

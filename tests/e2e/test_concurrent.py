@@ -2,36 +2,15 @@
 
 import concurrent.futures
 import os
-import random
 import signal
-import stat
 import subprocess
 
-from tools import images, tree
-from tools.testcase import EndToEnd, servers_under
+from tools.small_image import SmallImage
+from tools.testcase import servers_under
 
 
-class Concurrent(EndToEnd):
+class Concurrent(SmallImage):
     """All read the same small image and compare it with the truth."""
-
-    @classmethod
-    def setUpClass(cls):
-        super().setUpClass()
-        cls.image = images.small()
-        cls.truth = {path: node for path, node in
-                     tree.snapshot(images.unpacked(cls.image)).items() if stat.S_ISREG(node.mode)}
-
-    def setUp(self):
-        self.cache = os.path.join(self.directory, self._testMethodName + "-cache")
-        self.image_reference = self.push(self.image.layout, self.image.tag, "small")
-        self.sluice("index", self.image_reference)
-
-    def wrong_files(self, point, seed):
-        """Reads all files in an order of its own; the paths with other bytes than the truth."""
-        paths = sorted(self.truth)
-        random.Random(seed).shuffle(paths)
-        return [path for path in paths
-                if tree.content_digest(os.path.join(point, path)) != self.truth[path].content]
 
     def assert_many_readers_agree(self, points, readers=24):
         with concurrent.futures.ThreadPoolExecutor(readers) as pool:
