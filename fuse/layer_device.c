@@ -5,7 +5,7 @@
 
 #include "fuse/layer_device-internal.h"
 
-/* Tables made by the rules have chunks of CHUNK_TARGET_LENGTH and more. Fewer bytes than these
+/* Tables made by the rules have chunks of CHUNK_TARGET_LEAST and more. Fewer bytes than these
  * would let a table decide how much memory a read takes. */
 #define CHUNK_LENGTH_LEAST 4096u
 #define GROUP_LENGTH_MAX   (2u << 20)

@@ -6,6 +6,7 @@
 #include "index/window_usage.h"
 
 struct chunk_builder {
+    size_t target;
     struct built_chunk *current;
     chunk_built *built;
     void *context;
@@ -14,11 +15,12 @@ struct chunk_builder {
     uint8_t tail[GZIP_WINDOW_LENGTH]; /* the stream before `current` */
 };
 
-struct chunk_builder *chunk_builder_new(struct built_chunk *first, chunk_built *built,
-                                        void *context)
+struct chunk_builder *chunk_builder_new(size_t target, struct built_chunk *first,
+                                        chunk_built *built, void *context)
 {
     struct chunk_builder *builder = calloc(1, sizeof *builder);
     if (!builder) return NULL;
+    builder->target = target;
     builder->current = first;
     builder->built = built;
     builder->context = context;
@@ -30,6 +32,11 @@ struct chunk_builder *chunk_builder_new(struct built_chunk *first, chunk_built *
 void chunk_builder_free(struct chunk_builder *builder)
 {
     free(builder);
+}
+
+size_t chunk_builder_target(const struct chunk_builder *builder)
+{
+    return builder->target;
 }
 
 static void keep_tail(struct chunk_builder *builder)
@@ -84,7 +91,7 @@ void chunk_builder_checkpoint(struct chunk_builder *builder, enum chunk_start st
     /* Nothing precedes the stream's first byte; the chunk starts with the blob. */
     if (builder->stream_offset == 0) return;
     if (chunk->length > 0) {
-        if (chunk->length < CHUNK_TARGET_LENGTH) return;
+        if (chunk->length < builder->target) return;
         if (next_chunk(builder) < 0) return;
         chunk = builder->current;
     }

@@ -32,10 +32,13 @@ struct built_chunk {
 typedef struct built_chunk *chunk_built(void *context, struct built_chunk *full);
 
 struct chunk_builder;
-/* `first` is the empty chunk to start with. NULL: out of memory. */
-struct chunk_builder *chunk_builder_new(struct built_chunk *first, chunk_built *built,
-                                        void *context);
+/* `target` is what chunk_target_length() says, `first` the empty chunk to start with. NULL: out of
+ * memory. */
+struct chunk_builder *chunk_builder_new(size_t target, struct built_chunk *first,
+                                        chunk_built *built, void *context);
 void chunk_builder_free(struct chunk_builder *builder);
+
+size_t chunk_builder_target(const struct chunk_builder *builder);
 
 /* Room for decoded bytes (at least one); NULL: stop. */
 uint8_t *chunk_builder_room(struct chunk_builder *builder, size_t *ret_capacity);

@@ -17,7 +17,7 @@ static const uint8_t MAGIC[8] = { 'S', 'L', 'U', 'I', 'C', 'E', 'C', 'T' };
 /* EROFS counts a device's 512-byte blocks in 32 bits. */
 #define STREAM_LENGTH_MAX ((uint64_t)UINT32_MAX * 512)
 #define BLOB_LENGTH_MAX   (1ull << 48)
-/* A group of windows is at most 1 MiB decoded; zstd's bound for that is a little more. */
+/* A group of windows is at most 256 KiB decoded; zstd's bound for that is a little more. */
 #define GROUP_LENGTH_MAX ((uint32_t)ZSTD_COMPRESSBOUND(WINDOWS_PER_GROUP * GZIP_WINDOW_LENGTH))
 /* So much is decoded for a chunk without anybody minding. */
 #define ROW_LENGTH_MAX ((uint64_t)64 << 20)
@@ -239,6 +239,12 @@ uint64_t chunk_length(const struct chunk_table *table, uint32_t chunk)
     uint64_t end = chunk + 1 < table->chunk_count ? table->chunks[chunk + 1].stream_offset
                                                   : table->stream_length;
     return end - table->chunks[chunk].stream_offset;
+}
+
+size_t chunk_target_length(uint64_t blob_length)
+{
+    if (blob_length < 2ull << 30) return CHUNK_TARGET_LEAST;
+    return blob_length < 4ull << 30 ? 2 * CHUNK_TARGET_LEAST : CHUNK_TARGET_MOST;
 }
 
 uint32_t chunk_table_checkpoint(const struct chunk_table *table, uint32_t chunk)

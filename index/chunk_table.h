@@ -20,15 +20,22 @@
 enum layer_kind { LAYER_TAR = 1, LAYER_GZIP = 2, LAYER_ZSTD = 3 };
 const char *layer_kind_name(enum layer_kind kind); /* "tar", "gzip", "zstd" */
 
-/* A new chunk starts at the first checkpoint that comes when this much is decoded ... */
-#define CHUNK_TARGET_LENGTH (1u << 20)
+/* A new chunk starts at the first checkpoint that comes when chunk_target_length() is decoded ...
+ */
+#define CHUNK_TARGET_LEAST (256u << 10)
+#define CHUNK_TARGET_MOST  (4 * CHUNK_TARGET_LEAST)
 /* ... or without one, when a chunk has grown to this. No chunk is longer. */
 #define CHUNK_LENGTH_MAX (4u << 20)
+
+/* Small chunks bring little that nobody asked for, many chunks make a large table: 256 KiB, for
+ * blobs of 2 GiB and more twice, of 4 GiB and more four times as much. docs/performance.md has the
+ * trade. */
+size_t chunk_target_length(uint64_t blob_length);
 
 /* RFC 1951: a deflate stream refers back at most this far. */
 #define GZIP_WINDOW_LENGTH 32768u
 /* Windows that are compressed together and fetched as one range. */
-#define WINDOWS_PER_GROUP 32u
+#define WINDOWS_PER_GROUP 8u
 
 /* What a decoder of zstd holds of the stream at the most; zstd(1), too, refuses more unless it is
  * asked. */

@@ -62,14 +62,14 @@ void layer_decode_free(struct layer_decode *decode)
 
 static int feed_tar(struct layer_decode *decode, const uint8_t *data, size_t length)
 {
+    size_t target = chunk_builder_target(decode->builder);
     while (length) {
         size_t room;
         chunk_builder_checkpoint(decode->builder, CHUNK_FRAME, decode->blob_offset, 0, 0);
         uint8_t *out = chunk_builder_room(decode->builder, &room);
         if (!out) return 1;
         /* A checkpoint may be anywhere, so the chunks are of the target length to the byte. */
-        size_t to_border =
-            CHUNK_TARGET_LENGTH - (size_t)(decode->blob_offset % CHUNK_TARGET_LENGTH);
+        size_t to_border = target - (size_t)(decode->blob_offset % target);
         size_t count = length < room ? length : room;
         if (count > to_border) count = to_border;
         memcpy(out, data, count);

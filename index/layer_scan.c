@@ -165,11 +165,12 @@ static struct built_chunk *exchange(void *context, struct built_chunk *full)
 
 /* Reads and decodes the whole blob. 1: the second thread has failed. */
 static int decode_blob(struct layer_scan *scan, layer_read *read, void *context,
-                       struct error **error)
+                       uint64_t blob_length, struct error **error)
 {
     cleanup_free uint8_t *data = malloc(READ_LENGTH);
     struct digest_stream *blob_digest = digest_stream_new();
-    struct chunk_builder *builder = chunk_builder_new(scan->empty[0], exchange, scan);
+    struct chunk_builder *builder =
+        chunk_builder_new(chunk_target_length(blob_length), scan->empty[0], exchange, scan);
     struct layer_decode *decode = NULL;
     struct built_chunk *unused;
     size_t carried = 0;
@@ -220,12 +221,13 @@ static int check_digest(const struct digest *found, const struct digest *expecte
                      digest_format(found, found_text), digest_format(expected, expected_text));
 }
 
-static int run(struct layer_scan *scan, layer_read *read, void *context, struct error **error)
+static int run(struct layer_scan *scan, layer_read *read, void *context, uint64_t blob_length,
+               struct error **error)
 {
     pthread_t second;
     int number = pthread_create(&second, NULL, run_second_thread, scan);
     if (number) return error_set_errno(error, number, "start a thread");
-    int result = decode_blob(scan, read, context, error);
+    int result = decode_blob(scan, read, context, blob_length, error);
     pthread_mutex_lock(&scan->lock);
     scan->ended = true;
     pthread_cond_broadcast(&scan->changed);
@@ -292,7 +294,7 @@ int layer_scan(layer_read *read, void *context, uint64_t blob_length,
     __attribute__((cleanup(cleanup_scan_function))) struct layer_scan *scan = layer_scan_new();
     if (!scan) return error_set_memory(error);
     struct chunk_table *table = scan->table;
-    if (run(scan, read, context, error) < 0) return -1;
+    if (run(scan, read, context, blob_length, error) < 0) return -1;
     if (table->blob_length != blob_length)
         return error_set(error, ERROR_INVALID, "blob has %llu bytes and not %llu",
                          (unsigned long long)table->blob_length, (unsigned long long)blob_length);
