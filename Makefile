@@ -49,7 +49,7 @@ UNIT_SOURCES    := $(wildcard tests/unit/test_*.c)
 FUZZ_SOURCES    := $(wildcard tests/fuzz/fuzz_*.c)
 HEADERS         := $(wildcard $(addsuffix /*.h,$(FOLDERS)) deploytool/*.h tests/unit/*.h tests/fuzz/*.h \
                               tests/tools/*.h)
-SOURCES         := $(LIBRARY_SOURCES) $(COMMAND_SOURCES) $(wildcard tests/unit/*.c tests/fuzz/*.c)
+SOURCES         := $(LIBRARY_SOURCES) $(COMMAND_SOURCES) $(wildcard tests/unit/*.c tests/fuzz/*.c bench/*.c)
 
 LIBRARY_OBJECTS := $(addprefix $(BUILD)/,$(addsuffix .o,$(basename $(LIBRARY_SOURCES))))
 COMMAND_OBJECTS := $(COMMAND_SOURCES:%.c=$(BUILD)/%.o)
@@ -57,7 +57,7 @@ UNIT_TESTS      := $(UNIT_SOURCES:tests/unit/%.c=$(BUILD)/tests/%)
 FUZZ_TOOLS      := $(addprefix $(BUILD)/tests/,mutate_metadata write_seeds)
 FUZZ_TARGETS    := $(FUZZ_SOURCES:tests/fuzz/%.c=$(BUILD)/fuzz/%)
 
-.PHONY: all help unit unit-build test check fuzz fuzz-build soak compile-flags bench install clean format packages
+.PHONY: all help unit unit-build test check fuzz fuzz-build soak compile-flags bench bench-peers install clean format packages
 .DEFAULT_GOAL := all
 
 all: $(BUILD)/sluice ## build the sluice command (the default)
@@ -104,7 +104,7 @@ test: ## install what is missing, build, run every test; TEST=name runs one
 	$(MAKE) --no-print-directory all unit-build
 	tests/run $(TEST)
 
-unit-build: $(UNIT_TESTS) $(FUZZ_TOOLS)
+unit-build: $(UNIT_TESTS) $(FUZZ_TOOLS) $(BUILD)/bench/link
 
 check: ## format, tidy, static analysis, sanitizer builds with the unit tests
 	packaging/install-packages
@@ -127,6 +127,15 @@ soak: all ## random reads, faults, crashes and layers; SECONDS=600 for each test
 
 bench: all ## measure the figures of docs/performance.md (long)
 	bench/run
+
+$(BUILD)/bench/%: bench/%.c
+	@mkdir -p $(@D)
+	$(call say,LD,$@)$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $<
+
+bench-peers: ## measure beside other snapshotters (long); PEERS="--quick"
+	packaging/install-packages build run test bench
+	$(MAKE) --no-print-directory all $(BUILD)/bench/link
+	bench/peers $(PEERS)
 
 compile-flags: # for tests/check
 	@echo -std=gnu17 $(CPPFLAGS)

@@ -5,11 +5,13 @@ import subprocess
 
 
 class Authority:
-    """`certificate` is its own; issue() makes certificates for the loopback, or for a client."""
+    """`certificate` is its own; issue() makes certificates for the loopback and for `names`, or
+    for a client."""
 
-    def __init__(self, directory):
+    def __init__(self, directory, names=()):
         os.makedirs(directory, exist_ok=True)
         self.directory = directory
+        self.names = names
         self.key = os.path.join(directory, "authority.key")
         self.certificate = os.path.join(directory, "authority.crt")
         self._openssl("req", "-x509", *self._new_key(self.key), "-days", "2",
@@ -23,7 +25,8 @@ class Authority:
         extensions = os.path.join(self.directory, name + ".ext")
         # 0.0.0.0 leads to this machine, too, and is no loopback address by name.
         with open(extensions, "w", encoding="ascii") as file:
-            file.write("subjectAltName=IP:127.0.0.1,IP:0.0.0.0\n")
+            names = ["IP:127.0.0.1", "IP:0.0.0.0", *("DNS:" + name for name in self.names)]
+            file.write(f"subjectAltName={','.join(names)}\n")
         self._openssl("req", *self._new_key(key), "-subj", "/CN=" + name, "-out", request)
         self._openssl("x509", "-req", "-in", request, "-CA", self.certificate, "-CAkey", self.key,
                       "-CAcreateserial", "-days", "2", "-extfile", extensions, "-out", certificate)

@@ -20,19 +20,20 @@ storage:
   filesystem: {{rootdirectory: {storage}}}
   delete: {{enabled: true}}
   redirect: {{disable: true}}
-http: {{addr: "127.0.0.1:{port}", relativeurls: true}}
+http: {{addr: "127.0.0.1:{port}", relativeurls: true{tls}}}
 {auth}
 """
 
 
 class Registry:
-    """Starts at once; stop() and start() keep storage and port."""
+    """Starts at once; stop() and start() keep storage and port. `tls`: (certificate, key)."""
 
-    def __init__(self, directory, auth="", storage=None):
+    def __init__(self, directory, auth="", storage=None, tls=None):
         self.directory = directory
         self.storage = storage or os.path.join(directory, "storage")
         os.makedirs(self.storage, exist_ok=True)
         self.auth = auth
+        self.tls = ", tls: {certificate: %s, key: %s}" % tls if tls else ""
         self.port = 0
         self.process = None
         self.start()
@@ -44,7 +45,8 @@ class Registry:
     def start(self):
         path = os.path.join(self.directory, "config.yml")
         with open(path, "w", encoding="utf-8") as file:
-            file.write(CONFIGURATION.format(storage=self.storage, port=self.port, auth=self.auth))
+            file.write(CONFIGURATION.format(storage=self.storage, port=self.port, auth=self.auth,
+                                            tls=self.tls))
         self.log_path = os.path.join(self.directory, "log")
         with open(self.log_path, "wb") as log:
             self.process = subprocess.Popen(["docker-registry", "serve", path], stdout=log,

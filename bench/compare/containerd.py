@@ -1,0 +1,99 @@
+"""containerd with overlayfs: the whole image is pulled and unpacked, then the container starts."""
+
+import os
+import subprocess
+import time
+
+from compare import workloads
+
+_CONFIGURATION = """\
+version = 2
+root = "{root}"
+state = "{state}"
+disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.snapshotter.v1.aufs",
+                    "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.devmapper",
+                    "io.containerd.snapshotter.v1.zfs"]
+[grpc]
+address = "{address}"
+[plugins."io.containerd.internal.v1.opt"]
+path = "{root}/opt"
+{more}
+"""
+
+
+class Daemon:
+    """containerd with an empty store, in a group. `prefix`: what runs it elsewhere (chroot), where
+    `directory` has the name `inside`."""
+
+    def __init__(self, directory, group, prefix=(), inside=None, more=""):
+        inside = inside or directory
+        self.prefix = list(prefix)
+        self.address = os.path.join(inside, "containerd.sock")
+        self.root = os.path.join(directory, "root")
+        with open(os.path.join(directory, "config.toml"), "w", encoding="utf-8") as file:
+            file.write(_CONFIGURATION.format(
+                root=os.path.join(inside, "root"), state=os.path.join(inside, "state"),
+                address=self.address, more=more))
+        self.log_path = os.path.join(directory, "containerd.log")
+        with open(self.log_path, "wb") as log:
+            self.process = subprocess.Popen(
+                [*self.prefix, "containerd", "--config", os.path.join(inside, "config.toml")],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=group.join)
+        self._wait(group)
+
+    def _wait(self, group):
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline and self.process.poll() is None:
+            if not subprocess.run(self.ctr("version"), stdin=subprocess.DEVNULL, check=False,
+                                  capture_output=True, preexec_fn=group.join).returncode:
+                return
+            time.sleep(0.1)
+        with open(self.log_path, encoding="utf-8", errors="replace") as log:
+            raise RuntimeError("containerd did not start: " + log.read()[-2000:])
+
+    def ctr(self, *arguments):
+        return [*self.prefix, "ctr", "--address", self.address, *arguments]
+
+    def run(self, workload, reference, snapshotter, group):
+        arguments = self.ctr("run", "--rm", "--cgroup", group.container, "--snapshotter",
+                             snapshotter, reference, group.name, *workloads.command(workload))
+        return workloads.run(workload, arguments, group)
+
+
+def succeed(arguments, group, **options):
+    done = subprocess.run(arguments, stdin=subprocess.DEVNULL, capture_output=True, check=False,
+                          preexec_fn=group.join, **options)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(arguments)}: "
+                           + done.stderr.decode(errors="replace")[-2000:])
+
+
+class Containerd:
+    name = "containerd, overlayfs"
+    program = "containerd"
+    snapshotter = "overlayfs"
+
+    def __init__(self, place):
+        self.place = place
+        self.registry = place.registry
+        self.daemon = None
+
+    def prepare(self, _):
+        """The image as it is in the registry will do."""
+
+    def begin(self, directory, group):
+        self.daemon = Daemon(directory, group)
+
+    def pull(self, workload, port, group):
+        self.reference = f"127.0.0.1:{port}/{workload.image}:latest"
+        succeed(self.daemon.ctr("images", "pull", "--plain-http", "--snapshotter",
+                                self.snapshotter, self.reference), group)
+
+    def execute(self, workload, group):
+        return self.daemon.run(workload, self.reference, self.snapshotter, group)
+
+    def check(self):
+        """Nothing is lazy here."""
+
+    def end(self):
+        """The group's end is the daemon's."""

@@ -1,0 +1,52 @@
+"""What runs in the images. Each says when it is ready, and prints what only a right run can know."""
+
+import collections
+import hashlib
+import subprocess
+import time
+
+Workload = collections.namedtuple("Workload", "image title program answer")
+
+_PYTHON = """
+print("ready", flush=True)
+import hashlib
+print(hashlib.sha256(b"sluice").hexdigest()[:16])
+"""
+
+_PYTHON_ANSWER = hashlib.sha256(b"sluice").hexdigest()[:16]
+
+_TORCH = """
+import torch
+print("ready", flush=True)
+a = torch.arange(65536, dtype=torch.float64).reshape(256, 256) % 97
+print(int((a @ a.T).trace()))
+"""
+
+# The trace is the sum of the squares of all elements.
+_TORCH_ANSWER = str(sum((number % 97) ** 2 for number in range(65536)))
+
+ALL = {each.image: each for each in (
+    Workload("python", "python3, `print`", _PYTHON, _PYTHON_ANSWER),
+    Workload("torch", "`import torch`", _TORCH, _TORCH_ANSWER),
+    Workload("cuda", "`import torch` beside CUDA", _TORCH, _TORCH_ANSWER),
+)}
+
+
+def command(workload):
+    return ["/usr/bin/python3", "-c", workload.program]
+
+
+def run(workload, arguments, group):
+    """Runs `arguments`, which run the workload somewhere: (seconds to the first output, seconds)."""
+    started = time.monotonic()
+    with subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, bufsize=0, preexec_fn=group.join) as process:
+        first = process.stdout.read(1)
+        ready = time.monotonic() - started
+        output, errors = process.communicate()
+    total = time.monotonic() - started
+    said = (first + output).decode(errors="replace").split()
+    if process.returncode or said != ["ready", workload.answer]:
+        raise RuntimeError(f"{workload.image}: exit code {process.returncode}, said {said}: "
+                           + errors.decode(errors="replace")[-2000:])
+    return ready, total
