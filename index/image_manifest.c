@@ -175,7 +175,7 @@ bool manifest_is_image_index(const char *media_type, const void *data, size_t le
     return root && json_is_array(json_object_get(root, "manifests"));
 }
 
-/* Missing fields read as empty and match nothing; arm64's "v8" is what having no variant means. */
+/* Missing fields read as empty and match nothing. */
 static void read_platform(struct platform *ret, const json_t *object)
 {
     const char *os = json_optional_text(object, "os");
@@ -184,17 +184,22 @@ static void read_platform(struct platform *ret, const json_t *object)
     snprintf(ret->os, sizeof ret->os, "%s", os ? os : "");
     snprintf(ret->architecture, sizeof ret->architecture, "%s", architecture ? architecture : "");
     snprintf(ret->variant, sizeof ret->variant, "%s", variant ? variant : "");
-    if (strcmp(ret->architecture, "arm64") == 0 && strcmp(ret->variant, "v8") == 0)
-        ret->variant[0] = '\0';
+}
+
+/* arm64's "v8" is what having no variant means. */
+static const char *meant_variant(const struct platform *platform)
+{
+    bool usual =
+        strcmp(platform->architecture, "arm64") == 0 && strcmp(platform->variant, "v8") == 0;
+    return usual ? "" : platform->variant;
 }
 
 bool platform_matches(const struct platform *wanted, const struct platform *found)
 {
-    const char *variant = wanted->variant;
-    if (strcmp(wanted->architecture, "arm64") == 0 && strcmp(variant, "v8") == 0) variant = "";
+    const char *variant = meant_variant(wanted);
     return strcmp(wanted->os, found->os) == 0 &&
            strcmp(wanted->architecture, found->architecture) == 0 &&
-           (variant[0] == '\0' || strcmp(variant, found->variant) == 0);
+           (variant[0] == '\0' || strcmp(variant, meant_variant(found)) == 0);
 }
 
 int image_index_select(const void *data, size_t length, const struct platform *platform,

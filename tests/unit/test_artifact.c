@@ -147,10 +147,17 @@ static void platforms_are_chosen(void **state)
     assert_int_equal(platform_parse(&platform, "linux/arm64", NULL), 0);
     assert_int_equal(image_index_select(list, strlen(list), &platform, &digest, NULL), 0);
     assert_int_equal(digest.bytes[31], 0x0c);
+    assert_int_equal(platform_parse(&platform, "linux/arm64/v8", NULL), 0);
+    assert_int_equal(image_index_select(list, strlen(list), &platform, &digest, NULL), 0);
     assert_int_equal(platform_parse(&platform, "linux/s390x", NULL), 0);
     assert_int_equal(image_index_select(list, strlen(list), &platform, &digest, &error), -1);
-    assert_non_null(strstr(error_message(error), "linux/amd64, linux/arm64;"));
+    assert_non_null(strstr(error_message(error), "linux/amd64, linux/arm64/v8;"));
     assert_null(strstr(error_message(error), "unknown"));
+    error_free(error);
+    error = NULL;
+    assert_int_equal(platform_parse(&platform, "linux/arm64/v9", NULL), 0);
+    assert_int_equal(image_index_select(list, strlen(list), &platform, &digest, &error), -1);
+    assert_non_null(strstr(error_message(error), "linux/arm64/v9; it has"));
     error_free(error);
     static const char *const wrong[] = { "",        "linux",       "linux/",      "/amd64",
                                          "a/b/c/d", "Linux/amd64", "linux/amd 64" };
