@@ -48,10 +48,20 @@ static int sync_directory_of(const char *path, struct error **error)
     return 0;
 }
 
+/* The mark is nothing that people end names with. */
+#define TEMPORARY_MARK   ".sluice-"
+#define TEMPORARY_RANDOM "XXXXXX"
+
+bool file_name_is_temporary(const char *name)
+{
+    size_t length = strlen(name), end = strlen(TEMPORARY_MARK TEMPORARY_RANDOM);
+    return length > end && memcmp(name + length - end, TEMPORARY_MARK, strlen(TEMPORARY_MARK)) == 0;
+}
+
 int file_write_atomic(const char *path, const void *data, size_t length, mode_t mode,
                       struct error **error)
 {
-    cleanup_free char *temporary = format_text("%s.XXXXXX", path);
+    cleanup_free char *temporary = format_text("%s" TEMPORARY_MARK TEMPORARY_RANDOM, path);
     if (!temporary) return error_set_memory(error);
     cleanup_close int descriptor = mkostemp(temporary, O_CLOEXEC);
     if (descriptor < 0) return error_set_errno(error, errno, "create '%s'", temporary);

@@ -2,6 +2,7 @@
 #ifndef SLUICE_BASE_FILE_H
 #define SLUICE_BASE_FILE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -16,6 +17,9 @@ int file_read(const char *path, size_t limit, struct buffer *ret, struct error *
  * old bytes or the new ones, also after a power loss. */
 int file_write_atomic(const char *path, const void *data, size_t length, mode_t mode,
                       struct error **error);
+/* Whether a file of this name (without directories) can only be what file_write_atomic() is
+ * writing, or left when its process was killed. */
+bool file_name_is_temporary(const char *name);
 /* Makes `path` and what is missing above it. */
 int directory_make(const char *path, mode_t mode, struct error **error);
 

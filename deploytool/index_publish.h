@@ -28,7 +28,8 @@ int index_annotate(const struct image *image, struct registry_client *client,
                    struct error **error);
 
 /* Writes into `directory`, an OCI image layout or a directory that is empty or missing:
- * index.json, which makes the rest visible, comes last and is replaced at once. */
+ * index.json, which makes the rest visible, comes last and is replaced at once. Waits while another
+ * process writes there, and removes what one that was killed has left. */
 int index_write_layout(const char *directory, const struct built_index *index,
                        struct publish_result *ret, struct error **error);
 /* Checks that index_write_layout() can write there, before the work is done. */

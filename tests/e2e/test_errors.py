@@ -1,5 +1,8 @@
 """Bad input: one line, the right exit code, nothing left mounted or half-written, no secrets."""
 
+import contextlib
+import fcntl
+import glob
 import os
 import signal
 import socket
@@ -7,10 +10,35 @@ import subprocess
 import time
 
 from tools import images, workplace
+from tools.layout import Layout
 from tools.registry import Registry, htpasswd_auth, write_docker_config
 from tools.testcase import EndToEnd, brokers_under, mounts_under, servers_under
 
 PASSWORD = "correct-horse-battery-staple"
+
+
+def files_under(directory):
+    return sorted(os.path.relpath(os.path.join(parent, name), directory)
+                  for parent, _, names in os.walk(directory) for name in names)
+
+
+@contextlib.contextmanager
+def open_directory(path):
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def opened_by(pid):
+    """What a process has open; empty when it has ended."""
+    found = set()
+    with contextlib.suppress(OSError):
+        for name in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(FileNotFoundError):
+                found.add(os.readlink(f"/proc/{pid}/fd/{name}"))
+    return found
 
 
 class Errors(EndToEnd):
@@ -266,6 +294,41 @@ class Killed(Errors):
         self.sluice("index", reference, "--output", output + "-whole")
         self.assertEqual(sorted(os.listdir(output + "/blobs/sha256")),
                          sorted(os.listdir(output + "-whole/blobs/sha256")))
+
+    def test_killed_while_it_writes_output(self):
+        """In the layout's first file, and in its first part: the next run clears up."""
+        whole = os.path.join(self.directory, "layout-whole")
+        self.sluice("index", self.image_reference, "--output", whole)
+        for size, unfinished in ((10, "oci-layout.*"), (100, "blobs/sha256/*.sluice-*")):
+            with self.subTest(unfinished):
+                output = os.path.join(self.directory, f"layout-{size}")
+                done = subprocess.run(
+                    ["prlimit", f"--fsize={size}", "--core=0", workplace.SLUICE, "index",
+                     self.image_reference, "--output", output],
+                    env=self.environment, stdin=subprocess.DEVNULL, capture_output=True,
+                    check=False)
+                self.assertEqual(done.returncode, -signal.SIGXFSZ, done.stderr)
+                self.assertEqual(len(glob.glob(os.path.join(output, unfinished))), 1)
+                self.sluice("index", self.image_reference, "--output", output)
+                self.assertEqual(files_under(output), files_under(whole))
+
+    def test_what_another_is_writing_is_left(self):
+        output = self.make_directory("layout")
+        temporary = os.path.join(output, "oci-layout.sluice-aaaaaa")
+        open(temporary, "wb").close()
+        with open_directory(output) as other:
+            fcntl.flock(other, fcntl.LOCK_EX)
+            process = subprocess.Popen([workplace.SLUICE, "index", self.image_reference,
+                                        "--output", output],
+                                       env=self.environment, stdin=subprocess.DEVNULL,
+                                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            self.addCleanup(process.wait)
+            self.addCleanup(process.kill)
+            self.wait_until(lambda: output in opened_by(process.pid), "it has come to writing")
+            self.assertEqual(files_under(output), [os.path.basename(temporary)])
+        self.assertEqual(process.wait(timeout=60), 0)
+        self.assertFalse(os.path.exists(temporary))
+        self.assertEqual(len(Layout(output).manifests()), 1)
 
     def test_killed_mount_command(self):
         self.sluice("index", self.image_reference)
