@@ -55,13 +55,14 @@ static struct active_chunk *record_new(struct layer_device *device, uint32_t chu
     record->device = device;
     record->chunk = chunk;
     TAILQ_INIT(&record->waiters);
+    STAILQ_INIT(&record->owed);
     record->hash_next = device->active[chunk % CHUNK_BUCKETS];
     device->active[chunk % CHUNK_BUCKETS] = record;
     return record;
 }
 
-/* The chunk's unrest is over. */
-static void record_settle(struct active_chunk *record, enum chunk_state state,
+/* The chunk's unrest is over; what supplies hear of it. */
+static void record_settle(struct active_chunk *record, enum chunk_state state, int result,
                           struct actions *actions)
 {
     struct layer_device *device = record->device;
@@ -70,6 +71,7 @@ static void record_settle(struct active_chunk *record, enum chunk_state state,
         link = &(*link)->hash_next;
     *link = record->hash_next;
     set_state(device, record->chunk, state);
+    supply_give_back(&record->owed, result, actions);
     if (record->bytes) chunk_bytes_unreference(device->path, record->bytes, actions);
     free(record);
 }
@@ -80,7 +82,7 @@ static void settle_present(struct active_chunk *record, uint32_t generation,
 {
     atomic_store_explicit(&record->device->generations[record->chunk], generation,
                           memory_order_relaxed);
-    record_settle(record, CHUNK_PRESENT, actions);
+    record_settle(record, CHUNK_PRESENT, 0, actions);
 }
 
 /* ---- bytes ---- */
@@ -121,10 +123,58 @@ static void deliver(struct active_chunk *record, struct actions *actions)
 
 /* ---- waiting ---- */
 
+bool chunk_is_needed(const struct active_chunk *record)
+{
+    return !TAILQ_EMPTY(&record->waiters) || !STAILQ_EMPTY(&record->owed);
+}
+
+static enum urgency urgency_of(const struct active_chunk *record)
+{
+    const struct supply_return *owed;
+    enum urgency urgency = URGENCY_FILL;
+    if (!TAILQ_EMPTY(&record->waiters)) return URGENCY_DEMAND;
+    STAILQ_FOREACH(owed, &record->owed, link)
+    if (owed->urgency < urgency) urgency = owed->urgency;
+    return urgency;
+}
+
+/* Into the queue of those that are as urgent. */
+static void enqueue(struct active_chunk *record, bool first)
+{
+    struct chunk_queue *queues = record->device->path->wanted;
+    record->urgency = urgency_of(record);
+    if (first)
+        TAILQ_INSERT_HEAD(&queues[record->urgency], record, queue);
+    else
+        TAILQ_INSERT_TAIL(&queues[record->urgency], record, queue);
+}
+
+static void dequeue(struct active_chunk *record)
+{
+    TAILQ_REMOVE(&record->device->path->wanted[record->urgency], record, queue);
+}
+
+/* Who needs a WANTED or FETCHING chunk has changed. */
+static void urgency_changed(struct active_chunk *record)
+{
+    if (chunk_state(record->device, record->chunk) == CHUNK_FETCHING) {
+        run_hurry(record->device, record->chunk, urgency_of(record));
+    } else if (record->urgency != urgency_of(record)) {
+        dequeue(record);
+        enqueue(record, false);
+    }
+}
+
 static void start_waiting(struct active_chunk *record, struct read_piece *piece)
 {
     piece->awaits = record;
     TAILQ_INSERT_TAIL(&record->waiters, piece, waiter);
+}
+
+static void note_demand(struct data_path *path)
+{
+    path->demanded = true;
+    atomic_store_explicit(&path->demanded_at, milliseconds_now(), memory_order_relaxed);
 }
 
 /* What is stored is checked, what is not is fetched. */
@@ -147,6 +197,7 @@ int chunk_await(struct layer_device *device, struct read_piece *piece, struct ac
         piece->generation = device->generations[piece->chunk];
         return 0;
     case CHUNK_READY:
+        record->demanded = true;
         piece->bytes = record->bytes;
         piece->bytes->references++;
         return 0;
@@ -159,7 +210,9 @@ int chunk_await(struct layer_device *device, struct read_piece *piece, struct ac
     case CHUNK_WANTED:
     case CHUNK_FETCHING:
         piece->read->missed = true;
+        note_demand(device->path);
         start_waiting(record, piece);
+        urgency_changed(record);
         return 0;
     case CHUNK_CHECKING:
         start_waiting(record, piece);
@@ -175,39 +228,96 @@ void chunk_forsake(struct read_piece *piece, struct actions *actions)
     if (!TAILQ_EMPTY(&record->waiters) ||
         chunk_state(record->device, record->chunk) != CHUNK_WANTED)
         return;
-    TAILQ_REMOVE(&record->device->path->wanted, record, queue);
-    chunk_give_up(record, actions);
+    if (chunk_is_needed(record)) {
+        urgency_changed(record);
+    } else {
+        dequeue(record);
+        chunk_give_up(record, -ECANCELED, actions);
+    }
+}
+
+void chunk_owe(struct layer_device *device, struct supply_return *owed, struct actions *actions)
+{
+    uint32_t chunk = owed->chunk;
+    struct supply_returns one = STAILQ_HEAD_INITIALIZER(one);
+    STAILQ_INSERT_TAIL(&one, owed, link);
+    if (chunk >= device->table->chunk_count || device->closing) {
+        supply_give_back(&one, device->closing ? -ECANCELED : -EINVAL, actions);
+        return;
+    }
+    chunk_refresh(device, chunk);
+    struct active_chunk *record = active_chunk_find(device, chunk);
+    if (record && record->store_result < 0) {
+        supply_give_back(&one, record->store_result, actions);
+    } else if (record) {
+        STAILQ_CONCAT(&record->owed, &one);
+        enum chunk_state state = chunk_state(device, chunk);
+        if (state == CHUNK_WANTED || state == CHUNK_FETCHING) urgency_changed(record);
+    } else if (layer_cache_generation(device->cache, chunk)) {
+        supply_give_back(&one, 0, actions);
+    } else if (failure_is_recent(device, chunk)) {
+        supply_give_back(&one, -EIO, actions);
+    } else if (!(record = record_new(device, chunk))) {
+        supply_give_back(&one, -ENOMEM, actions);
+    } else {
+        STAILQ_CONCAT(&record->owed, &one);
+        chunk_want(record, false, actions);
+    }
+}
+
+void chunk_drop_unneeded(struct data_path *path, struct actions *actions)
+{
+    struct active_chunk *record, *next;
+    for (unsigned i = 0; i < URGENCIES; i++) {
+        for (record = TAILQ_FIRST(&path->wanted[i]); record; record = next) {
+            next = TAILQ_NEXT(record, queue);
+            supply_drop_gone(&record->owed);
+            if (chunk_is_needed(record)) continue;
+            dequeue(record);
+            chunk_give_up(record, -ECANCELED, actions);
+        }
+    }
+}
+
+void chunk_drop_wanted(const struct layer_device *device, struct actions *actions)
+{
+    struct active_chunk *record, *next;
+    for (unsigned i = 0; i < URGENCIES; i++) {
+        for (record = TAILQ_FIRST(&device->path->wanted[i]); record; record = next) {
+            next = TAILQ_NEXT(record, queue);
+            if (record->device != device) continue;
+            dequeue(record);
+            chunk_give_up(record, -ECANCELED, actions);
+        }
+    }
 }
 
 void chunk_want(struct active_chunk *record, bool first, struct actions *actions)
 {
     struct layer_device *device = record->device;
-    struct data_path *path = device->path;
     struct read_piece *piece;
     TAILQ_FOREACH(piece, &record->waiters, waiter)
     piece->read->missed = true;
+    if (!TAILQ_EMPTY(&record->waiters)) note_demand(device->path);
     struct run *run = run_toward(device, record->chunk);
     if (run) {
         set_state(device, record->chunk, CHUNK_FETCHING);
-        run_extend(run, record->chunk, actions);
+        run_extend(run, record->chunk, urgency_of(record), actions);
         return;
     }
     set_state(device, record->chunk, CHUNK_WANTED);
-    if (first)
-        TAILQ_INSERT_HEAD(&path->wanted, record, queue);
-    else
-        TAILQ_INSERT_TAIL(&path->wanted, record, queue);
+    enqueue(record, first);
 }
 
 void chunk_fetching(struct active_chunk *record)
 {
-    TAILQ_REMOVE(&record->device->path->wanted, record, queue);
+    dequeue(record);
     set_state(record->device, record->chunk, CHUNK_FETCHING);
 }
 
-void chunk_give_up(struct active_chunk *record, struct actions *actions)
+void chunk_give_up(struct active_chunk *record, int result, struct actions *actions)
 {
-    record_settle(record, CHUNK_ABSENT, actions);
+    record_settle(record, CHUNK_ABSENT, result, actions);
 }
 
 void chunk_fail(struct active_chunk *record, struct actions *actions)
@@ -217,7 +327,7 @@ void chunk_fail(struct active_chunk *record, struct actions *actions)
         failure_note(record->device, record->chunk);
     while ((piece = TAILQ_FIRST(&record->waiters)))
         read_fail(piece->read, actions);
-    chunk_give_up(record, actions);
+    chunk_give_up(record, -EIO, actions);
 }
 
 void chunk_refresh(struct layer_device *device, uint32_t chunk)
@@ -270,8 +380,8 @@ static void check_over(struct active_chunk *record, bool intact, struct actions 
         chunk_damaged(device, record->chunk, record->generation);
         if (record->bytes) chunk_bytes_unreference(path, record->bytes, actions);
         record->bytes = NULL;
-        if (TAILQ_EMPTY(&record->waiters))
-            chunk_give_up(record, actions);
+        if (device->closing || !chunk_is_needed(record))
+            chunk_give_up(record, -ECANCELED, actions);
         else
             chunk_want(record, false, actions);
     }
@@ -334,7 +444,7 @@ static struct active_chunk *record_for_arrival(struct layer_device *device, uint
     case CHUNK_ABSENT: /* passed over on the way to another */
         return record_new(device, chunk);
     case CHUNK_WANTED:
-        TAILQ_REMOVE(&device->path->wanted, record, queue);
+        dequeue(record);
         return record;
     case CHUNK_FETCHING:
         return record;
@@ -364,6 +474,7 @@ void chunk_arrived(struct layer_device *device, uint32_t chunk, uint8_t *data, s
     atomic_fetch_add(&path->counters.chunks_fetched, 1);
     atomic_fetch_add(&path->counters.bytes_decoded, length);
     record->bytes = bytes;
+    record->demanded = !TAILQ_EMPTY(&record->waiters);
     set_state(device, chunk, CHUNK_READY);
     deliver(record, actions);
     device_busy(device);
@@ -376,7 +487,7 @@ static void drop_kept(struct active_chunk *record, struct actions *actions)
     struct data_path *path = record->device->path;
     TAILQ_REMOVE(&path->kept, record, queue);
     path->kept_bytes -= record->bytes->length;
-    chunk_give_up(record, actions);
+    chunk_give_up(record, record->store_result, actions);
 }
 
 void chunk_drop_kept(struct data_path *path, const struct layer_device *device,
@@ -431,12 +542,16 @@ static void store_done(void *context, ssize_t result, uint32_t generation)
     struct actions actions;
     data_path_enter(path, &actions);
     path->memory.storing -= length;
-    if (stored)
+    if (stored) {
         settle_present(record, generation, &actions);
-    else if (device->closing)
-        chunk_give_up(record, &actions);
-    else
-        keep(record, &actions);
+    } else {
+        record->store_result = result < 0 ? (int)result : -EIO;
+        supply_give_back(&record->owed, record->store_result, &actions);
+        if (device->closing || !record->demanded)
+            chunk_give_up(record, -ECANCELED, &actions);
+        else
+            keep(record, &actions);
+    }
     device_idle(device);
     pthread_cond_broadcast(&path->changed);
     data_path_leave(path, &actions);

@@ -36,6 +36,7 @@ void data_path_enter(struct data_path *path, struct actions *actions)
     STAILQ_INIT(&actions->dead_runs);
     STAILQ_INIT(&actions->dead_bytes);
     STAILQ_INIT(&actions->reports);
+    STAILQ_INIT(&actions->returns);
     pthread_mutex_lock(&path->lock);
 }
 
@@ -81,21 +82,52 @@ static void perform(struct actions *actions)
     while (TAKE(&actions->stores, chunk))
         chunk_store(chunk);
     while (TAKE(&actions->reports, report)) {
-        log_error("%s", report->text);
+        if (report->warning)
+            log_warning("%s", report->text);
+        else
+            log_error("%s", report->text);
         free(report->text);
         free(report);
     }
     free_dead(actions);
 }
 
-void data_path_leave(struct data_path *path, struct actions *actions)
+/* What is on this node goes before what has to be fetched. */
+static void start_all(struct data_path *path, struct actions *actions)
 {
-    /* What is on this node goes before what has to be fetched. */
     read_start_loads(path, actions);
     chunk_start_checks(path, actions);
+    supply_take(path, actions);
     run_start_wanted(path, actions);
+    supply_prepare_calls(&actions->returns);
+}
+
+void data_path_leave(struct data_path *path, struct actions *actions)
+{
+    start_all(path, actions);
     pthread_mutex_unlock(&path->lock);
     perform(actions);
+    while (!STAILQ_EMPTY(&actions->returns)) {
+        supply_call(&actions->returns);
+        pthread_mutex_lock(&path->lock);
+        supply_called(path, &actions->returns);
+        start_all(path, actions); /* a supply may name more now */
+        pthread_mutex_unlock(&path->lock);
+        perform(actions);
+    }
+}
+
+/* Takes `text`. */
+static void note_report(struct actions *actions, char *text, bool warning)
+{
+    struct report *report = text ? malloc(sizeof *report) : NULL;
+    if (!report) {
+        free(text);
+        return;
+    }
+    report->warning = warning;
+    report->text = text;
+    STAILQ_INSERT_TAIL(&actions->reports, report, action);
 }
 
 void data_path_report(struct data_path *path, struct actions *actions, const char *format, ...)
@@ -106,14 +138,18 @@ void data_path_report(struct data_path *path, struct actions *actions, const cha
     int length = vasprintf(&text, format, arguments);
     va_end(arguments);
     if (length < 0) return;
-    struct report *report = malloc(sizeof *report);
-    if (report && (report->text = strdup(text))) {
-        STAILQ_INSERT_TAIL(&actions->reports, report, action);
-        report = NULL;
-    }
-    free(report);
+    note_report(actions, strdup(text), false);
     free(path->last_error);
     path->last_error = text;
+}
+
+void data_path_mention(struct actions *actions, const char *format, ...)
+{
+    char *text = NULL;
+    va_list arguments;
+    va_start(arguments, format);
+    if (vasprintf(&text, format, arguments) >= 0) note_report(actions, text, true);
+    va_end(arguments);
 }
 
 void device_busy(struct layer_device *device)
@@ -128,10 +164,28 @@ void device_idle(struct layer_device *device)
 
 /* ---- the timer ---- */
 
-static void wait_until(struct data_path *path, uint64_t deadline)
+void data_path_wake_at(struct data_path *path, uint64_t milliseconds)
 {
-    struct timespec until = { (time_t)(deadline / 1000), (long)(deadline % 1000) * 1000000 };
-    pthread_cond_timedwait(&path->timer_wake, &path->lock, &until);
+    if (path->wake_at && path->wake_at <= milliseconds) return;
+    path->wake_at = milliseconds;
+    pthread_cond_signal(&path->timer_wake);
+}
+
+/* 0: never. */
+static uint64_t next_due(const struct data_path *path)
+{
+    const struct device_read *read = TAILQ_FIRST(&path->parked);
+    if (!read) return path->wake_at;
+    return path->wake_at && path->wake_at < read->deadline ? path->wake_at : read->deadline;
+}
+
+static void wait_for_timer(struct data_path *path, uint64_t due)
+{
+    struct timespec until = { (time_t)(due / 1000), (long)(due % 1000) * 1000000 };
+    if (due)
+        pthread_cond_timedwait(&path->timer_wake, &path->lock, &until);
+    else
+        pthread_cond_wait(&path->timer_wake, &path->lock);
 }
 
 static void *timer_loop(void *argument)
@@ -140,13 +194,12 @@ static void *timer_loop(void *argument)
     struct actions actions;
     data_path_enter(path, &actions);
     while (!path->ending) {
-        struct device_read *read = TAILQ_FIRST(&path->parked);
-        if (!read) {
-            pthread_cond_wait(&path->timer_wake, &path->lock);
-        } else if (read->deadline > milliseconds_now()) {
-            wait_until(path, read->deadline);
+        uint64_t due = next_due(path), now = milliseconds_now();
+        if (!due || due > now) {
+            wait_for_timer(path, due);
         } else {
-            read_expire_due(path, &actions);
+            if (path->wake_at <= now) path->wake_at = 0;
+            if (!TAILQ_EMPTY(&path->parked)) read_expire_due(path, &actions);
             data_path_leave(path, &actions);
             data_path_enter(path, &actions);
         }
@@ -191,7 +244,9 @@ int data_path_new(struct data_path **ret, struct registry_client *client, struct
     pthread_mutex_init(&path->lock, NULL);
     pthread_cond_init(&path->changed, NULL);
     init_waiting(&path->timer_wake);
-    TAILQ_INIT(&path->wanted);
+    for (unsigned i = 0; i < URGENCIES; i++)
+        TAILQ_INIT(&path->wanted[i]);
+    atomic_init(&path->demanded_at, milliseconds_now());
     TAILQ_INIT(&path->checks);
     TAILQ_INIT(&path->kept);
     TAILQ_INIT(&path->loads);
@@ -217,6 +272,8 @@ void data_path_free(struct data_path *path)
     pthread_mutex_unlock(&path->lock);
     if (path->timer_started) pthread_join(path->timer, NULL);
     worker_pool_free(path->workers);
+    for (unsigned i = 0; i < SUPPLY_KINDS; i++)
+        data_path_set_supply(path, (enum supply_kind)i, NULL, NULL);
     pthread_cond_destroy(&path->timer_wake);
     pthread_cond_destroy(&path->changed);
     pthread_mutex_destroy(&path->lock);
@@ -241,6 +298,13 @@ void data_path_statistics(struct data_path *path, struct data_path_statistics *r
         .read_errors = counters->read_errors,
         .store_errors = counters->store_errors,
     };
+}
+
+uint64_t data_path_idle_ms(struct data_path *path)
+{
+    uint64_t since = atomic_load_explicit(&path->demanded_at, memory_order_relaxed);
+    uint64_t now = milliseconds_now();
+    return now > since ? now - since : 0;
 }
 
 char *data_path_last_error(struct data_path *path)

@@ -10,7 +10,9 @@
  *   layer_device.c    opening, closing, the hit path
  *   device_read.c     parked reads: their pieces, answering; read_load.c: loading from disk
  *   chunk_state.c     the life of a chunk: awaited, checked, arrived, stored, failed
- *   run.c             which chunks are fetched next, in one range
+ *   supply.c          chunks that nobody waits for: asked for, handed back
+ *   run_start.c       which chunks are fetched next, in one range
+ *   run.c             the life of a run
  *   run_decode.c      a run's bytes on their way through the decoder
  *   recent_failure.c  chunks that could not be had a moment ago
  *   window_cache.c    gzip windows
@@ -51,7 +53,13 @@ void worker_pool_add(struct worker_pool *pool, struct job *job);
 
 /* Each kind may have one holder, whatever is used, unless the disk is about to give some back: so
  * everything moves on, and the limit is passed by one holder of each kind at the most. */
-enum memory_kind { MEMORY_RUN, MEMORY_CHECK, MEMORY_LOAD, MEMORY_KINDS };
+enum memory_kind {
+    MEMORY_RUN,
+    MEMORY_AHEAD, /* of runs that nobody waits for; only where the others leave room */
+    MEMORY_CHECK,
+    MEMORY_LOAD,
+    MEMORY_KINDS
+};
 
 struct memory_budget {
     size_t limit, used, peak;
@@ -109,6 +117,26 @@ struct chunk_bytes {
     STAILQ_ENTRY(chunk_bytes) action;
 };
 
+/* What is fetched first. */
+enum urgency {
+    URGENCY_DEMAND, /* a read waits for it */
+    URGENCY_PROFILE,
+    URGENCY_FILL,
+    URGENCIES
+};
+
+/* A chunk that a supply has handed out, until it was given back. Keeps the device busy. */
+struct supply_return {
+    struct supply *supply;
+    struct layer_device *device;
+    uint32_t chunk;
+    enum urgency urgency;
+    int result;
+    bool called; /* of those that go back: its callback is due */
+    STAILQ_ENTRY(supply_return) link;
+};
+STAILQ_HEAD(supply_returns, supply_return);
+
 /* A chunk that is neither absent nor merely present. */
 struct active_chunk {
     struct layer_device *device;
@@ -116,10 +144,14 @@ struct active_chunk {
     struct active_chunk *hash_next;
     TAILQ_ENTRY(active_chunk) queue; /* of the data path: `wanted`, `checks` or `kept` */
     TAILQ_HEAD(, read_piece) waiters;
-    struct chunk_bytes *bytes; /* CHECKING: being read; READY */
-    ssize_t read_result;       /* CHECKING */
-    uint32_t generation;       /* CHECKING: of what is being read; 0: it was evicted before */
-    struct job job;            /* CHECKING: hashing */
+    struct supply_returns owed; /* to supplies */
+    enum urgency urgency;       /* WANTED: whose queue it is in */
+    bool demanded;              /* READY: a read got the bytes */
+    struct chunk_bytes *bytes;  /* CHECKING: being read; READY */
+    int store_result;           /* READY: kept, because it could not be stored: why; else 0 */
+    ssize_t read_result;        /* CHECKING */
+    uint32_t generation;        /* CHECKING: of what is being read; 0: it was evicted before */
+    struct job job;             /* CHECKING: hashing */
     STAILQ_ENTRY(active_chunk) action;
 };
 
@@ -180,6 +212,10 @@ enum run_state {
 struct run {
     struct layer_device *device;
     enum run_state state;
+    enum urgency urgency;         /* of the most urgent chunk that it was begun or extended for */
+    enum memory_kind memory_kind; /* what its memory is held as */
+    size_t piece;                 /* the longest range it asks for at once */
+    bool ahead;                   /* its range was asked for when nobody waited */
     uint32_t first, last;
     uint32_t next;                /* the chunk to be decoded next */
     uint32_t wanted_last;         /* the furthest chunk that somebody wants */
@@ -234,6 +270,13 @@ struct recent_failure {
 };
 #define RECENT_FAILURES 64u
 
+/* A bound that is used up in ranges and comes back with time. */
+struct fill_rate {
+    uint64_t bytes_per_second; /* 0: no bound */
+    int64_t left;              /* bytes; less than 0 after a range that was longer */
+    uint64_t counted_at;       /* milliseconds */
+};
+
 TAILQ_HEAD(chunk_queue, active_chunk);
 TAILQ_HEAD(read_queue, device_read);
 
@@ -248,12 +291,13 @@ struct data_path {
     pthread_mutex_t lock;
     pthread_cond_t changed; /* a store or a device's work has ended */
     struct memory_budget memory;
-    struct chunk_queue wanted, checks, kept;
+    struct chunk_queue wanted[URGENCIES], checks, kept;
     size_t kept_bytes;
     struct read_queue loads;  /* QUEUED */
     struct read_queue parked; /* by deadline */
     TAILQ_HEAD(, run) runs;   /* suspended ones: least recently used first */
     unsigned ranges;          /* runs that are FETCHING */
+    unsigned ranges_ahead;    /* of those: that were not demand when their range was asked for */
     size_t suspended_bytes;
     TAILQ_HEAD(, window_group_entry) windows;
     size_t windows_bytes;
@@ -261,9 +305,15 @@ struct data_path {
     unsigned recent_failure_next;
     char *last_error;
     _Atomic uint64_t store_error_reported; /* milliseconds */
+    uint64_t ahead_error_reported;         /* milliseconds */
+    struct supply *supplies[SUPPLY_KINDS]; /* or NULL */
+    struct fill_rate fill_rate;
+    _Atomic uint64_t demanded_at; /* milliseconds: a read last had to wait for the registry */
+    bool demanded;                /* one had to */
 
     pthread_t timer;
     pthread_cond_t timer_wake;
+    uint64_t wake_at; /* milliseconds: something can be started then; 0: nothing */
     bool timer_started, ending;
 };
 
@@ -300,6 +350,7 @@ static inline uint32_t chunk_present(const struct layer_device *device, uint32_t
 
 struct report {
     STAILQ_ENTRY(report) action;
+    bool warning; /* else an error */
     char *text;
 };
 
@@ -315,14 +366,20 @@ struct actions {
     STAILQ_HEAD(, run) dead_runs;
     STAILQ_HEAD(, chunk_bytes) dead_bytes;
     STAILQ_HEAD(, report) reports;
+    struct supply_returns returns; /* chunks that go back to supplies */
 };
 
 void data_path_enter(struct data_path *path, struct actions *actions);
 /* Starts what can be started, lets go of the lock, does what was noted. */
 void data_path_leave(struct data_path *path, struct actions *actions);
+/* The timer is to look again at that time. Under the lock. */
+void data_path_wake_at(struct data_path *path, uint64_t milliseconds);
 /* Under the lock: the reason for an EIO, for the log and data_path_last_error(). */
 void data_path_report(struct data_path *path, struct actions *actions, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+/* The same for the log only, as a warning. */
+void data_path_mention(struct actions *actions, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
 uint64_t milliseconds_now(void);
 
 /* Under the lock. */
@@ -378,8 +435,16 @@ int chunk_await(struct layer_device *device, struct read_piece *piece, struct ac
 /* A piece that waits does so no longer; a chunk that nobody waits for is not fetched, unless that
  * has begun. */
 void chunk_forsake(struct read_piece *piece, struct actions *actions);
-/* Nobody waits for it, or it failed: the chunk is absent again and its record gone. */
-void chunk_give_up(struct active_chunk *record, struct actions *actions);
+/* Nobody waits for it, or it failed: the chunk is absent again and its record gone. Supplies get
+ * `result`. */
+void chunk_give_up(struct active_chunk *record, int result, struct actions *actions);
+/* Somebody waits for it, or a supply has named it. */
+bool chunk_is_needed(const struct active_chunk *record);
+/* A supply has named it: taken over. */
+void chunk_owe(struct layer_device *device, struct supply_return *owed, struct actions *actions);
+/* WANTED chunks that nobody needs any more, of all devices or of one, are given up. */
+void chunk_drop_unneeded(struct data_path *path, struct actions *actions);
+void chunk_drop_wanted(const struct layer_device *device, struct actions *actions);
 /* Every read that waits for it ends with EIO. Not for WANTED chunks. */
 void chunk_fail(struct active_chunk *record, struct actions *actions);
 /* Waits for a run (once more); `first` puts it before all others. */
@@ -401,12 +466,40 @@ void chunk_bytes_unreference(struct data_path *path, struct chunk_bytes *bytes,
 void chunk_check(struct active_chunk *record);
 void chunk_store(struct active_chunk *record);
 
-/* ---- run.c and run_decode.c; under the lock unless said otherwise ---- */
+/* ---- supply.c; under the lock unless said otherwise ---- */
+
+/* Asks supplies for chunks, as many as they may have out. */
+void supply_take(struct data_path *path, struct actions *actions);
+/* All of these go back with `result`. */
+void supply_give_back(struct supply_returns *owed, int result, struct actions *actions);
+/* Those of supplies that were taken away are dropped. */
+void supply_drop_gone(struct supply_returns *owed);
+/* Before the lock is let go: decides which callbacks are still due. */
+void supply_prepare_calls(struct supply_returns *returns);
+/* Without the lock. */
+void supply_call(const struct supply_returns *returns);
+/* Under the lock again; empties the list. */
+void supply_called(struct data_path *path, struct supply_returns *returns);
+/* Whether a range for SUPPLY_FILL may be asked for now; if not, the timer is set. */
+bool fill_rate_allows(struct data_path *path);
+void fill_rate_use(struct data_path *path, uint64_t bytes);
+
+/* ---- run_start.c, run.c and run_decode.c; under the lock unless said otherwise ---- */
 
 void run_start_wanted(struct data_path *path, struct actions *actions);
+/* The longest piece of a blob that is asked for at once. */
+size_t run_piece_limit(const struct data_path *path);
+/* Works out the memory that the run needs, for `wanted_last`. */
+void run_measure(struct run *run);
+size_t run_memory(const struct run *run);
+struct run *run_in_place(const struct layer_device *device, uint32_t first, uint32_t last);
+/* With its memory held: asks for the window and the blob's bytes at the same time. */
+void run_begin(struct run *run, struct actions *actions);
 /* A run that will come to `chunk`, or NULL. */
 struct run *run_toward(const struct layer_device *device, uint32_t chunk);
-void run_extend(struct run *run, uint32_t chunk, struct actions *actions);
+void run_extend(struct run *run, uint32_t chunk, enum urgency urgency, struct actions *actions);
+/* A chunk that is on its way in a run is as urgent as this now. */
+void run_hurry(const struct layer_device *device, uint32_t chunk, enum urgency urgency);
 void run_end(struct run *run, struct actions *actions);
 /* The whole run cannot be had: its readers get EIO. */
 void run_fail(struct run *run, const char *reason, struct actions *actions);

@@ -132,7 +132,7 @@ static void drop_waiting_checks(struct layer_device *device, struct actions *act
         next = TAILQ_NEXT(record, queue);
         if (record->device != device) continue;
         TAILQ_REMOVE(&device->path->checks, record, queue);
-        chunk_give_up(record, actions);
+        chunk_give_up(record, -ECANCELED, actions);
     }
 }
 
@@ -146,6 +146,7 @@ void layer_device_close(struct layer_device *device)
     fail_parked(device, &actions);
     drop_waiting_checks(device, &actions);
     run_close_device(device, &actions);
+    chunk_drop_wanted(device, &actions);
     window_group_close_device(device);
     chunk_drop_kept(path, device, &actions);
     pthread_cond_broadcast(&path->changed);

@@ -47,6 +47,8 @@ struct data_path_statistics {
     uint64_t store_errors;   /* chunks served but not stored (disk full) */
 };
 void data_path_statistics(struct data_path *path, struct data_path_statistics *ret);
+/* Milliseconds since a read last had to wait for the registry, or since the path was made. */
+uint64_t data_path_idle_ms(struct data_path *path);
 /* The newest reason for an EIO as a line in fresh memory; NULL when there was none. */
 char *data_path_last_error(struct data_path *path);
 
@@ -77,5 +79,37 @@ typedef void device_read_done(void *context, const void *data, ssize_t result);
  * most 4 MiB. */
 void layer_device_read(struct layer_device *device, uint64_t offset, size_t length,
                        device_read_done *done, void *context);
+
+/*
+ * Chunks that nobody waits for come from supplies, which the data path asks
+ * whenever demand leaves room: first what readers wait for, then each kind in
+ * this order. Neighbours that a supply names soon after each other come in one
+ * range, so it is best to name them in the blob's order.
+ */
+enum supply_kind { SUPPLY_PROFILE, SUPPLY_FILL, SUPPLY_KINDS };
+
+struct chunk_supply {
+    /* The next chunk; false: none for now, and data_path_wake() when there is. Under the data
+     * path's lock: must neither wait nor call anything of the data path. A device must stay open
+     * until its chunks came back or the supply is taken away. */
+    bool (*next)(void *context, struct layer_device **ret_device, uint32_t *ret_chunk);
+    /* Each chunk that was handed out comes back once. 0: it is stored, though what was found on
+     * disk is not hashed here. Else a negative errno: -EINVAL (no such chunk), -EIO (it could not
+     * be fetched), -ENOSPC, -EDQUOT and others of the disk (it could not be stored), -EBUSY
+     * (another server is storing it this moment), -ENOMEM, -ECANCELED (its device closes). Nothing
+     * is tried again by itself. On any thread, not under the lock; must not wait. Calls of the
+     * data path are allowed but for taking the supply away. May be NULL. */
+    void (*done)(void *context, struct layer_device *device, uint32_t chunk, int result);
+    void *context;
+};
+
+/* Copied. NULL takes it away: no callback comes once that has returned. A kind has one supply; the
+ * one before must have been taken away. */
+int data_path_set_supply(struct data_path *path, enum supply_kind kind,
+                         const struct chunk_supply *supply, struct error **error);
+/* A supply that had nothing has something now. Not from next(). */
+void data_path_wake(struct data_path *path);
+/* A bound of what is fetched for SUPPLY_FILL, in bytes of blobs a second; 0: none. */
+void data_path_set_fill_rate(struct data_path *path, uint64_t bytes_per_second);
 
 #endif

@@ -11,12 +11,34 @@ void memory_release(struct memory_budget *budget, size_t bytes)
     budget->used -= bytes;
 }
 
+/* Runs may wait for the network for long: a part is left for what is on this node, and by those
+ * that nobody waits for, for readers. */
+static size_t limit_for(const struct memory_budget *budget, enum memory_kind kind)
+{
+    switch (kind) {
+    case MEMORY_AHEAD:
+        return budget->limit / 2;
+    case MEMORY_RUN:
+        return budget->limit - budget->limit / 4;
+    default:
+        return budget->limit;
+    }
+}
+
+/* What is fetched ahead has a right to go beyond the limit only when nobody else has anything. */
+static bool must_wait(const struct memory_budget *budget, enum memory_kind kind)
+{
+    unsigned holders = budget->holders[kind];
+    for (unsigned i = 0; kind == MEMORY_AHEAD && i < MEMORY_KINDS; i++)
+        holders += budget->holders[i];
+    return holders > 0 || budget->storing > 0;
+}
+
 bool memory_hold(struct memory_budget *budget, enum memory_kind kind, size_t bytes)
 {
-    /* Runs may wait for the network for long: a part is left for what is on this node. */
-    size_t limit = kind == MEMORY_RUN ? budget->limit - budget->limit / 4 : budget->limit;
+    size_t limit = limit_for(budget, kind);
     bool fits = budget->used <= limit && bytes <= limit - budget->used;
-    if (!fits && (budget->holders[kind] > 0 || budget->storing > 0)) return false;
+    if (!fits && must_wait(budget, kind)) return false;
     budget->holders[kind]++;
     memory_charge(budget, bytes);
     return true;

@@ -1,128 +1,34 @@
 /*
- * Which chunks are fetched next, in one range.
+ * The life of a run.
  *
- * The chunk that has been wanted for longest decides; wanted chunks beside it
- * come along as far as range and memory allow. Where chunks continue each other
- * the run goes to the end of their row, but stops (is suspended) as soon as
- * nobody wants what comes next: a reader that goes on finds the decoder where
- * it stopped, instead of starting at the checkpoint again.
+ * Where chunks continue each other it goes to the end of their row, but stops
+ * (is suspended) as soon as nobody wants what comes next: a reader that goes on
+ * finds the decoder where it stopped, instead of starting at the checkpoint
+ * again.
  */
+#include <errno.h>
 #include <stdlib.h>
 
 #include "fuse/layer_device-internal.h"
 
-/* Decoded bytes that one run holds memory for. */
-#define RUN_DECODED_MAX ((size_t)2 * CHUNK_LENGTH_MAX)
-
-static bool continues(const struct chunk_table *table, uint32_t chunk)
-{
-    return chunk < table->chunk_count && table->chunks[chunk].start == CHUNK_CONTINUES;
-}
-
-static size_t least(size_t left, size_t right)
-{
-    return left < right ? left : right;
-}
-
-/* The longest piece of a blob that is asked for at once. */
-static size_t piece_limit(const struct data_path *path)
-{
-    size_t limit = path->memory.limit / 4;
-    if (limit < (64u << 10)) limit = 64u << 10;
-    return least(limit, RANGE_LENGTH_MAX);
-}
-
-/* ---- what a run takes along ---- */
-
-static uint64_t decoded_length(const struct chunk_table *table, uint32_t first, uint32_t last)
-{
-    return table->chunks[last].stream_offset + chunk_length(table, last) -
-           table->chunks[first].stream_offset;
-}
-
-static bool fits(const struct layer_device *device, uint32_t first, uint32_t last)
-{
-    const struct data_path *path = device->path;
-    uint64_t offset, length;
-    chunk_table_blob_range(device->table, first, last, &offset, &length);
-    return length <= piece_limit(path) && decoded_length(device->table, first, last) <=
-                                              least(RUN_DECODED_MAX, path->memory.limit / 4);
-}
-
-/* A chunk that neither continues another nor is continued, and is wanted. */
-static bool may_come_along(const struct layer_device *device, uint32_t chunk)
-{
-    return chunk_state(device, chunk) == CHUNK_WANTED && !continues(device->table, chunk) &&
-           !continues(device->table, chunk + 1);
-}
-
-static void choose_single(const struct layer_device *device, struct run *run)
-{
-    while (run->last + 1 < device->table->chunk_count && may_come_along(device, run->last + 1) &&
-           fits(device, run->first, run->last + 1))
-        run->last++;
-    while (run->first > 0 && may_come_along(device, run->first - 1) &&
-           fits(device, run->first - 1, run->last))
-        run->first--;
-    run->wanted_last = run->last;
-}
-
-static void choose_row(const struct layer_device *device, struct run *run)
-{
-    while (continues(device->table, run->last + 1))
-        run->last++;
-    for (uint32_t i = run->wanted_last; i <= run->last; i++)
-        if (chunk_state(device, i) == CHUNK_WANTED) run->wanted_last = i;
-}
-
-static void choose(const struct layer_device *device, uint32_t chunk, struct run *run)
-{
-    run->first = chunk_table_checkpoint(device->table, chunk);
-    run->last = run->wanted_last = chunk;
-    if (run->first == chunk && !continues(device->table, chunk + 1))
-        choose_single(device, run);
-    else
-        choose_row(device, run);
-    uint64_t length;
-    chunk_table_blob_range(device->table, run->first, run->last, &run->start, &length);
-    run->end = run->start + length;
-    run->next = run->first;
-    run->fetched = run->start;
-}
-
-/* ---- memory ---- */
-
-static void measure(struct run *run)
-{
-    const struct layer_device *device = run->device;
-    uint64_t body = run->end - run->start;
-    uint64_t decoded = decoded_length(device->table, run->first, run->wanted_last);
-    run->body_memory = body < piece_limit(device->path) ? (size_t)body : piece_limit(device->path);
-    run->decoded_memory = decoded < RUN_DECODED_MAX ? (size_t)decoded : RUN_DECODED_MAX;
-    run->decoder_memory = chunk_decoder_memory_max(device->table);
-}
-
-static size_t memory_of(const struct run *run)
-{
-    return run->body_memory + run->decoded_memory + run->decoder_memory;
-}
+#define AHEAD_ERROR_INTERVAL_MS 10000u
 
 static void let_memory_go(struct run *run)
 {
     struct data_path *path = run->device->path;
-    size_t bytes = memory_of(run);
+    size_t bytes = run_memory(run);
     if (run->state == RUN_SUSPENDED) {
         memory_release(&path->memory, bytes);
         path->suspended_bytes -= bytes;
     } else {
-        memory_let_go(&path->memory, MEMORY_RUN, bytes);
+        memory_let_go(&path->memory, run->memory_kind, bytes);
     }
     run->body_memory = run->decoded_memory = run->decoder_memory = 0;
 }
 
 /* ---- beginning ---- */
 
-static struct run *run_in_place(const struct layer_device *device, uint32_t first, uint32_t last)
+struct run *run_in_place(const struct layer_device *device, uint32_t first, uint32_t last)
 {
     struct run *run;
     TAILQ_FOREACH(run, &device->path->runs, link)
@@ -137,8 +43,7 @@ static void mark_fetching(struct run *run)
             chunk_fetching(active_chunk_find(run->device, i));
 }
 
-/* Asks for the window and the blob's bytes at the same time. */
-static void begin(struct run *run, struct actions *actions)
+void run_begin(struct run *run, struct actions *actions)
 {
     const struct chunk *chunk = &run->device->table->chunks[run->first];
     device_busy(run->device);
@@ -155,45 +60,23 @@ static void begin(struct run *run, struct actions *actions)
     run_fetch_piece(run, actions);
 }
 
-enum start_result { STARTED, NOT_NOW, NO_MEMORY };
-
-static enum start_result start_for(struct active_chunk *record, struct actions *actions)
-{
-    struct layer_device *device = record->device;
-    struct run plan = { .device = device };
-    choose(device, record->chunk, &plan);
-    struct run *other = run_in_place(device, plan.first, plan.last);
-    if (other && other->state != RUN_SUSPENDED) return NOT_NOW;
-    measure(&plan);
-    struct run *run = malloc(sizeof *run);
-    if (!run || !memory_hold(&device->path->memory, MEMORY_RUN, memory_of(&plan))) {
-        free(run);
-        return NO_MEMORY;
-    }
-    if (other) run_end(other, actions); /* it went past the chunk, which was lost since */
-    *run = plan;
-    begin(run, actions);
-    return STARTED;
-}
-
-void run_start_wanted(struct data_path *path, struct actions *actions)
-{
-    struct active_chunk *record = TAILQ_FIRST(&path->wanted);
-    while (record && path->ranges < path->ranges_limit) {
-        switch (start_for(record, actions)) {
-        case STARTED: /* took others out of the queue too */
-            record = TAILQ_FIRST(&path->wanted);
-            break;
-        case NOT_NOW:
-            record = TAILQ_NEXT(record, queue);
-            break;
-        case NO_MEMORY:
-            return;
-        }
-    }
-}
-
 /* ---- the range ---- */
+
+static void range_asked(struct run *run)
+{
+    struct data_path *path = run->device->path;
+    run->ahead = run->urgency != URGENCY_DEMAND;
+    path->ranges++;
+    if (run->ahead) path->ranges_ahead++;
+}
+
+static void range_over(struct run *run)
+{
+    struct data_path *path = run->device->path;
+    run->request = NULL;
+    path->ranges--;
+    if (run->ahead) path->ranges_ahead--;
+}
 
 static void body_arrived(void *owner, struct buffer *body, struct error *error)
 {
@@ -202,8 +85,7 @@ static void body_arrived(void *owner, struct buffer *body, struct error *error)
     struct data_path *path = device->path;
     struct actions actions;
     data_path_enter(path, &actions);
-    run->request = NULL;
-    path->ranges--;
+    range_over(run);
     if (body) {
         atomic_fetch_add(&path->counters.bytes_fetched, body->length);
         run->fetched += body->length;
@@ -233,7 +115,8 @@ void run_fetch_piece(struct run *run, struct actions *actions)
         return;
     }
     run->state = RUN_FETCHING;
-    device->path->ranges++;
+    range_asked(run);
+    if (run->urgency == URGENCY_FILL) fill_rate_use(device->path, length);
 }
 
 void run_continue(struct run *run, struct actions *actions)
@@ -265,9 +148,9 @@ static void resume(struct run *run, struct actions *actions)
 {
     struct data_path *path = run->device->path;
     let_memory_go(run);
-    measure(run);
-    path->memory.holders[MEMORY_RUN]++;
-    memory_charge(&path->memory, memory_of(run));
+    run_measure(run);
+    path->memory.holders[run->memory_kind]++;
+    memory_charge(&path->memory, run_memory(run));
     run->state = RUN_WAITING;
     if (run->body_used < run->body.length)
         run_continue(run, actions);
@@ -275,9 +158,16 @@ static void resume(struct run *run, struct actions *actions)
         run_fetch_piece(run, actions);
 }
 
-void run_extend(struct run *run, uint32_t chunk, struct actions *actions)
+void run_hurry(const struct layer_device *device, uint32_t chunk, enum urgency urgency)
+{
+    struct run *run = run_in_place(device, chunk, chunk);
+    if (run && urgency < run->urgency) run->urgency = urgency;
+}
+
+void run_extend(struct run *run, uint32_t chunk, enum urgency urgency, struct actions *actions)
 {
     if (chunk > run->wanted_last) run->wanted_last = chunk;
+    if (run->state == RUN_SUSPENDED || urgency < run->urgency) run->urgency = urgency;
     if (run->state == RUN_SUSPENDED) resume(run, actions);
 }
 
@@ -319,8 +209,8 @@ void run_suspend(struct run *run, struct actions *actions)
     run->attempts = 0;
     run->body_memory = run->body.length;
     run->decoder_memory = chunk_decoder_memory(run->decoder);
-    memory_charge(&path->memory, memory_of(run));
-    path->suspended_bytes += memory_of(run);
+    memory_charge(&path->memory, run_memory(run));
+    path->suspended_bytes += run_memory(run);
     TAILQ_REMOVE(&path->runs, run, link);
     TAILQ_INSERT_TAIL(&path->runs, run, link);
     /* The newest stays, however much its decoder holds: without it each read of a layer in one
@@ -350,9 +240,10 @@ void run_end(struct run *run, struct actions *actions)
     for (uint32_t i = wanted_last + 1; i-- > first;) {
         struct active_chunk *record =
             chunk_state(device, i) == CHUNK_FETCHING ? active_chunk_find(device, i) : NULL;
-        if (record && TAILQ_EMPTY(&record->waiters))
-            chunk_give_up(record, actions);
-        else if (record)
+        if (!record) continue;
+        if (device->closing || !chunk_is_needed(record))
+            chunk_give_up(record, -ECANCELED, actions);
+        else
             chunk_want(record, true, actions);
     }
     device_idle(device);
@@ -366,15 +257,33 @@ static void fail_chunks(struct run *run, uint32_t last, struct actions *actions)
     }
 }
 
-static void report(struct run *run, const char *reason, struct actions *actions)
+static bool somebody_waits(const struct run *run, uint32_t last)
+{
+    for (uint32_t i = run->first; i <= last; i++)
+        if (chunk_state(run->device, i) == CHUNK_FETCHING &&
+            !TAILQ_EMPTY(&active_chunk_find(run->device, i)->waiters))
+            return true;
+    return false;
+}
+
+/* A failure that no reader hears of is told now and then: a supply may have thousands. */
+static void report(struct run *run, uint32_t last, const char *reason, struct actions *actions)
 {
     const struct layer_device *device = run->device;
-    data_path_report(device->path, actions, "layer %s...: %s", device->name, reason);
+    struct data_path *path = device->path;
+    uint64_t now = milliseconds_now();
+    if (somebody_waits(run, last)) {
+        data_path_report(path, actions, "layer %s...: %s", device->name, reason);
+    } else if (!path->ahead_error_reported ||
+               now - path->ahead_error_reported >= AHEAD_ERROR_INTERVAL_MS) {
+        path->ahead_error_reported = now;
+        data_path_mention(actions, "layer %s...: fetching ahead: %s", device->name, reason);
+    }
 }
 
 void run_fail_until(struct run *run, uint32_t last, const char *reason, struct actions *actions)
 {
-    if (!run->device->closing) report(run, reason, actions);
+    if (!run->device->closing) report(run, last, reason, actions);
     fail_chunks(run, last, actions);
     run_end(run, actions);
 }
@@ -394,7 +303,7 @@ void run_close_device(struct layer_device *device, struct actions *actions)
         switch (run->state) {
         case RUN_FETCHING:
             if (!range_request_abandon(run->request)) break; /* the answer is coming this moment */
-            path->ranges--;
+            range_over(run);
             run_end(run, actions);
             break;
         case RUN_WAITING:

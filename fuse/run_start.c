@@ -1,0 +1,206 @@
+/*
+ * Which chunks are fetched next, in one range.
+ *
+ * The most urgent chunk that has been wanted for longest decides; wanted chunks
+ * beside it come along as far as range and memory allow. What a reader waits
+ * for is not held up: chunks in front of it, and those that are filled only,
+ * stay behind.
+ */
+#include <stdlib.h>
+
+#include "fuse/layer_device-internal.h"
+
+/* Decoded bytes that one run holds memory for. */
+#define RUN_DECODED_MAX ((size_t)2 * CHUNK_LENGTH_MAX)
+
+/* What is filled while there are readers comes in pieces that these hardly notice. */
+#define FILL_PIECE_BESIDE_READERS (1u << 20)
+#define READERS_GONE_MS           1000u
+
+/* Left for readers who come while others' ranges are under way. */
+#define RANGES_FOR_DEMAND 2u
+/* One arrives while the next is asked for. */
+#define RANGES_OF_FILL 2u
+
+static bool continues(const struct chunk_table *table, uint32_t chunk)
+{
+    return chunk < table->chunk_count && table->chunks[chunk].start == CHUNK_CONTINUES;
+}
+
+static size_t least(size_t left, size_t right)
+{
+    return left < right ? left : right;
+}
+
+static bool readers_are_here(struct data_path *path)
+{
+    return path->demanded && data_path_idle_ms(path) < READERS_GONE_MS;
+}
+
+size_t run_piece_limit(const struct data_path *path)
+{
+    size_t limit = path->memory.limit / 4;
+    if (limit < (64u << 10)) limit = 64u << 10;
+    return least(limit, RANGE_LENGTH_MAX);
+}
+
+/* ---- what a run takes along ---- */
+
+static uint64_t decoded_length(const struct chunk_table *table, uint32_t first, uint32_t last)
+{
+    return table->chunks[last].stream_offset + chunk_length(table, last) -
+           table->chunks[first].stream_offset;
+}
+
+static bool fits(const struct run *run, uint32_t first, uint32_t last)
+{
+    const struct chunk_table *table = run->device->table;
+    size_t memory = run->device->path->memory.limit / 4;
+    uint64_t offset, length;
+    chunk_table_blob_range(table, first, last, &offset, &length);
+    return length <= run->piece &&
+           decoded_length(table, first, last) <= least(RUN_DECODED_MAX, memory);
+}
+
+/* A chunk that neither continues another nor is continued, and is wanted as urgently. */
+static bool may_come_along(const struct layer_device *device, uint32_t chunk, enum urgency least)
+{
+    return chunk_state(device, chunk) == CHUNK_WANTED && !continues(device->table, chunk) &&
+           !continues(device->table, chunk + 1) &&
+           active_chunk_find(device, chunk)->urgency <= least;
+}
+
+static void choose_single(struct run *run)
+{
+    const struct layer_device *device = run->device;
+    enum urgency behind = run->urgency == URGENCY_FILL ? URGENCY_FILL : URGENCY_PROFILE;
+    while (run->last + 1 < device->table->chunk_count &&
+           may_come_along(device, run->last + 1, behind) && fits(run, run->first, run->last + 1))
+        run->last++;
+    while (run->first > 0 && may_come_along(device, run->first - 1, run->urgency) &&
+           fits(run, run->first - 1, run->last))
+        run->first--;
+    run->wanted_last = run->last;
+}
+
+static void choose_row(struct run *run)
+{
+    const struct layer_device *device = run->device;
+    while (continues(device->table, run->last + 1))
+        run->last++;
+    for (uint32_t i = run->wanted_last; i <= run->last; i++)
+        if (chunk_state(device, i) == CHUNK_WANTED) run->wanted_last = i;
+}
+
+static void choose(struct run *run, uint32_t chunk)
+{
+    const struct chunk_table *table = run->device->table;
+    run->first = chunk_table_checkpoint(table, chunk);
+    run->last = run->wanted_last = chunk;
+    if (run->first == chunk && !continues(table, chunk + 1))
+        choose_single(run);
+    else
+        choose_row(run);
+    uint64_t length;
+    chunk_table_blob_range(table, run->first, run->last, &run->start, &length);
+    run->end = run->start + length;
+    run->next = run->first;
+    run->fetched = run->start;
+}
+
+/* ---- memory ---- */
+
+void run_measure(struct run *run)
+{
+    const struct layer_device *device = run->device;
+    uint64_t body = run->end - run->start;
+    uint64_t decoded = decoded_length(device->table, run->first, run->wanted_last);
+    run->body_memory = body < run->piece ? (size_t)body : run->piece;
+    run->decoded_memory = decoded < RUN_DECODED_MAX ? (size_t)decoded : RUN_DECODED_MAX;
+    run->decoder_memory = chunk_decoder_memory_max(device->table);
+}
+
+size_t run_memory(const struct run *run)
+{
+    return run->body_memory + run->decoded_memory + run->decoder_memory;
+}
+
+/* ---- starting ---- */
+
+static unsigned ranges_left(const struct data_path *path, enum urgency urgency)
+{
+    unsigned limit = path->ranges_limit;
+    if (urgency == URGENCY_DEMAND) return path->ranges < limit ? limit - path->ranges : 0;
+    limit = limit > RANGES_FOR_DEMAND ? limit - RANGES_FOR_DEMAND : 1;
+    if (urgency == URGENCY_FILL && limit > RANGES_OF_FILL) limit = RANGES_OF_FILL;
+    if (path->ranges >= path->ranges_limit || path->ranges_ahead >= limit) return 0;
+    return limit - path->ranges_ahead;
+}
+
+static bool may_start(struct data_path *path, enum urgency urgency)
+{
+    if (ranges_left(path, urgency) == 0) return false;
+    if (urgency != URGENCY_FILL) return true;
+    if (readers_are_here(path) && path->ranges_ahead > 0) return false;
+    return fill_rate_allows(path);
+}
+
+static size_t piece_of(struct data_path *path, enum urgency urgency)
+{
+    size_t limit = run_piece_limit(path);
+    if (urgency != URGENCY_FILL) return limit;
+    if (readers_are_here(path)) limit = least(limit, FILL_PIECE_BESIDE_READERS);
+    uint64_t rate = path->fill_rate.bytes_per_second;
+    return rate > 0 && rate < limit ? (size_t)rate : limit;
+}
+
+enum start_result { STARTED, NOT_NOW, NO_MEMORY };
+
+static enum start_result start_for(struct active_chunk *record, struct actions *actions)
+{
+    struct layer_device *device = record->device;
+    struct data_path *path = device->path;
+    bool demand = record->urgency == URGENCY_DEMAND;
+    struct run plan = { .device = device,
+                        .urgency = record->urgency,
+                        .memory_kind = demand ? MEMORY_RUN : MEMORY_AHEAD,
+                        .piece = piece_of(path, record->urgency) };
+    choose(&plan, record->chunk);
+    struct run *other = run_in_place(device, plan.first, plan.last);
+    if (other && other->state != RUN_SUSPENDED) return NOT_NOW;
+    run_measure(&plan);
+    struct run *run = malloc(sizeof *run);
+    if (!run || !memory_hold(&path->memory, plan.memory_kind, run_memory(&plan))) {
+        free(run);
+        return NO_MEMORY;
+    }
+    if (other) run_end(other, actions); /* it went past the chunk, which was lost since */
+    *run = plan;
+    run_begin(run, actions);
+    return STARTED;
+}
+
+/* False: nothing more can be started now, however urgent it is or not. */
+static bool start_queue(struct data_path *path, enum urgency urgency, struct actions *actions)
+{
+    struct active_chunk *record = TAILQ_FIRST(&path->wanted[urgency]);
+    while (record && may_start(path, urgency)) {
+        switch (start_for(record, actions)) {
+        case STARTED: /* took others out of the queue too */
+            record = TAILQ_FIRST(&path->wanted[urgency]);
+            break;
+        case NOT_NOW:
+            record = TAILQ_NEXT(record, queue);
+            break;
+        case NO_MEMORY:
+            return false;
+        }
+    }
+    return true;
+}
+
+void run_start_wanted(struct data_path *path, struct actions *actions)
+{
+    for (unsigned i = 0; i < URGENCIES; i++)
+        if (!start_queue(path, (enum urgency)i, actions)) return;
+}
