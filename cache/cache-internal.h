@@ -12,7 +12,7 @@ struct room;
 
 struct cache {
     char *directory;
-    int root, blobs, names, layers, users, temporary; /* descriptors of the directories */
+    int root, blobs, names, layers, users, temporary, refused; /* descriptors of the directories */
     int lock; /* of the file whose bytes are the locks of enum cache_lock */
     int use;  /* what cache_declare_use() wrote and holds; -1: nothing */
     char *use_name;

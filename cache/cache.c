@@ -35,7 +35,7 @@ static int open_parts(struct cache *cache, struct error **error)
     } const parts[] = {
         { "blobs", &cache->blobs },         { "names", &cache->names },
         { "layers", &cache->layers },       { "users", &cache->users },
-        { "temporary", &cache->temporary },
+        { "temporary", &cache->temporary }, { "refused", &cache->refused },
     };
     if (open_root(cache, error) < 0) return -1;
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
@@ -58,6 +58,7 @@ int cache_open(struct cache **ret, const char *directory, struct error **error)
                              .layers = -1,
                              .users = -1,
                              .temporary = -1,
+                             .refused = -1,
                              .lock = -1,
                              .use = -1,
                              .locks = { PTHREAD_MUTEX_INITIALIZER, PTHREAD_MUTEX_INITIALIZER } };
@@ -77,8 +78,8 @@ void cache_free(struct cache *cache)
     room_free(cache->room);
     ring_free(cache->ring);
     cache_end_use(cache);
-    int descriptors[] = { cache->root,  cache->blobs,     cache->names, cache->layers,
-                          cache->users, cache->temporary, cache->lock };
+    int descriptors[] = { cache->root,  cache->blobs,     cache->names,   cache->layers,
+                          cache->users, cache->temporary, cache->refused, cache->lock };
     for (size_t i = 0; i < sizeof descriptors / sizeof *descriptors; i++)
         if (descriptors[i] >= 0) close(descriptors[i]);
     free(cache->directory);
@@ -98,6 +99,11 @@ bool cache_uses_io_uring(const struct cache *cache)
 void cache_set_limits(struct cache *cache, const struct cache_limits *limits)
 {
     room_set_limits(cache->room, limits);
+}
+
+uint64_t cache_room_left(const struct cache *cache)
+{
+    return room_left(cache->room);
 }
 
 struct cache_limits cache_get_limits(const struct cache *cache)

@@ -5,7 +5,9 @@
  *
  *   blobs/<sha256 hex>     small parts of indexes, manifests, metadata
  *   names/<sha256 hex>     what a name last meant (small JSON texts)
- *   layers/<sha256 hex>/   data (sparse; offset = stream offset), chunks (which are there)
+ *   layers/<sha256 hex>/   data (sparse; offset = stream offset), chunks (which are there), sealed
+ *                          (all of it was read back), lent (a kernel may have the file)
+ *   refused/<sha256 hex>   why an index is not to be used
  *   users/                 what the servers that use the directory say of themselves
  *   temporary/             files that are being written
  *   usage, lock            bytes in use; locks among processes
@@ -16,6 +18,7 @@
 #ifndef SLUICE_CACHE_CACHE_H
 #define SLUICE_CACHE_CACHE_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -51,6 +54,8 @@ uint64_t cache_default_reserve(const struct cache *cache);
  */
 void cache_set_limits(struct cache *cache, const struct cache_limits *limits);
 struct cache_limits cache_get_limits(const struct cache *cache);
+/* Bytes that can be stored before anything is evicted for them; UINT64_MAX: no bound is known. */
+uint64_t cache_room_left(const struct cache *cache);
 
 /* ---- who uses it ---- */
 
@@ -97,6 +102,15 @@ int cache_remember(struct cache *cache, const char *name, const void *data, size
 /* ERROR_NOT_FOUND when nothing is known. */
 int cache_recall(struct cache *cache, const char *name, size_t limit, struct buffer *ret,
                  struct error **error);
+
+/* ---- what was found to lie ---- */
+/* What has this digest (an index) is not to be used on this node any more. `reason` is one line.
+ * Nothing evicts the record. */
+int cache_refuse(struct cache *cache, const struct digest *digest, const char *reason,
+                 struct error **error);
+/* The reason as text in fresh memory; NULL: it may be used. Anybody may have written the text. */
+char *cache_refusal(struct cache *cache, const struct digest *digest);
+void cache_end_refusal(struct cache *cache, const struct digest *digest);
 
 /* ---- the chunks of a layer ---- */
 struct layer_cache;
@@ -154,6 +168,45 @@ void layer_cache_store(struct layer_cache *layer, uint32_t chunk, uint64_t offse
  * does not hold them twice. */
 void layer_cache_drop_behind(struct layer_cache *layer, uint64_t offset, size_t length);
 
+/* ---- layers that are complete ---- */
+
+/*
+ * A layer is sealed when all of its chunks were read back from the disk and were right. The seal
+ * holds as long as the data file is not changed, also in other processes and after a restart. Such
+ * a file may be given to the kernel.
+ */
+struct layer_seal {
+    const struct digest *chunks; /* the digests of the layer's chunks */
+    struct digest stream;        /* of all of it */
+    /* Gets the stream's bytes in their order, before it is known whether they are right. -1 is the
+     * end of it. NULL: nobody wants them. */
+    int (*read)(void *context, const void *data, size_t length, struct error **error);
+    /* All bytes were right. `ret_note` is what the caller made of them, and is kept with the seal;
+     * -1: it shall have none. NULL: the note is zeros. */
+    int (*end)(void *context, struct digest *ret_note, struct error **error);
+    void *context;
+    const atomic_bool *cancel; /* looked at now and then */
+};
+/*
+ * Flushes the layer, reads all of it past the page cache on this thread, and seals it.
+ * ERROR_NOT_FOUND: chunks are not there, or `ret_damaged` of them were damaged and are stored no
+ * more. ERROR_INVALID: every chunk is right, and the stream has another digest. ERROR_CANCELLED.
+ * ERROR_SYSTEM: not now, EBUSY where somebody stores or evicts or seals; or what `read` and `end`
+ * say.
+ */
+int layer_cache_seal(struct layer_cache *layer, const struct layer_seal *seal,
+                     uint32_t *ret_damaged, struct error **error);
+bool layer_cache_is_sealed(struct layer_cache *layer, struct digest *ret_note);
+/*
+ * A read-only descriptor of a sealed layer's data file, for the kernel: the stream, then zeros to a
+ * multiple of 4096 bytes. Until layer_cache_close() nothing of the file is evicted by any process;
+ * afterwards, and also where this process is killed, it is evicted as a whole only, so that who has
+ * it open keeps all of it. ERROR_NOT_FOUND: the layer is not sealed.
+ */
+int layer_cache_open_sealed(struct layer_cache *layer, int *ret_descriptor, struct error **error);
+/* Takes all of the layer's files away, whoever uses them; nothing more is stored in them. */
+void layer_cache_drop(struct layer_cache *layer);
+
 /* ---- looking after it ---- */
 
 /* All of these are true of a moment only, where servers are at work. */
@@ -166,6 +219,7 @@ struct cache_layer_info {
     uint32_t chunk_count, chunks_stored;
     uint32_t last_use; /* seconds since 1970; 0: not known */
     bool in_use;       /* a server has it open */
+    bool sealed;
 };
 typedef void cache_layer_seen(void *context, const struct cache_layer_info *info);
 void cache_each_layer(struct cache *cache, cache_layer_seen *seen, void *context);
@@ -193,8 +247,8 @@ typedef void cache_damage_seen(void *context, const char *what);
 /* Hashes blobs and names. Adds to `ret`. */
 void cache_verify_files(struct cache *cache, cache_damage_seen *seen, void *context,
                         struct cache_verified *ret);
-/* Hashes the chunks of a layer; `digests` are those of its chunks. ERROR_NOT_FOUND: there is no
- * such layer of that shape. */
+/* Hashes the chunks of a layer as the disk has them; `digests` are those of its chunks. One that is
+ * damaged breaks the seal. ERROR_NOT_FOUND: there is no such layer of that shape. */
 int cache_verify_layer(struct cache *cache, const struct digest *key,
                        const struct layer_shape *shape, const struct digest *digests,
                        cache_damage_seen *seen, void *context, struct cache_verified *ret,

@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "cache/layer_files-internal.h"
 #include "cache/room-internal.h"
+#include "cache/seal-internal.h"
 
 #define PATIENCE_MS 1000u
 
@@ -221,6 +222,27 @@ static void walk_odd_layer(struct eviction *eviction, const char *name)
     if (layer_files_remove(eviction->cache, name)) eviction->freed += size;
 }
 
+/* A kernel may still read a file that was lent to it, whoever asked for that. It keeps all of a
+ * file whose name is gone; a hole would be read as zeros. True: the layer goes as a whole. */
+static bool goes_whole(struct eviction *eviction, const struct layer_files *files)
+{
+    uint32_t newest = 0;
+    for (uint32_t i = 0; i < files->chunk_count; i++)
+        if (layer_files_last_use(files, i) > newest) newest = layer_files_last_use(files, i);
+    uint64_t size = layer_files_size(files);
+    if (!goes(eviction, newest, size)) return false;
+    eviction->freed += size;
+    return true;
+}
+
+/* With the data file's lock, so that it is not lent now. */
+static void walk_unlent_layer(struct eviction *eviction, const struct layer_files *files)
+{
+    if (eviction->evicts && has_leaks(files)) punch_leaks(files);
+    bool spared = eviction->goal->unused_only ? layer_files_in_use(files) : layer_files_kept(files);
+    if (!spared) walk_chunks(eviction, files);
+}
+
 static void walk_layer(void *context, int directory, const char *name)
 {
     struct eviction *eviction = context;
@@ -231,13 +253,14 @@ static void walk_layer(void *context, int directory, const char *name)
         return;
     }
     if (!eviction->evicts) eviction->measured += layer_files_size(&files);
-    bool in_use = layer_files_in_use(&files);
-    bool spared = eviction->goal->unused_only ? in_use : layer_files_kept(&files);
-    if (eviction->evicts && has_leaks(&files)) punch_leaks(&files);
-    if (!spared) walk_chunks(eviction, &files);
-    bool useless = eviction->evicts && !in_use && is_empty(&files);
+    bool in_use = layer_files_in_use(&files), useless = false;
+    if (layer_files_lock_data(&files, true)) {
+        bool lent = seal_is_lent(eviction->cache, &files);
+        if (!lent) walk_unlent_layer(eviction, &files);
+        if (!in_use) useless = lent ? goes_whole(eviction, &files) : is_empty(&files);
+    }
     layer_files_close(&files);
-    if (useless) layer_files_remove(eviction->cache, name);
+    if (useless && eviction->evicts) layer_files_remove(eviction->cache, name);
 }
 
 /* ---- small files ---- */

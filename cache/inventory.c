@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "cache/layer_files-internal.h"
 #include "cache/room-internal.h"
+#include "cache/seal-internal.h"
 
 /* A record of a name is a small text. */
 #define NAME_LENGTH_MAX ((size_t)256 << 10)
@@ -49,6 +50,8 @@ static void look_at_layer(void *context, int directory, const char *name)
     info.on_disk = layer_files_size(&files);
     info.in_use = layer_files_in_use(&files);
     count_chunks(&files, &info);
+    struct seal_record record;
+    info.sealed = info.chunks_stored == info.chunk_count && seal_read(walk->cache, &files, &record);
     layer_files_close(&files);
     walk->seen(walk->context, &info);
 }
@@ -231,12 +234,17 @@ static void verify_chunks(const struct verify_walk *walk, const struct layer_fil
                           const char *name, const struct digest *digests, uint8_t *data)
 {
     uint64_t offset = 0;
+    struct seal_record record;
+    bool sealed = seal_read(walk->cache, files, &record);
+    /* Pages that are in memory say nothing of the disk. */
+    posix_fadvise(files->data, 0, 0, POSIX_FADV_DONTNEED);
     for (uint32_t i = 0; i < files->chunk_count; offset += files->lengths[i++]) {
         if (!layer_files_generation(files, i)) continue;
         walk->verified->chunks++;
         walk->verified->bytes += files->lengths[i];
         if (chunk_is_intact(files, i, offset, &digests[i], data)) continue;
-        cleanup_free char *kind = format_text("chunk %u of layer", i);
+        if (sealed) seal_remove(walk->cache, files);
+        cleanup_free char *kind = format_text("chunk %u of %slayer", i, sealed ? "sealed " : "");
         damaged(walk, kind ? kind : "a chunk of layer", name);
     }
 }

@@ -30,8 +30,9 @@
 #include <unistd.h>
 
 #include "base/log.h"
-#include "cache/layer_files-internal.h"
+#include "cache/layer_cache-internal.h"
 #include "cache/room-internal.h"
+#include "cache/seal-internal.h"
 
 #define RECENT_CHUNKS 32u
 /* A large folio of the page cache (x86-64: at most this, and aligned to its size) can only be
@@ -101,6 +102,13 @@ void layer_cache_close(struct layer_cache *layer)
     pthread_cond_destroy(&layer->idle);
     pthread_mutex_destroy(&layer->lock);
     free(layer);
+}
+
+const struct layer_files *layer_cache_files(const struct layer_cache *layer,
+                                            struct cache **ret_cache)
+{
+    *ret_cache = layer->cache;
+    return layer->missing ? NULL : &layer->files;
 }
 
 /* ---- what is there ---- */
@@ -333,10 +341,16 @@ static void start_store(struct layer_request *request)
         store_over(request, -number, 0);
         return;
     }
-    /* Stored by another process meanwhile: the same bytes go to the same place. */
+    /* Stored by another process meanwhile: the same bytes go to the same place, but not into a file
+     * that has been found to be right as it is. */
     if (layer_files_generation(&layer->files, request->chunk)) {
+        struct seal_record seal;
         room_give_back(layer->cache->room, range.length);
         request->room.length = 0;
+        if (seal_read(layer->cache, &layer->files, &seal)) {
+            store_failed(request, -EBUSY);
+            return;
+        }
     }
     request_submit(request, STEP_WRITE, RING_WRITE, layer->files.data, (void *)request->data,
                    range);

@@ -25,7 +25,8 @@
 #define LAYER_DATA_ALIGNMENT 4096u
 
 struct layer_files {
-    int data, chunks; /* descriptors */
+    char name[DIGEST_HEX_SIZE]; /* of the directory */
+    int data, chunks;           /* descriptors */
     uint64_t stream_length;
     uint64_t data_length; /* of the file: the stream's, rounded up to whole pages */
     uint32_t chunk_count;
@@ -48,6 +49,12 @@ void layer_files_close(struct layer_files *files);
 /* Whether a server has the layer open; and so that it must not lose chunks. */
 bool layer_files_in_use(const struct layer_files *files);
 bool layer_files_kept(const struct layer_files *files);
+/* Whoever gives `data` to a kernel holds this lock in common until the files are closed; who takes
+ * chunks away holds it alone. False: not now. */
+bool layer_files_lock_data(const struct layer_files *files, bool alone);
+void layer_files_unlock_data(const struct layer_files *files);
+/* Takes the directory away from who opens the layer later; those who have it open go on. */
+void layer_files_drop(struct cache *cache, const struct layer_files *files);
 /* Removes a layer that nobody has open. False: it is still there. */
 bool layer_files_remove(struct cache *cache, const char *name);
 /* Bytes on disk. */

@@ -23,6 +23,7 @@
 /* Bytes of `chunks` that are locks: one for each chunk, and these. */
 #define LOCK_IN_USE ((uint64_t)1 << 32)
 #define LOCK_KEPT   (LOCK_IN_USE + 1)
+#define LOCK_DATA   (LOCK_IN_USE + 2)
 
 #define STRUCTURE_PATIENCE_MS 5000u
 /* Somebody who takes an unused layer away holds its lock for moments. */
@@ -172,6 +173,7 @@ static int look(const struct cache *cache, const char *name, struct layer_files 
 int layer_files_look(const struct cache *cache, const char *name, struct layer_files *ret)
 {
     *ret = (struct layer_files)LAYER_FILES_NONE;
+    snprintf(ret->name, sizeof ret->name, "%s", name);
     if (look(cache, name, ret) == 0) return 0;
     int number = errno;
     layer_files_close(ret);
@@ -328,6 +330,23 @@ bool layer_files_kept(const struct layer_files *files)
     return file_is_locked(files->chunks, LOCK_KEPT, 1);
 }
 
+bool layer_files_lock_data(const struct layer_files *files, bool alone)
+{
+    return file_lock(files->chunks, alone ? F_WRLCK : F_RDLCK, LOCK_DATA, 1);
+}
+
+void layer_files_unlock_data(const struct layer_files *files)
+{
+    file_lock(files->chunks, F_UNLCK, LOCK_DATA, 1);
+}
+
+void layer_files_drop(struct cache *cache, const struct layer_files *files)
+{
+    if (!cache_lock(cache, CACHE_LOCK_STRUCTURE, STRUCTURE_PATIENCE_MS)) return;
+    if (in_place(cache, files->name, files)) take_away(cache, files->name);
+    cache_unlock(cache, CACHE_LOCK_STRUCTURE);
+}
+
 bool layer_files_remove(struct cache *cache, const char *name)
 {
     struct layer_files files;
@@ -335,7 +354,7 @@ bool layer_files_remove(struct cache *cache, const char *name)
     bool removed = true;
     if (layer_files_look(cache, name, &files) == 0) {
         /* Held until it is away, so that nobody begins to use it. */
-        removed = file_lock(files.chunks, F_WRLCK, LOCK_IN_USE, 2) && take_away(cache, name) == 0;
+        removed = file_lock(files.chunks, F_WRLCK, LOCK_IN_USE, 3) && take_away(cache, name) == 0;
         layer_files_close(&files);
     } else {
         removed = errno == ENOENT && take_away(cache, name) == 0;

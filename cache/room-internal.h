@@ -19,6 +19,8 @@ int room_new(struct room **ret, struct cache *cache, struct error **error);
 void room_free(struct room *room);
 void room_set_limits(struct room *room, const struct cache_limits *limits);
 struct cache_limits room_limits(const struct room *room);
+/* Bytes that can be taken before anything is evicted for them. */
+uint64_t room_left(const struct room *room);
 
 enum room_answer {
     ROOM_TAKEN,

@@ -74,13 +74,14 @@ static void look_at_layer(void *context, const struct cache_layer_info *info)
     json_t *known = images_of(walk->by_key, &info->key);
     json_array_append_new(
         walk->layers,
-        json_pack("{s:s, s:O, s:O, s:I, s:I, s:I, s:I, s:I, s:I, s:b}", "table",
+        json_pack("{s:s, s:O, s:O, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:b}", "table",
                   digest_format(&info->key, key), "digest", json_object_get(known, "digest"),
                   "images", json_object_get(known, "images"), "stream_bytes",
                   (json_int_t)info->stream_length, "stored_bytes", (json_int_t)info->stored,
                   "disk_bytes", (json_int_t)info->on_disk, "chunks", (json_int_t)info->chunk_count,
                   "chunks_stored", (json_int_t)info->chunks_stored, "last_use",
-                  (json_int_t)info->last_use, "in_use", (int)info->in_use));
+                  (json_int_t)info->last_use, "in_use", (int)info->in_use, "sealed",
+                  (int)info->sealed));
 }
 
 static void look_at_user(void *context, const struct cache_use *use)
@@ -158,6 +159,7 @@ static void print_layer(const json_t *layer)
            (unsigned long long)size_of(layer, "chunks_stored"),
            (unsigned long long)size_of(layer, "chunks"));
     print_age(size_of(layer, "last_use"));
+    printf("%s", json_is_true(json_object_get(layer, "sealed")) ? ", sealed" : "");
     puts(json_is_true(json_object_get(layer, "in_use")) ? ", in use" : "");
     json_array_foreach(json_object_get(layer, "images"), i, image)
     {
