@@ -265,7 +265,7 @@ const struct command mount_command = {
             "  --index DIGEST    use this index and no other\n"
             "  --trust LEVEL     refuse an index that is trusted less: referrer (any; the\n"
             "                    default) or pinned (by --index or by the image's manifest)\n"
-            "  --read-timeout SECONDS  reads that wait longer fail (60; at most 110)\n"
+            "  --read-timeout SECONDS  reads wait so long for the registry (60; at most 110)\n"
             "  --platform OS/ARCH[/VARIANT]  of a multi-platform image (this machine's)\n"
             "  --suid, --dev     obey set-user-id bits, device files (as root)\n"
             "  --plain-http      speak HTTP (loopback registries: always)\n"

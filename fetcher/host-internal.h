@@ -40,6 +40,7 @@ struct registry {
     char *name;
     struct registry_host **hosts; /* in the order of the settings; never none */
     size_t count;
+    uint64_t trouble_told; /* clock_ms() of the last line in the log that it is away; 0: none */
 };
 
 /* The registry, its settings read when it is new. */

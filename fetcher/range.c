@@ -109,7 +109,7 @@ static int prepare(struct range *range, const struct repository *repository,
 
 void registry_fetch_range(struct registry_client *client, const struct repository *repository,
                           const struct digest *digest, uint64_t offset, size_t length,
-                          unsigned timeout_ms, range_done *done, void *context)
+                          struct range_time time, range_done *done, void *context)
 {
     struct range *range = calloc(1, sizeof *range);
     if (!range) {
@@ -120,7 +120,8 @@ void registry_fetch_range(struct registry_client *client, const struct repositor
         return;
     }
     range->request.client = client;
-    range->request.timeout_ms = timeout_ms;
+    range->request.timeout_ms = time.timeout_ms;
+    range->request.retry_ms = time.retry_ms;
     range->length = length;
     range->digest = *digest;
     range->done = done;

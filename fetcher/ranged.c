@@ -118,6 +118,6 @@ bool ranged_advance(struct ranged *ranged, struct request *request, size_t lengt
 int ranged_end(const struct ranged *ranged, struct error **error)
 {
     if (ranged->length == 0) return 0;
-    return error_set(error, ERROR_INVALID, "the answer ended %llu bytes early",
+    return error_set(error, ERROR_UNREACHABLE, "the answer ended %llu bytes early",
                      (unsigned long long)ranged->length);
 }

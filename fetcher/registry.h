@@ -146,17 +146,27 @@ ssize_t blob_stream_read(struct blob_stream *stream, void *data, size_t capacity
 void blob_stream_close(struct blob_stream *stream);
 
 /*
+ * How long a range is tried: `timeout_ms` altogether, retries and waiting for a connection included
+ * (0: no such bound). For `retry_ms` of it a registry that is away, overloaded or breaks off is
+ * asked again and again, with pauses of at most 2 seconds, or as long as it asks for; only wrong
+ * answers are counted as attempts. 0: all are.
+ */
+struct range_time {
+    unsigned timeout_ms;
+    unsigned retry_ms;
+};
+
+/*
  * Bytes [offset, offset + length) of a blob, asynchronously. `done` is called exactly once, on the
  * client's thread, and must not wait: with `body` (exactly `length` bytes; the callee may take
  * body->data and zero the struct, else it is freed) or with body NULL and `error` (owned by the
- * callee). The bytes are not verified here. Gives up after `timeout_ms` altogether, retries and
- * waiting for a connection included (0: no such bound). `repository` and `digest` are copied. Only
- * where there is no memory to begin with, `done` is called at once, by the caller.
+ * callee). The bytes are not verified here. `repository` and `digest` are copied. Only where there
+ * is no memory to begin with, `done` is called at once, by the caller.
  */
 typedef void range_done(void *context, struct buffer *body, struct error *error);
 void registry_fetch_range(struct registry_client *client, const struct repository *repository,
                           const struct digest *digest, uint64_t offset, size_t length,
-                          unsigned timeout_ms, range_done *done, void *context);
+                          struct range_time time, range_done *done, void *context);
 
 /* Bytes [offset, offset + length) of the blob, as fetched lately, were not what they should be:
  * where another host can be asked, the one they came from is left out for a while. From any thread.

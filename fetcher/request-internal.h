@@ -70,6 +70,7 @@ struct request {
     unsigned attempts;                   /* of all hosts; 0: as many as the client is set to */
     unsigned delay_ms;                   /* before the first attempt */
     unsigned timeout_ms;                 /* altogether; 0: none */
+    unsigned retry_ms;                   /* as in struct range_time */
 
     struct exchange exchange;
 
@@ -87,6 +88,8 @@ struct request {
     unsigned budget_ms;
     char *current_url; /* where the exchange goes */
     unsigned attempt;  /* from 1 */
+    unsigned wrong;    /* attempts whose verdict was a wrong answer */
+    uint64_t begun;    /* clock_ms() */
     unsigned redirects;
     bool redirect_renewed;     /* a redirect's target has refused once in this attempt */
     struct error *failure;     /* that `operations` reported in the exchange */

@@ -16,7 +16,8 @@
 #define REDIRECTS_LIMIT     10
 #define REFUSAL_LIMIT       (64u << 10) /* of the body of an answer that is no success */
 #define FIRST_BACK_OFF_MS   200u
-#define LONGEST_BACK_OFF_MS 5000u
+#define LONGEST_BACK_OFF_MS 2000u /* who waits goes on so soon after a registry is back */
+#define TROUBLE_TOLD_MS     60000u
 #define LONGEST_ASIDE       300u /* seconds, whatever a host wants */
 #define LONGEST_RETRY_AFTER \
     30u /* seconds; a registry that wants more gets the next attempt early */
@@ -81,33 +82,73 @@ static unsigned back_off_ms(const struct request *request)
     return longest / 2 + chance % (longest / 2 + 1);
 }
 
+/* Of the time in which it is tried again whatever the number of attempts. */
+static uint64_t retry_left_ms(const struct request *request)
+{
+    uint64_t spent = clock_ms() - request->begun;
+    return spent < request->retry_ms ? request->retry_ms - spent : 0;
+}
+
+/* Before the next attempt; the last one is made at the end of the time for it, whatever pause is
+ * due. */
+static uint64_t pause_ms(const struct request *request)
+{
+    uint64_t pause = back_off_ms(request), left = retry_left_ms(request);
+    uint64_t wanted = request->exchange.answer.retry_after;
+    if (wanted > LONGEST_RETRY_AFTER) wanted = LONGEST_RETRY_AFTER;
+    if (pause < wanted * 1000) pause = wanted * 1000;
+    return left > 0 && pause > left ? left : pause;
+}
+
+/* Who is away may come back at any moment; who answers wrongly again and again will go on so. */
+static bool may_try_again(const struct request *request, bool away, uint64_t pause)
+{
+    if (request->verdict_final) return false;
+    if (request->deadline.started && clock_ms() + pause >= request->deadline.due) return false;
+    if (request->retry_ms == 0) return request->attempt < request->attempts;
+    return retry_left_ms(request) > 0 && (away || request->wrong < request->attempts);
+}
+
+/* Whoever looks for the reason why programs hang finds one line a minute, not one for each of the
+ * many that wait. */
+static void tell_retry(const struct request *request, const struct error *error, uint64_t pause)
+{
+    struct registry *of = request->of;
+    log_info("registry %s: %s: %s; trying again in %u ms", request->registry, request->what,
+             error_message(error), (unsigned)pause);
+    if (!of || request->retry_ms == 0 || request->attempt != request->attempts) return;
+    if (of->trouble_told && clock_ms() - of->trouble_told < TROUBLE_TOLD_MS) return;
+    of->trouble_told = clock_ms();
+    log_warning("registry %s: %s: %s; reads wait, and it is tried again for up to %llu seconds",
+                request->registry, request->what, error_message(error),
+                (unsigned long long)retry_left_ms(request) / 1000);
+}
+
 /* Waits, then asks all hosts again, or fails with their verdict. */
 static void attempt_failed(struct request *request)
 {
     struct registry_client *client = request->client;
     struct error *error = take_pointer(&request->verdict);
     cleanup_error struct error *passed_over = take_pointer(&request->passed_over);
+    bool away = error_kind_of(error) == ERROR_UNREACHABLE;
     /* Where nobody answered, what is to be mended may well be the mirror. */
-    if (passed_over && error_kind_of(error) == ERROR_UNREACHABLE)
-        error_hint(&error, "and %s", error_message(passed_over));
-    uint64_t delay = back_off_ms(request);
-    uint64_t wanted = request->exchange.answer.retry_after;
-    if (wanted > LONGEST_RETRY_AFTER) wanted = LONGEST_RETRY_AFTER;
-    if (delay < wanted * 1000) delay = wanted * 1000;
-    bool too_late = request->deadline.started && clock_ms() + delay >= request->deadline.due;
-    if (request->verdict_final || request->attempt >= request->attempts || too_late) {
+    if (passed_over && away) error_hint(&error, "and %s", error_message(passed_over));
+    if (!away) request->wrong++;
+    uint64_t pause = pause_ms(request);
+    if (!may_try_again(request, away, pause)) {
+        if (request->retry_ms && !request->verdict_final)
+            error_hint(&error, "tried %u times", request->attempt);
         finish(request, error);
         return;
     }
-    log_info("registry %s: %s: %s; trying again in %u ms", request->registry, request->what,
-             error_message(error), (unsigned)delay);
+    tell_retry(request, error, pause);
     error_free(request->last);
     request->last = error;
     request->attempt++;
     request->asked = 0;
     atomic_fetch_add(&client->retries, 1);
     request->state = REQUEST_DELAYED;
-    transfer_timer_start(client->thread, &request->timer, delay);
+    transfer_timer_start(client->thread, &request->timer, pause);
 }
 
 static bool has_others(const struct request *request)
@@ -183,14 +224,18 @@ static void host_failed(struct request *request, struct error *error, bool final
         attempt_failed(request);
 }
 
+/* A token server that is away (often it is the registry itself) has had its attempts; it is asked
+ * once more only where the question can wait. */
 void request_fail(struct request *request, struct error *error)
 {
-    host_failed(request, error, true);
+    bool away = error_kind_of(error) == ERROR_UNREACHABLE;
+    host_failed(request, error, !(away && request->retry_ms > 0));
 }
 
 void request_made_progress(struct request *request)
 {
     request->attempt = 1;
+    request->wrong = 0;
 }
 
 static bool is_at_origin(const struct request *request)
@@ -281,7 +326,7 @@ static void proceed(struct request *request, enum authorization authorization, s
         request->state = REQUEST_AUTHORIZING;
         break;
     case AUTHORIZATION_FAILED:
-        host_failed(request, error, true);
+        request_fail(request, error);
         break;
     }
 }
@@ -431,6 +476,7 @@ static void begin(struct transfer_task *task)
     struct request *request = container_of(task, struct request, task);
     struct registry_client *client = request->client;
     TAILQ_INSERT_TAIL(&client->requests, request, link);
+    request->begun = clock_ms();
     if (client->stopped) {
         request_cancel(request);
         return;

@@ -320,14 +320,43 @@ void chunk_give_up(struct active_chunk *record, int result, struct actions *acti
     record_settle(record, CHUNK_ABSENT, result, actions);
 }
 
-void chunk_fail(struct active_chunk *record, struct actions *actions)
+static void note_long_wait(const struct active_chunk *record)
 {
-    struct read_piece *piece = TAILQ_FIRST(&record->waiters);
+    const struct read_piece *piece = TAILQ_FIRST(&record->waiters);
     if (piece && read_has_waited(piece->read) >= LONG_WAIT_MS)
         failure_note(record->device, record->chunk);
+}
+
+void chunk_fail(struct active_chunk *record, struct actions *actions)
+{
+    struct read_piece *piece;
+    note_long_wait(record);
     while ((piece = TAILQ_FIRST(&record->waiters)))
         read_fail(piece->read, actions);
     chunk_give_up(record, -EIO, actions);
+}
+
+bool chunk_fail_old_reads(struct active_chunk *record, struct actions *actions)
+{
+    struct read_piece *piece, *next;
+    bool any = false;
+    for (piece = TAILQ_FIRST(&record->waiters); piece; piece = next) {
+        next = TAILQ_NEXT(piece, waiter);
+        if (!read_is_nearly_over(piece->read)) continue;
+        if (!any) note_long_wait(record);
+        any = true;
+        read_fail(piece->read, actions);
+    }
+    return any;
+}
+
+uint64_t chunk_wanted_until(const struct active_chunk *record)
+{
+    const struct read_piece *piece;
+    uint64_t until = 0;
+    TAILQ_FOREACH(piece, &record->waiters, waiter)
+    if (piece->read->deadline > until) until = piece->read->deadline;
+    return until;
 }
 
 void chunk_refresh(struct layer_device *device, uint32_t chunk)

@@ -231,6 +231,12 @@ uint64_t read_has_waited(const struct device_read *read)
     return milliseconds_now() + read->device->path->read_timeout_ms - read->deadline;
 }
 
+bool read_is_nearly_over(const struct device_read *read)
+{
+    uint64_t whole = read->device->path->read_timeout_ms;
+    return read_has_waited(read) >= whole - whole / 5;
+}
+
 /* ---- giving up ---- */
 
 /* Out of every list; its pieces wait no longer. */

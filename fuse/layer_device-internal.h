@@ -13,6 +13,7 @@
  *   supply.c          chunks that nobody waits for: asked for, handed back
  *   run_start.c       which chunks are fetched next, in one range
  *   run.c             the life of a run
+ *   run_failure.c     how long a run is tried, and what becomes of its readers
  *   run_decode.c      a run's bytes on their way through the decoder
  *   recent_failure.c  chunks that could not be had a moment ago
  *   window_cache.c    gzip windows
@@ -86,13 +87,19 @@ struct range_request {
     struct digest digest;
     uint64_t offset;
     size_t length;
+    uint64_t retry_until; /* milliseconds_now() */
     STAILQ_ENTRY(range_request) action;
 };
 
-/* The request is sent when the lock is let go. NULL: out of memory. */
+/* The request is sent when the lock is let go. `wanted_until`: when the last of those who wait for
+ * it gives up (0: nobody waits); until shortly before, it is tried again. NULL: out of memory. */
 struct range_request *range_request_new(struct layer_device *device, const struct digest *digest,
                                         uint64_t offset, size_t length, range_arrived *arrived,
-                                        void *owner, struct actions *actions);
+                                        void *owner, uint64_t wanted_until,
+                                        struct actions *actions);
+/* For one that failed: it was tried for as long as was agreed on when it was made. False: trying
+ * longer would not have helped. */
+bool range_request_had_its_time(const struct range_request *request);
 /* Under the lock. True: `arrived` will not be called. False: it is about to be. */
 bool range_request_abandon(struct range_request *request);
 /* Without the lock. */
@@ -197,6 +204,10 @@ struct device_read {
 
 /* ---- runs ---- */
 
+/* Bytes that are not what the index says are asked for this often: a proxy or one of several hosts
+ * may have damaged them, but what is wrong each time stays so. */
+#define DAMAGED_ATTEMPTS 3u
+
 enum run_state {
     RUN_FETCHING,  /* a piece of the blob is asked for */
     RUN_WAITING,   /* for the gzip window */
@@ -247,8 +258,9 @@ struct window_group_entry {
     uint32_t group;
     enum windows_state state;
     struct buffer data;
-    char *failure;  /* FAILED: why; NULL: out of memory */
-    unsigned users; /* runs */
+    char *failure;     /* FAILED: why; NULL: out of memory */
+    bool had_its_time; /* FAILED: as range_request_had_its_time() */
+    unsigned users;    /* runs */
     unsigned attempts;
     struct range_request *request;
     struct job job;
@@ -403,6 +415,8 @@ void read_piece_is_here(struct read_piece *piece, struct actions *actions);
 void read_fail(struct device_read *read, struct actions *actions);
 /* Milliseconds since it was parked. */
 uint64_t read_has_waited(const struct device_read *read);
+/* Too little time is left for another range. */
+bool read_is_nearly_over(const struct device_read *read);
 /* Ends the parked reads whose time is over. */
 void read_expire_due(struct data_path *path, struct actions *actions);
 void read_start_loads(struct data_path *path, struct actions *actions);
@@ -447,6 +461,10 @@ void chunk_drop_unneeded(struct data_path *path, struct actions *actions);
 void chunk_drop_wanted(const struct layer_device *device, struct actions *actions);
 /* Every read that waits for it ends with EIO. Not for WANTED chunks. */
 void chunk_fail(struct active_chunk *record, struct actions *actions);
+/* Only those that are nearly over do; the others go on waiting. True: there were some. */
+bool chunk_fail_old_reads(struct active_chunk *record, struct actions *actions);
+/* When the last of those who wait for it gives up; 0: nobody waits. */
+uint64_t chunk_wanted_until(const struct active_chunk *record);
 /* Waits for a run (once more); `first` puts it before all others. */
 void chunk_want(struct active_chunk *record, bool first, struct actions *actions);
 void chunk_fetching(struct active_chunk *record);
@@ -484,7 +502,7 @@ void supply_called(struct data_path *path, struct supply_returns *returns);
 bool fill_rate_allows(struct data_path *path);
 void fill_rate_use(struct data_path *path, uint64_t bytes);
 
-/* ---- run_start.c, run.c and run_decode.c; under the lock unless said otherwise ---- */
+/* ---- the files of runs; under the lock unless said otherwise ---- */
 
 void run_start_wanted(struct data_path *path, struct actions *actions);
 /* The longest piece of a blob that is asked for at once. */
@@ -505,6 +523,11 @@ void run_end(struct run *run, struct actions *actions);
 void run_fail(struct run *run, const char *reason, struct actions *actions);
 /* Those up to chunk `last` cannot be had; the others are wanted again. */
 void run_fail_until(struct run *run, uint32_t last, const char *reason, struct actions *actions);
+/* The range was tried in vain for as long as those wait who asked for it; who has joined them since
+ * asks anew. */
+void run_out_of_time(struct run *run, const char *reason, struct actions *actions);
+/* When the last of those who wait for one of its chunks gives up; 0: nobody waits. */
+uint64_t run_wanted_until(const struct run *run);
 void run_fetch_piece(struct run *run, struct actions *actions);
 /* Goes to the workers if all it needs is here. */
 void run_continue(struct run *run, struct actions *actions);

@@ -10,8 +10,9 @@
 
 struct range_request *range_request_new(struct layer_device *device, const struct digest *digest,
                                         uint64_t offset, size_t length, range_arrived *arrived,
-                                        void *owner, struct actions *actions)
+                                        void *owner, uint64_t wanted_until, struct actions *actions)
 {
+    uint64_t now = milliseconds_now();
     struct range_request *request = calloc(1, sizeof *request);
     if (!request) return NULL;
     atomic_init(&request->owner, owner);
@@ -20,9 +21,16 @@ struct range_request *range_request_new(struct layer_device *device, const struc
     request->digest = *digest;
     request->offset = offset;
     request->length = length;
+    /* The rest is for the last attempt, and for the reason to reach those who wait. */
+    request->retry_until = wanted_until > now ? now + (wanted_until - now) * 9 / 10 : now;
     device_busy(device); /* until it is sent */
     STAILQ_INSERT_TAIL(&actions->requests, request, action);
     return request;
+}
+
+bool range_request_had_its_time(const struct range_request *request)
+{
+    return milliseconds_now() >= request->retry_until;
 }
 
 bool range_request_abandon(struct range_request *request)
@@ -54,11 +62,15 @@ void range_request_send(struct range_request *request)
     struct data_path *path = device->path;
     struct repository repository = { device->registry, device->repository };
     struct digest digest = request->digest;
-    /* A little less than readers wait, so that they hear the reason and not only that it took long.
-     */
-    unsigned timeout_ms = path->read_timeout_ms - path->read_timeout_ms / 10;
-    registry_fetch_range(path->client, &repository, &digest, request->offset, request->length,
-                         timeout_ms, request_done, request);
+    uint64_t now = milliseconds_now();
+    struct range_time time = {
+        /* A little less than readers wait, so that they hear the reason and not only that it took
+         * long. */
+        .timeout_ms = path->read_timeout_ms - path->read_timeout_ms / 20,
+        .retry_ms = request->retry_until > now ? (unsigned)(request->retry_until - now) : 0,
+    };
+    registry_fetch_range(path->client, &repository, &digest, request->offset, request->length, time,
+                         request_done, request);
     struct actions actions;
     data_path_enter(path, &actions);
     device_idle(device);

@@ -11,8 +11,6 @@
 
 #include "fuse/layer_device-internal.h"
 
-#define AHEAD_ERROR_INTERVAL_MS 10000u
-
 static void let_memory_go(struct run *run)
 {
     struct data_path *path = run->device->path;
@@ -85,6 +83,7 @@ static void body_arrived(void *owner, struct buffer *body, struct error *error)
     struct data_path *path = device->path;
     struct actions actions;
     data_path_enter(path, &actions);
+    bool had_its_time = range_request_had_its_time(run->request);
     range_over(run);
     if (body) {
         atomic_fetch_add(&path->counters.bytes_fetched, body->length);
@@ -96,7 +95,10 @@ static void body_arrived(void *owner, struct buffer *body, struct error *error)
     } else {
         error_prefix(&error, "chunk %u", run->next);
         run->state = RUN_WAITING;
-        run_fail(run, error_message(error), &actions);
+        if (had_its_time)
+            run_out_of_time(run, error_message(error), &actions);
+        else
+            run_fail(run, error_message(error), &actions);
     }
     data_path_leave(path, &actions);
     error_free(error);
@@ -108,7 +110,7 @@ void run_fetch_piece(struct run *run, struct actions *actions)
     uint64_t left = run->end - run->fetched;
     size_t length = left < run->body_memory ? (size_t)left : run->body_memory;
     run->request = range_request_new(device, &device->table->blob_digest, run->fetched, length,
-                                     body_arrived, run, actions);
+                                     body_arrived, run, run_wanted_until(run), actions);
     if (!run->request) {
         run->state = RUN_WAITING;
         run_fail(run, "out of memory", actions);
@@ -125,8 +127,11 @@ void run_continue(struct run *run, struct actions *actions)
     if (run->device->closing) {
         run_end(run, actions);
     } else if (run->windows && run->windows->state == WINDOWS_FAILED) {
-        const char *reason = run->windows->failure;
-        run_fail(run, reason ? reason : "out of memory", actions);
+        const char *reason = run->windows->failure ? run->windows->failure : "out of memory";
+        if (run->windows->had_its_time)
+            run_out_of_time(run, reason, actions);
+        else
+            run_fail(run, reason, actions);
     } else if (!run->windows || run->windows->state == WINDOWS_READY) {
         run->state = RUN_DECODING;
         run->job.work = run_decode_job;
@@ -247,50 +252,6 @@ void run_end(struct run *run, struct actions *actions)
             chunk_want(record, true, actions);
     }
     device_idle(device);
-}
-
-static void fail_chunks(struct run *run, uint32_t last, struct actions *actions)
-{
-    for (uint32_t i = run->first; i <= last; i++) {
-        if (chunk_state(run->device, i) != CHUNK_FETCHING) continue;
-        chunk_fail(active_chunk_find(run->device, i), actions);
-    }
-}
-
-static bool somebody_waits(const struct run *run, uint32_t last)
-{
-    for (uint32_t i = run->first; i <= last; i++)
-        if (chunk_state(run->device, i) == CHUNK_FETCHING &&
-            !TAILQ_EMPTY(&active_chunk_find(run->device, i)->waiters))
-            return true;
-    return false;
-}
-
-/* A failure that no reader hears of is told now and then: a supply may have thousands. */
-static void report(struct run *run, uint32_t last, const char *reason, struct actions *actions)
-{
-    const struct layer_device *device = run->device;
-    struct data_path *path = device->path;
-    uint64_t now = milliseconds_now();
-    if (somebody_waits(run, last)) {
-        data_path_report(path, actions, "layer %s...: %s", device->name, reason);
-    } else if (!path->ahead_error_reported ||
-               now - path->ahead_error_reported >= AHEAD_ERROR_INTERVAL_MS) {
-        path->ahead_error_reported = now;
-        data_path_mention(actions, "layer %s...: fetching ahead: %s", device->name, reason);
-    }
-}
-
-void run_fail_until(struct run *run, uint32_t last, const char *reason, struct actions *actions)
-{
-    if (!run->device->closing) report(run, last, reason, actions);
-    fail_chunks(run, last, actions);
-    run_end(run, actions);
-}
-
-void run_fail(struct run *run, const char *reason, struct actions *actions)
-{
-    run_fail_until(run, run->wanted_last, reason, actions);
 }
 
 void run_close_device(struct layer_device *device, struct actions *actions)

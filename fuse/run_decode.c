@@ -7,10 +7,6 @@
 /* Between two slices the worker looks whether somebody still wants what comes. */
 #define SLICE_LENGTH (128u << 10)
 
-/* A range or a chunk that does not decode is asked for this often: a proxy on the way may have
- * damaged it. */
-#define ATTEMPTS_MAX 2u
-
 static struct run *run_of(struct job *job)
 {
     return (struct run *)(void *)((char *)job - offsetof(struct run, job));
@@ -117,7 +113,7 @@ static void give_up_chunk(struct run *run, struct error *error, struct actions *
     const struct chunk_table *table = device->table;
     uint32_t last = run->next;
     if (error_kind_of(error) == ERROR_INVALID) {
-        error_prefix(&error, "damaged bytes from %s/%s, twice", device->registry,
+        error_prefix(&error, "damaged bytes from %s/%s, three times", device->registry,
                      device->repository);
         error_hint(&error, "check the registry and its mirrors, or index the image again");
     }
@@ -136,7 +132,7 @@ static void decoding_failed(struct run *run, struct error *error, struct actions
     }
     if (run->device->closing)
         run_end(run, actions);
-    else if (damaged && ++run->attempts < ATTEMPTS_MAX)
+    else if (damaged && ++run->attempts < DAMAGED_ATTEMPTS)
         start_again(run, actions);
     else
         give_up_chunk(run, error, actions);

@@ -10,8 +10,6 @@
 #include "base/log.h"
 #include "fuse/layer_device-internal.h"
 
-#define ATTEMPTS_MAX 2u
-
 static struct window_group_entry *entry_of(struct job *job)
 {
     return (struct window_group_entry *)(void *)((char *)job -
@@ -98,6 +96,18 @@ static void entry_failed(struct window_group_entry *entry, const char *reason,
 
 /* ---- from the registry ---- */
 
+static uint64_t wanted_until(const struct window_group_entry *entry)
+{
+    const struct run *run;
+    uint64_t until = 0;
+    TAILQ_FOREACH(run, &entry->device->path->runs, link)
+    {
+        uint64_t wanted = run->windows == entry ? run_wanted_until(run) : 0;
+        if (wanted > until) until = wanted;
+    }
+    return until;
+}
+
 static bool fetch(struct window_group_entry *entry, struct actions *actions);
 
 static void check_job(struct job *job)
@@ -121,8 +131,9 @@ static void check_job(struct job *job)
         atomic_fetch_add(&path->counters.chunks_damaged, 1);
         registry_report_damage(path->client, &device->windows_digest, group->offset, group->length);
         drop_data(entry);
-        if (++entry->attempts >= ATTEMPTS_MAX || device->closing || !fetch(entry, &actions))
-            entry_failed(entry, "the registry's bytes do not have the digest of the index",
+        if (++entry->attempts >= DAMAGED_ATTEMPTS || device->closing || !fetch(entry, &actions))
+            entry_failed(entry,
+                         "what the registry gave three times has not the digest of the index",
                          &actions);
     }
     device_idle(device);
@@ -136,6 +147,7 @@ static void windows_arrived(void *owner, struct buffer *body, struct error *erro
     struct data_path *path = device->path;
     struct actions actions;
     data_path_enter(path, &actions);
+    entry->had_its_time = !body && range_request_had_its_time(entry->request);
     entry->request = NULL;
     if (body) {
         atomic_fetch_add(&path->counters.window_bytes_fetched, body->length);
@@ -154,8 +166,9 @@ static void windows_arrived(void *owner, struct buffer *body, struct error *erro
 static bool fetch(struct window_group_entry *entry, struct actions *actions)
 {
     const struct window_group *group = group_of(entry);
-    entry->request = range_request_new(entry->device, &entry->device->windows_digest, group->offset,
-                                       group->length, windows_arrived, entry, actions);
+    entry->request =
+        range_request_new(entry->device, &entry->device->windows_digest, group->offset,
+                          group->length, windows_arrived, entry, wanted_until(entry), actions);
     if (!entry->request) return false;
     device_busy(entry->device);
     entry->state = WINDOWS_FETCHING;

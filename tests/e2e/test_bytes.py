@@ -1,7 +1,10 @@
 """What a node fetches, counted at the registry's side."""
 
 import os
+import signal
 import subprocess
+import threading
+import time
 
 from tools import images
 from tools.counting_proxy import CountingProxy
@@ -116,8 +119,8 @@ class RegistryGone(EndToEnd):
 
     def setUp(self):
         self.cache = os.path.join(self.directory, self._testMethodName + "-cache")
-        image, _ = images.python_images()
-        self.image_reference = self.push(image.layout, image.tag, "python")
+        self.image, _ = images.python_images()
+        self.image_reference = self.push(self.image.layout, self.image.tag, "python")
         self.sluice("index", self.image_reference)
         self.addCleanup(self.start_registry)
 
@@ -141,8 +144,47 @@ class RegistryGone(EndToEnd):
         self.assertIn("last meant", said[0])
         self.assertEqual(self.read(point, "etc/debian_version"), version)
 
-    def test_uncached_read_fails_and_the_mount_stays(self):
+    def start_reading(self, point, path):
+        """(thread, list that gets the bytes or the error)"""
+        result = []
+
+        def run():
+            try:
+                result.append(self.read(point, path))
+            except OSError as error:
+                result.append(error)
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        self.wait_until(lambda: self.status(point)["reads_waiting"] > 0, "a read waits")
+        return thread, result
+
+    def test_registry_that_restarts_is_waited_for(self):
         point = self.mount(self.image_reference)
+        self.read(point, "etc/debian_version")
+        self.registry.stop()
+        thread, result = self.start_reading(point, "usr/bin/perl")
+        time.sleep(4)  # longer than the attempts that are worth making for a mount
+        self.assertEqual(result, [])
+        self.registry.start()
+        thread.join(timeout=50)
+        self.assertEqual(len(result[0]), os.path.getsize(
+            os.path.join(images.unpacked(self.image), "usr/bin/perl")))
+        self.assertEqual(self.status(point)["errors"], 0)
+
+    def test_server_ends_while_it_waits_for_the_registry(self):
+        point = self.mount(self.image_reference, "--read-timeout", "110")
+        self.registry.stop()
+        thread, result = self.start_reading(point, "usr/bin/perl")
+        (pid, _), = servers_under(point)
+        os.kill(pid, signal.SIGTERM)
+        self.wait_until(lambda: not servers_under(point), "the server has ended")
+        thread.join(timeout=50)
+        self.assertIsInstance(result[0], OSError)
+        self.assertFalse(os.path.ismount(point))
+
+    def test_uncached_read_fails_and_the_mount_stays(self):
+        point = self.mount(self.image_reference, "--read-timeout", "3")
         version = self.read(point, "etc/debian_version")
         self.registry.stop()
         # perl-base is far from /etc in the layer, and nothing has read it.
@@ -154,8 +196,16 @@ class RegistryGone(EndToEnd):
         status = self.status(point)
         self.assertGreater(status["errors"], 0)
         self.assertIn(self.registry.name, status["last_error"])
+        self.assertIn("connection refused", status["last_error"])
         self.registry.start()
-        self.assertGreater(len(self.read(point, "usr/bin/perl")), 1_000_000)
+
+        def can_be_read():
+            try:
+                return len(self.read(point, "usr/bin/perl")) > 1_000_000
+            except OSError:
+                return False
+
+        self.wait_until(can_be_read, "reads work again")
 
     def test_unknown_image_says_that_the_registry_is_gone(self):
         self.registry.stop()

@@ -90,7 +90,7 @@ class Faults(EndToEnd):
     def test_stalls(self):
         """A server that stops in the middle of an answer, and says nothing for minutes."""
         self.start_proxy(self.registry, faults={"stall": 1})
-        self.assert_rounds(0.05)
+        self.assert_rounds(0.1)
 
     def test_basic_authentication(self):
         auth = htpasswd_auth(self.make_directory("auth"), USER, PASSWORD)

@@ -184,6 +184,10 @@ class Registry(Handler):
     def fault_token_useless(self):
         self.bearer("anonymous")
 
+    def fault_token_away(self):
+        return self.good() if self.headers.get("Authorization", "")[7:] in tokens \
+            else self.bearer("away")
+
     def fault_token_broken(self):
         self.bearer(self.name.split("/")[1])
 
@@ -301,6 +305,11 @@ class Registry(Handler):
 
     def fault_busy_long(self):
         self.error(503, "UNAVAILABLE", [("Retry-After", "100000")])
+
+    def fault_away_for_long(self):
+        if count("away" + self.path) >= 5:
+            return self.good()
+        self.error(503, "UNAVAILABLE")
 
     def fault_failing(self):
         self.error(500, "UNKNOWN")
@@ -551,7 +560,7 @@ class Tokens(Handler):
             return self.answer(200, json.dumps({"token": "a\r\nX-Injected: b"}).encode())
         if service == "large":
             return self.answer(200, b" " * (2 << 20))
-        if service == "failing":
+        if service == "failing" or (service == "away" and count("token away") < 5):
             return self.error(500, "UNKNOWN")
         time.sleep(0.05)
         token = "issued-%d" % count("token")

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/queue.h>
+#include <unistd.h>
 
 #include "fetcher/registry.h"
 
@@ -21,6 +22,7 @@ struct fake_request {
     struct digest digest;
     uint64_t offset;
     size_t length;
+    struct range_time time;
     range_done *done;
     void *context;
     STAILQ_ENTRY(fake_request) link;
@@ -40,6 +42,7 @@ static struct fake_registry {
     struct fake_blob blobs[2]; /* layer and windows */
     bool holds;                /* answers nothing */
     bool unreachable;          /* answers with errors */
+    unsigned tried_in_vain;    /* so many requests end when it was tried again for long enough */
     unsigned corrupts;         /* so many answers are damaged (UINT_MAX: all) */
     uint64_t corrupt_offset;   /* in the blob: only where a range covers it (UINT64_MAX: all) */
     unsigned damage_reports;
@@ -77,12 +80,12 @@ void registry_report_damage(struct registry_client *client, const struct digest 
 
 void registry_fetch_range(struct registry_client *client, const struct repository *repository,
                           const struct digest *digest, uint64_t offset, size_t length,
-                          unsigned timeout_ms, range_done *done, void *context)
+                          struct range_time time, range_done *done, void *context)
 {
-    (void)client, (void)repository, (void)timeout_ms;
+    (void)client, (void)repository;
     struct fake_request *request = malloc(sizeof *request);
     if (!request) abort();
-    *request = (struct fake_request){ *digest, offset, length, done, context, { NULL } };
+    *request = (struct fake_request){ *digest, offset, length, time, done, context, { NULL } };
     pthread_mutex_lock(&fake.lock);
     fake_take(request);
     STAILQ_INSERT_TAIL(&fake.queue, request, link);
@@ -140,9 +143,12 @@ static void *fake_loop(void *unused)
         STAILQ_REMOVE_HEAD(&fake.queue, link);
         fake.waiting--;
         fake.waiting_bytes -= request->length;
-        bool failing = fake.unreachable;
+        bool failing = fake.unreachable, in_vain = fake.tried_in_vain > 0;
+        if (in_vain) fake.tried_in_vain--;
+        failing = failing || in_vain;
         uint8_t *body = failing ? NULL : fake_body(request);
         pthread_mutex_unlock(&fake.lock);
+        if (in_vain) usleep(request->time.retry_ms * 1000);
         fake_answer(request, failing, body);
         pthread_mutex_lock(&fake.lock);
     }
@@ -155,7 +161,7 @@ static inline void fake_start(void)
     STAILQ_INIT(&fake.queue);
     memset(fake.blobs, 0, sizeof fake.blobs);
     fake.holds = fake.unreachable = fake.ending = false;
-    fake.corrupts = 0;
+    fake.corrupts = fake.tried_in_vain = 0;
     fake.corrupt_offset = UINT64_MAX;
     fake.waiting = 0;
     fake.waiting_bytes = fake.waiting_bytes_most = 0;
@@ -189,6 +195,13 @@ static inline void fake_be_unreachable(bool unreachable)
 {
     pthread_mutex_lock(&fake.lock);
     fake.unreachable = unreachable;
+    pthread_mutex_unlock(&fake.lock);
+}
+
+static inline void fake_try_in_vain(unsigned requests)
+{
+    pthread_mutex_lock(&fake.lock);
+    fake.tried_in_vain = requests;
     pthread_mutex_unlock(&fake.lock);
 }
 

@@ -84,20 +84,26 @@ static void wait_for_all(struct waiting *waiting)
 }
 
 /* 0 with the right bytes, or -1 with the error. */
-static int fetch(const char *name, uint64_t offset, size_t length, unsigned timeout_ms,
-                 struct error **error)
+static int fetch_in_time(const char *name, uint64_t offset, size_t length, struct range_time time,
+                         struct error **error)
 {
     struct waiting waiting = { PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 1 };
     struct fetched fetched = { .waiting = &waiting };
     struct repository from = repository(name);
-    registry_fetch_range(client, &from, &blob_digest, offset, length, timeout_ms, on_done,
-                         &fetched);
+    registry_fetch_range(client, &from, &blob_digest, offset, length, time, on_done, &fetched);
     wait_for_all(&waiting);
     if (fetched.error) return error_move(error, fetched.error);
     assert_int_equal(fetched.body.length, length);
     assert_memory_equal(fetched.body.data, blob + offset, length);
     buffer_free(&fetched.body);
     return 0;
+}
+
+static int fetch(const char *name, uint64_t offset, size_t length, unsigned timeout_ms,
+                 struct error **error)
+{
+    return fetch_in_time(name, offset, length, (struct range_time){ .timeout_ms = timeout_ms },
+                         error);
 }
 
 static inline void assert_fetches(const char *name)

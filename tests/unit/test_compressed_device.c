@@ -171,7 +171,7 @@ static void damaged_windows_are_asked_for_again(void **state)
     uint8_t *byte = &fixture->tables.windows.data[fixture->tables.windows.length / 2];
     *byte ^= 1;
     expect_failure(ask(fixture->device, 20u << 20, 1000));
-    assert_int_equal(fake_requests(1), 2);
+    assert_int_equal(fake_requests(1), 3);
     char *reason = data_path_last_error(fixture->path);
     assert_non_null(strstr(reason, "windows"));
     free(reason);

@@ -413,6 +413,24 @@ static void read_ends_when_nobody_answers(void **state)
     expect_read(fixture, 12 * CHUNK_SIZE, 10);
 }
 
+/* Who has just come does not fail with those who have waited for a registry that stays away. */
+static void late_reader_gets_time_of_its_own(void **state)
+{
+    struct fixture *fixture = *state;
+    reopen(fixture, &(struct data_path_options){ .read_timeout_ms = 4000 });
+    fake_try_in_vain(1);
+    struct asked *early = ask(fixture->device, 0, 100);
+    usleep(1500 * 1000);
+    assert_false(is_answered(early));
+    struct asked *late = ask(fixture->device, 50, 100);
+    expect_failure(early);
+    expect_bytes(fixture, late, 50, 100);
+    assert_int_equal(statistics(fixture).read_errors, 1);
+    char *reason = data_path_last_error(fixture->path);
+    assert_non_null(strstr(reason, "does not answer"));
+    free(reason);
+}
+
 static void closing_ends_reads_that_wait(void **state)
 {
     struct fixture *fixture = *state;
@@ -580,6 +598,7 @@ int main(void)
                                         tear_down),
         cmocka_unit_test_setup_teardown(registry_that_is_gone_fails_misses_only, set_up, tear_down),
         cmocka_unit_test_setup_teardown(read_ends_when_nobody_answers, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(late_reader_gets_time_of_its_own, set_up, tear_down),
         cmocka_unit_test_setup_teardown(closing_ends_reads_that_wait, set_up, tear_down),
         cmocka_unit_test_setup_teardown(closing_in_the_middle_of_everything, set_up, tear_down),
         cmocka_unit_test_setup_teardown(memory_stays_within_the_limit, set_up, tear_down),

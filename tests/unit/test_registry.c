@@ -263,7 +263,8 @@ static void test_free_cancels(void **state)
     for (unsigned i = 0; i < COUNT; i++) {
         from.name = i % 4 ? "stall/free" : "basic/free";
         fetched[i] = (struct fetched){ .waiting = &waiting };
-        registry_fetch_range(client, &from, &blob_digest, i, 10, 3600000, on_done, &fetched[i]);
+        registry_fetch_range(client, &from, &blob_digest, i, 10, (struct range_time){ 3600000, 0 },
+                             on_done, &fetched[i]);
     }
     while (logged("/v2/basic/free/", "") == 0)
         usleep(10000);

@@ -29,7 +29,8 @@ static void test_one_token_request_for_many(void **state)
     (void)state;
     for (unsigned i = 0; i < COUNT; i++) {
         fetched[i] = (struct fetched){ .waiting = &waiting };
-        registry_fetch_range(client, &from, &blob_digest, i, 10, 20000, on_done, &fetched[i]);
+        registry_fetch_range(client, &from, &blob_digest, i, 10, (struct range_time){ 20000, 0 },
+                             on_done, &fetched[i]);
     }
     wait_for_all(&waiting);
     for (unsigned i = 0; i < COUNT; i++) {

@@ -71,7 +71,8 @@ static void test_many_ranges_at_once(void **state)
         struct repository from = repository(name);
         struct digest digest = blob_digest;
         fetched[i] = (struct fetched){ .waiting = &waiting };
-        registry_fetch_range(client, &from, &digest, i * 1000, 1000, 60000, on_done, &fetched[i]);
+        registry_fetch_range(client, &from, &digest, i * 1000, 1000,
+                             (struct range_time){ 60000, 0 }, on_done, &fetched[i]);
         memset(name, 'x', sizeof name - 1);
         memset(&digest, 0, sizeof digest);
     }
@@ -97,7 +98,8 @@ static void on_link(void *context, struct buffer *body, struct error *error)
     assert_null(error);
     assert_memory_equal(body->data, blob, 100);
     if (--chain->left > 0) {
-        registry_fetch_range(client, &from, &blob_digest, 0, 100, 20000, on_link, chain);
+        registry_fetch_range(client, &from, &blob_digest, 0, 100, (struct range_time){ 20000, 0 },
+                             on_link, chain);
         return;
     }
     pthread_mutex_lock(&chain->waiting.lock);
@@ -111,7 +113,8 @@ static void test_range_from_a_callback(void **state)
     struct chain chain = { { PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 1 }, 5 };
     struct repository from = repository("good/chain");
     (void)state;
-    registry_fetch_range(client, &from, &blob_digest, 0, 100, 20000, on_link, &chain);
+    registry_fetch_range(client, &from, &blob_digest, 0, 100, (struct range_time){ 20000, 0 },
+                         on_link, &chain);
     wait_for_all(&chain.waiting);
     assert_int_equal(chain.left, 0);
 }

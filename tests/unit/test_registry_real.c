@@ -214,8 +214,8 @@ static void test_ranges_and_streams(void **state)
         struct fetched fetched = {
             PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, { 0 }, NULL, false
         };
-        registry_fetch_range(client, &from, &blob_digest, ranges[i].offset, ranges[i].length, 20000,
-                             on_done, &fetched);
+        registry_fetch_range(client, &from, &blob_digest, ranges[i].offset, ranges[i].length,
+                             (struct range_time){ 20000, 0 }, on_done, &fetched);
         pthread_mutex_lock(&fetched.lock);
         while (!fetched.done)
             pthread_cond_wait(&fetched.changed, &fetched.lock);
