@@ -54,10 +54,10 @@ class Daemon:
     def ctr(self, *arguments):
         return [*self.prefix, "ctr", "--address", self.address, *arguments]
 
-    def run(self, workload, reference, snapshotter, group):
+    def run(self, workload, reference, snapshotter, group, at_first):
         arguments = self.ctr("run", "--rm", "--cgroup", group.container, "--snapshotter",
                              snapshotter, reference, group.name, *workloads.command(workload))
-        return workloads.run(workload, arguments, group)
+        return workloads.run(workload, arguments, group, at_first)
 
 
 def succeed(arguments, group, **options):
@@ -89,8 +89,8 @@ class Containerd:
         succeed(self.daemon.ctr("images", "pull", "--plain-http", "--snapshotter",
                                 self.snapshotter, self.reference), group)
 
-    def execute(self, workload, group):
-        return self.daemon.run(workload, self.reference, self.snapshotter, group)
+    def execute(self, workload, group, at_first):
+        return self.daemon.run(workload, self.reference, self.snapshotter, group, at_first)
 
     def check(self):
         """Nothing is lazy here."""

@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import os
 import shutil
+import subprocess
 import tempfile
 
 from compare import images
@@ -12,6 +13,7 @@ from measure import note
 from tools import workplace
 from tools.certificates import Authority
 from tools.registry import Registry, push
+from tools.testcase import mounts_under
 
 NAME = "registry.bench"  # by which containerd and soci know it: not a name of the loopback
 
@@ -68,3 +70,11 @@ class Place:
         with open(registry.log_path, "rb") as log:
             return sum(b'msg="response completed' in line for line in log)
 
+
+
+def remove(directory):
+    """With whatever is still mounted below."""
+    for point in mounts_under(directory):
+        subprocess.run(["umount", "-l", point], check=False)
+    if not mounts_under(directory):
+        shutil.rmtree(directory)

@@ -1,13 +1,11 @@
 """One run of a workload by one system over the link, and many of them."""
 
-import shutil
 import statistics
-import subprocess
 import time
 
 from compare.cost import Group
+from compare.place import remove
 from measure import drop_page_cache, note
-from tools.testcase import mounts_under
 
 
 def run(place, system, workload):
@@ -19,19 +17,23 @@ def run(place, system, workload):
         with place.link(system.registry) as link:
             drop_page_cache()
             requests, cpu = place.requests(system.registry), group.cpu_seconds()
+            first = []
             started = time.monotonic()
             system.pull(workload, link.port, group)
             mounted = time.monotonic() - started
-            before = time.monotonic() - started
-            ready, seconds = system.execute(workload, group)
+            ready, seconds = system.execute(workload, group, lambda: first.append(
+                (link.counters(), place.requests(system.registry))))
             counters = link.counters()
+            (counters_then, requests_then), = first
             figures = {
                 "mounted_seconds": mounted,
-                "ready_seconds": before + ready,
-                "total_seconds": before + seconds,
-                "bytes_down": counters.down,
+                "ready_seconds": mounted + ready,
+                "total_seconds": mounted + seconds,
+                "bytes_ready": counters_then.down,
+                "bytes": counters.down,
                 "bytes_up": counters.up,
                 "connections": counters.connections,
+                "requests_ready": requests_then - requests,
                 "requests": place.requests(system.registry) - requests,
                 "cpu_seconds": group.cpu_seconds() - cpu,
                 "memory_bytes": group.peak_memory(system.program),
@@ -41,9 +43,7 @@ def run(place, system, workload):
         return figures
     finally:
         group.close()
-        for point in mounts_under(directory):
-            subprocess.run(["umount", "-l", point], check=False)
-        shutil.rmtree(directory)
+        remove(directory)
 
 
 def medians(samples):
@@ -61,7 +61,7 @@ def measure(place, system, workload, count):
         samples.append(run(place, system, workload))
         one = samples[-1]
         note(f"  mounted {one['mounted_seconds']:.2f} s, ready {one['ready_seconds']:.2f} s, total "
-             f"{one['total_seconds']:.2f} s, {one['bytes_down'] / 1e6:.0f} MB, "
+             f"{one['total_seconds']:.2f} s, {one['bytes'] / 1e6:.0f} MB, "
              f"{one['requests']} requests, {one['cpu_seconds']:.1f} s CPU, "
              f"{one['memory_bytes'] / 1e6:.0f} MB")
     return medians(samples)

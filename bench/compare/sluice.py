@@ -85,10 +85,10 @@ class Sluice:
         self._sluice("mount", reference, self.point, "--cache", self.cache, *self._options(),
                      preexec_fn=group.join)
 
-    def execute(self, workload, group):
+    def execute(self, workload, group, at_first):
         with runtime.bundle(self.bundle_directory, self.point) as bundle:
             arguments = bundle.arguments(workloads.command(workload), group)
-            return workloads.run(workload, arguments, group)
+            return workloads.run(workload, arguments, group, at_first)
 
     def check(self):
         """A mount that would not be lazy had failed."""

@@ -36,13 +36,15 @@ def command(workload):
     return ["/usr/bin/python3", "-c", workload.program]
 
 
-def run(workload, arguments, group):
-    """Runs `arguments`, which run the workload somewhere: (seconds to the first output, seconds)."""
+def run(workload, arguments, group, at_first=lambda: None):
+    """Runs `arguments`, which run the workload somewhere, and calls `at_first` when the first output
+    is there: (seconds to the first output, seconds)."""
     started = time.monotonic()
     with subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE, bufsize=0, preexec_fn=group.join) as process:
         first = process.stdout.read(1)
         ready = time.monotonic() - started
+        at_first()
         output, errors = process.communicate()
     total = time.monotonic() - started
     said = (first + output).decode(errors="replace").split()
