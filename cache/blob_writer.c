@@ -47,6 +47,12 @@ int blob_writer_append(struct blob_writer *writer, const void *data, size_t leng
                            writer->cache->directory);
 }
 
+int blob_writer_map(const struct blob_writer *writer, size_t length, struct mapping **ret,
+                    struct error **error)
+{
+    return mapping_new(ret, writer->descriptor, length, MAPPING_READ_ONLY, error);
+}
+
 int blob_writer_publish(struct blob_writer *writer, const struct digest *digest,
                         struct error **error)
 {

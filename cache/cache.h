@@ -27,6 +27,7 @@
 #include "base/buffer.h"
 #include "base/digest.h"
 #include "base/error.h"
+#include "base/mapping.h"
 
 /* Owns an io_uring and a thread that reaps it (where io_uring is forbidden: two
  * threads that do the same with pread and pwrite). */
@@ -90,6 +91,10 @@ struct blob_writer;
 int blob_writer_new(struct blob_writer **ret, struct cache *cache, struct error **error);
 int blob_writer_append(struct blob_writer *writer, const void *data, size_t length,
                        struct error **error);
+/* The first `length` bytes, for reading; it remains when the blob is published. What has not been
+ * appended yet must not be looked at. */
+int blob_writer_map(const struct blob_writer *writer, size_t length, struct mapping **ret,
+                    struct error **error);
 /* The caller has verified that what was written has this digest. */
 int blob_writer_publish(struct blob_writer *writer, const struct digest *digest,
                         struct error **error);

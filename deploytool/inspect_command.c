@@ -68,7 +68,7 @@ static int inspect_chunks(struct inspection *inspection, size_t layer, struct er
 {
     struct inspected_layer *found = &inspection->layers[layer];
     cleanup_buffer struct buffer content = { 0 };
-    struct part_sink sink = { append, start_anew, &content };
+    struct part_sink sink = { .write = append, .restart = start_anew, .context = &content };
     struct chunk_table *table;
     if (part_fetch(inspection->client, &inspection->image.repository,
                    &inspection->artifact.layers[layer].chunks, &sink, error) < 0 ||
@@ -117,7 +117,7 @@ static int forget_head(void *context, struct error **error)
 static int inspect_entries(struct inspection *inspection, size_t layer, struct error **error)
 {
     struct head head = { 0 };
-    struct part_sink sink = { take_head, forget_head, &head };
+    struct part_sink sink = { .write = take_head, .restart = forget_head, .context = &head };
     if (part_fetch(inspection->client, &inspection->image.repository,
                    &inspection->artifact.layers[layer].entries, &sink, error) < 0)
         return -1;

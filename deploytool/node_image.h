@@ -17,6 +17,7 @@
 struct part_content {
     struct mapping *mapping; /* or NULL */
     struct buffer memory;
+    bool hashed; /* has the digest that the index states */
 };
 
 struct node_image {

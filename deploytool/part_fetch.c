@@ -37,7 +37,7 @@ static int try_once(struct registry_client *client, const struct repository *rep
     struct part_decoder *decoder = NULL;
     struct blob_stream *stream = NULL;
     int result = -1;
-    if (part_decoder_new(&decoder, part, sink->write, sink->context, error) == 0 &&
+    if (part_decoder_new(&decoder, part, sink->write, sink->context, sink->stored, error) == 0 &&
         registry_open_blob(client, repository, &part->digest, part->size, &stream, error) == 0)
         result = feed_all(stream, decoder, error);
     if (stream) blob_stream_close(stream);
@@ -83,7 +83,7 @@ int part_fetch_mapped(struct registry_client *client, const struct repository *r
         error_set_errno(error, errno, "make a temporary file in '%s'", directory);
         return error_hint(error, "TMPDIR names another directory");
     }
-    struct part_sink sink = { write_to_file, empty_file, &file };
+    struct part_sink sink = { .write = write_to_file, .restart = empty_file, .context = &file };
     if (part_fetch(client, repository, part, &sink, error) < 0) return -1;
     return mapping_new(ret, file, part->content_size, MAPPING_READ_ONLY, error);
 }

@@ -12,6 +12,9 @@ struct part_sink {
     /* Forgets what was written: it comes again from the start. */
     int (*restart)(void *context, struct error **error);
     void *context;
+    /* Where the content can be read once it is written, or NULL; restart() may change it. What is
+     * verified are the bytes there. */
+    const void *stored;
 };
 
 /* 0: all of the content was written, and its size and digest are those that `part` states; what was

@@ -27,7 +27,6 @@ struct rootfs {
     unsigned thread_count;
     bool initialized; /* FUSE_INIT came */
     bool no_open, no_opendir;
-    bool has_xattrs, has_acls; /* some inode of the image */
 
     /* Reads that the devices have not answered yet (rootfs_read.c). */
     pthread_mutex_t lock;
@@ -63,8 +62,6 @@ void rootfs_readdirplus(fuse_req_t request, fuse_ino_t node, size_t size, off_t 
                         struct fuse_file_info *file);
 
 /* rootfs_xattr.c */
-/* Fills has_xattrs and has_acls. */
-int rootfs_find_xattrs(struct rootfs *rootfs, struct error **error);
 void rootfs_getxattr(fuse_req_t request, fuse_ino_t node, const char *name, size_t size);
 void rootfs_listxattr(fuse_req_t request, fuse_ino_t node, size_t size);
 

@@ -27,7 +27,7 @@ static void negotiate(void *context, struct fuse_conn_info *connection)
         connection->capable &
         (FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO | FUSE_CAP_PARALLEL_DIROPS |
          FUSE_CAP_READDIRPLUS | FUSE_CAP_CACHE_SYMLINKS | FUSE_CAP_EXPLICIT_INVAL_DATA);
-    if (rootfs->has_acls) connection->want |= connection->capable & FUSE_CAP_POSIX_ACL;
+    if (rootfs->image->has_acls) connection->want |= connection->capable & FUSE_CAP_POSIX_ACL;
     connection->max_background = FUSE_MOUNT_BACKGROUND;
     connection->congestion_threshold = FUSE_MOUNT_BACKGROUND;
     rootfs->no_open = connection->capable & FUSE_CAP_NO_OPEN_SUPPORT;
@@ -137,7 +137,7 @@ static int prepare(struct rootfs *rootfs, struct layer_device *const *devices,
     if (rootfs->device_count < rootfs->image->device_count)
         return error_set(error, ERROR_INVALID, "metadata: wants %u devices, there are %u",
                          rootfs->image->device_count, rootfs->device_count);
-    if (add_up_devices(rootfs, error) < 0 || rootfs_find_xattrs(rootfs, error) < 0) return -1;
+    if (add_up_devices(rootfs, error) < 0) return -1;
     rootfs->thread_count = options->threads ? options->threads : DEFAULT_THREADS;
     if (rootfs->thread_count > THREADS_MAX) rootfs->thread_count = THREADS_MAX;
     rootfs->devices = calloc(rootfs->device_count + 1, sizeof(struct layer_device *));

@@ -31,6 +31,7 @@ struct erofs_image {
     uint32_t sparse_device; /* device_count + 1, or 0: no file needs it */
     uint64_t sparse_blocks; /* its length / 512 */
     struct sparse_map sparse_map;
+    bool has_xattrs, has_acls; /* some inode; known once it is validated */
 };
 
 /* `data` is all of the metadata: the EROFS image and the sparse map. */
@@ -39,7 +40,7 @@ int erofs_image_open(struct erofs_image *ret, const void *data, uint64_t size,
 /* Walks every inode, directory, extent and attribute; accepts what our writer writes and nothing
  * else. `device_lengths[i]` is the length in bytes of device i + 1's stream. That the tags are the
  * layers' diffIDs is for the caller to check, with erofs_image_device(). About 40 ns an inode. */
-int erofs_image_validate(const struct erofs_image *image, const uint64_t *device_lengths,
+int erofs_image_validate(struct erofs_image *image, const uint64_t *device_lengths,
                          uint32_t device_count, struct error **error);
 /* Layer device `device` (from 1): its length rounded up to 512, and its tag (the layer's diffID).
  */

@@ -23,6 +23,7 @@ struct validator {
     uint64_t first_outside;  /* block; told by the first inode that has any; 0: none so far */
     uint64_t outside_blocks; /* seen */
     struct erofs_sparse_check sparse;
+    bool saw_xattrs, saw_acls;
 
     /* For each slot that starts an inode with several names: how many are still to come. */
     uint32_t *links_left;
@@ -105,12 +106,14 @@ static int check_xattrs(struct validator *validator, const struct erofs_inode *i
     struct erofs_xattr xattr, previous = { 0 };
     int status;
     if (inode->xattr_size == 0) return 0;
+    validator->saw_xattrs = true;
     if (erofs_xattr_walk_start(validator->image, inode, &walk) < 0 || walk.left == 0)
         return refuse(validator, "its attributes are malformed");
     if (!all_zero(walk.next - sizeof(struct erofs_disk_xattrs), sizeof(struct erofs_disk_xattrs)))
         return refuse(validator, "its attributes' header is not as sluice writes it");
     while ((status = erofs_xattr_walk_next(&walk, &xattr)) > 0) {
         if (check_xattr(validator, &xattr, &previous, walk.next) < 0) return -1;
+        if (strncmp(xattr.prefix->text, "system.posix_acl_", 17) == 0) validator->saw_acls = true;
         previous = xattr;
     }
     return status < 0 ? refuse(validator, "its attributes are malformed") : 0;
@@ -443,7 +446,7 @@ static int check_tree(struct validator *validator)
     return check_end(validator);
 }
 
-int erofs_image_validate(const struct erofs_image *image, const uint64_t *device_lengths,
+int erofs_image_validate(struct erofs_image *image, const uint64_t *device_lengths,
                          uint32_t device_count, struct error **error)
 {
     struct validator validator = { .image = image,
@@ -455,6 +458,8 @@ int erofs_image_validate(const struct erofs_image *image, const uint64_t *device
     validator.links_left = calloc(image->size / EROFS_SLOT, sizeof *validator.links_left);
     if (!validator.links_left) return error_set_memory(error);
     int status = check_tree(&validator);
+    image->has_xattrs = validator.saw_xattrs;
+    image->has_acls = validator.saw_acls;
     free(validator.links_left);
     free(validator.stack);
     return status;

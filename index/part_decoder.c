@@ -5,6 +5,7 @@
 #include <zstd.h>
 
 #include "base/digest.h"
+#include "index/part-digest-internal.h"
 
 /* A frame may ask its decoder for a window of any size. index_part_compress() stays below this one,
  * which is also what RFC 8878 (3.1.1.1.2) recommends decoders to support. */
@@ -15,7 +16,8 @@ struct part_decoder {
     part_write *write;
     void *context;
     ZSTD_DStream *stream;
-    struct digest_stream *blob, *content;
+    struct digest_stream *blob;
+    struct part_digest *content;
     uint64_t taken, written; /* bytes of the blob, of the content */
     bool complete;           /* the frame's end was seen */
     bool blob_hashed, blob_right;
@@ -31,7 +33,7 @@ static int refuse(const struct index_part *part, const char *why, struct error *
 }
 
 int part_decoder_new(struct part_decoder **ret, const struct index_part *part, part_write *write,
-                     void *context, struct error **error)
+                     void *context, const void *stored, struct error **error)
 {
     if (part->size == 0 || part->content_size == 0 || part->content_size > PART_LENGTH_MAX)
         return refuse(part, "has an impossible size", error);
@@ -44,12 +46,15 @@ int part_decoder_new(struct part_decoder **ret, const struct index_part *part, p
     decoder->output_size = output_size;
     decoder->stream = ZSTD_createDStream();
     decoder->blob = digest_stream_new();
-    decoder->content = digest_stream_new();
-    if (!decoder->stream || !decoder->blob || !decoder->content ||
+    if (!decoder->stream || !decoder->blob ||
         ZSTD_isError(
             ZSTD_DCtx_setParameter(decoder->stream, ZSTD_d_windowLogMax, WINDOW_LOG_MAX))) {
         part_decoder_free(decoder);
         return error_set_memory(error);
+    }
+    if (part_digest_new(&decoder->content, stored, part->content_size, error) < 0) {
+        part_decoder_free(decoder);
+        return -1;
     }
     *ret = decoder;
     return 0;
@@ -61,8 +66,9 @@ static int give(struct part_decoder *decoder, size_t length, struct error **erro
         return refuse(&decoder->part, "decodes to more than it says", error);
     if (length == 0) return 0;
     decoder->written += length;
-    digest_stream_update(decoder->content, decoder->output, length);
-    return decoder->write(decoder->context, decoder->output, length, error);
+    if (decoder->write(decoder->context, decoder->output, length, error) < 0) return -1;
+    part_digest_add(decoder->content, decoder->output, length);
+    return 0;
 }
 
 int part_decoder_feed(struct part_decoder *decoder, const void *data, size_t length,
@@ -107,7 +113,7 @@ bool part_decoder_blob_is_wrong(struct part_decoder *decoder)
 int part_decoder_finish(struct part_decoder *decoder, struct error **error)
 {
     struct digest content;
-    digest_stream_finish(decoder->content, &content);
+    part_digest_finish(decoder->content, &content);
     if (part_decoder_blob_is_wrong(decoder))
         return refuse(&decoder->part, "does not have its digest", error);
     if (!decoder->complete || decoder->written != decoder->part.content_size)
@@ -122,6 +128,6 @@ void part_decoder_free(struct part_decoder *decoder)
     if (!decoder) return;
     ZSTD_freeDStream(decoder->stream);
     digest_stream_free(decoder->blob);
-    digest_stream_free(decoder->content);
+    part_digest_free(decoder->content);
     free(decoder);
 }

@@ -17,9 +17,12 @@ struct part_decoder;
 /* Takes decoded bytes in their order. They are not verified before part_decoder_finish(). */
 typedef int part_write(void *context, const void *data, size_t length, struct error **error);
 
-/* `part` is copied. ERROR_INVALID where its sizes are none that a part can have. */
+/* `part` is copied. `stored` is where written bytes can be read, one after the other, until
+ * part_decoder_free() returns: the content's digest is then that of the bytes there, and is
+ * computed beside the decoding. NULL: it is that of the bytes given to `write`. ERROR_INVALID where
+ * the part's sizes are none that a part can have. */
 int part_decoder_new(struct part_decoder **ret, const struct index_part *part, part_write *write,
-                     void *context, struct error **error);
+                     void *context, const void *stored, struct error **error);
 /* The blob's next bytes. Never writes more than the part's content_size. */
 int part_decoder_feed(struct part_decoder *decoder, const void *data, size_t length,
                       struct error **error);

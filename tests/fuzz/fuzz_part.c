@@ -25,7 +25,7 @@ static bool decode(const struct index_part *part, const uint8_t *data, size_t le
 {
     struct part_decoder *decoder = NULL;
     struct error *error = NULL;
-    int status = part_decoder_new(&decoder, part, keep, ret, &error);
+    int status = part_decoder_new(&decoder, part, keep, ret, NULL, &error);
     for (size_t at = 0; status == 0 && at < length; at += piece)
         status = part_decoder_feed(decoder, data + at, length - at < piece ? length - at : piece,
                                    &error);

@@ -347,6 +347,32 @@ static void too_large(void **state)
     chain_free(&chain);
 }
 
+static void expect_attributes(const char *name, bool xattrs, bool acls)
+{
+    const struct entry_xattr xattr = { name, "\2\0\0\0", 4 };
+    struct fixture f = { 0 };
+    struct entry_table *table = entry_table_new();
+    layer_add(table, &(struct entry){ .type = ENTRY_DIRECTORY, .path = "a" });
+    layer_add(table, &(struct entry){ .type = ENTRY_DIRECTORY,
+                                      .path = "a/b",
+                                      .xattrs = &xattr,
+                                      .xattr_count = name ? 1 : 0 });
+    build_one(&f, table);
+    assert_int_equal(f.image.has_xattrs, xattrs);
+    assert_int_equal(f.image.has_acls, acls);
+    release(&f);
+}
+
+static void whether_there_are_attributes(void **state)
+{
+    (void)state;
+    expect_attributes(NULL, false, false);
+    expect_attributes("security.capability", true, false);
+    expect_attributes("user.a", true, false);
+    expect_attributes("system.posix_acl_access", true, true);
+    expect_attributes("system.posix_acl_default", true, true);
+}
+
 static void attributes(void **state)
 {
     (void)state;
@@ -439,6 +465,7 @@ int main(void)
         cmocka_unit_test(sparse_files_too_large),
         cmocka_unit_test(too_large),
         cmocka_unit_test(attributes),
+        cmocka_unit_test(whether_there_are_attributes),
         cmocka_unit_test(too_many_attributes),
     };
     return cmocka_run_group_tests_name("erofs", tests, NULL, NULL);

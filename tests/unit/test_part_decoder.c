@@ -12,7 +12,8 @@
 #include "base/buffer.h"
 #include "index/part_decoder.h"
 
-#define CONTENT_LENGTH 700000u
+/* Long enough for a thread that hashes. */
+#define CONTENT_LENGTH 1500000u
 
 struct fixture {
     uint8_t content[CONTENT_LENGTH];
@@ -61,7 +62,7 @@ static int collect(void *context, const void *data, size_t length, struct error 
 static int decode(const struct fixture *fixture, size_t piece, struct buffer *ret)
 {
     struct part_decoder *decoder;
-    assert_int_equal(part_decoder_new(&decoder, &fixture->part, collect, ret, NULL), 0);
+    assert_int_equal(part_decoder_new(&decoder, &fixture->part, collect, ret, NULL, NULL), 0);
     int result = 0;
     for (size_t at = 0; at < fixture->blob.length && result == 0; at += piece) {
         size_t left = fixture->blob.length - at;
@@ -83,6 +84,55 @@ static void pieces_of_any_size_give_the_content(void **state)
         assert_int_equal(out.length, CONTENT_LENGTH);
         assert_memory_equal(out.data, fixture->content, CONTENT_LENGTH);
     }
+}
+
+/* A place that can be read, and that perhaps does not keep what it is given. */
+struct store {
+    uint8_t bytes[CONTENT_LENGTH];
+    size_t length;
+    size_t damaged_at; /* this byte is kept wrong */
+    size_t full_at;    /* more than this is refused */
+};
+
+static int store(void *context, const void *data, size_t length, struct error **error)
+{
+    struct store *store = context;
+    if (length > store->full_at - store->length) return error_set(error, ERROR_SYSTEM, "no room");
+    memcpy(store->bytes + store->length, data, length);
+    if (store->damaged_at - store->length < length) store->bytes[store->damaged_at] ^= 1;
+    store->length += length;
+    return 0;
+}
+
+static int decode_into(const struct fixture *fixture, struct store *to)
+{
+    struct part_decoder *decoder;
+    assert_int_equal(part_decoder_new(&decoder, &fixture->part, store, to, to->bytes, NULL), 0);
+    int result = part_decoder_feed(decoder, fixture->blob.data, fixture->blob.length, NULL);
+    if (result == 0) result = part_decoder_finish(decoder, NULL);
+    part_decoder_free(decoder);
+    return result;
+}
+
+static void what_is_verified_is_what_was_stored(void **state)
+{
+    const struct fixture *fixture = *state;
+    const struct store good = { .damaged_at = CONTENT_LENGTH, .full_at = CONTENT_LENGTH };
+    struct store *to = malloc(sizeof *to);
+    assert_non_null(to);
+    *to = good;
+    assert_int_equal(decode_into(fixture, to), 0);
+    assert_memory_equal(to->bytes, fixture->content, CONTENT_LENGTH);
+    static const size_t places[] = { 0, CONTENT_LENGTH / 2, CONTENT_LENGTH - 1 };
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+        *to = good;
+        to->damaged_at = places[i];
+        assert_int_equal(decode_into(fixture, to), -1);
+        *to = good;
+        to->full_at = places[i];
+        assert_int_equal(decode_into(fixture, to), -1);
+    }
+    free(to);
 }
 
 static void expect_refused(const struct fixture *fixture)
@@ -162,6 +212,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(pieces_of_any_size_give_the_content, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(what_is_verified_is_what_was_stored, set_up, tear_down),
         cmocka_unit_test_setup_teardown(sizes_and_digests_must_be_right, set_up, tear_down),
         cmocka_unit_test_setup_teardown(damaged_blobs_are_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(only_one_frame_is_taken, set_up, tear_down),
