@@ -12,6 +12,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 struct mapping {
@@ -21,6 +22,8 @@ struct mapping {
     _Atomic size_t length; /* 0: the place is free */
     atomic_bool writable;
     atomic_bool damaged;
+    dev_t device; /* and the inode: what is mapped */
+    ino_t inode;
 };
 
 static _Atomic(struct mapping *) places;
@@ -119,6 +122,8 @@ int mapping_new(struct mapping **ret, int descriptor, size_t length, enum mappin
                 struct error **error)
 {
     bool writable = access == MAPPING_READ_WRITE;
+    struct stat status;
+    if (fstat(descriptor, &status) < 0) return error_set_errno(error, errno, "map a file");
     void *start =
         mmap(NULL, length, PROT_READ | (writable ? PROT_WRITE : 0), MAP_SHARED, descriptor, 0);
     if (start == MAP_FAILED)
@@ -127,10 +132,13 @@ int mapping_new(struct mapping **ret, int descriptor, size_t length, enum mappin
     struct mapping *mapping = NULL;
     if (install_handler(error) == 0) {
         mapping = take_place();
-        if (mapping)
+        if (mapping) {
+            mapping->device = status.st_dev;
+            mapping->inode = status.st_ino;
             change_place(mapping, start, length, writable);
-        else
+        } else {
             error_set_memory(error);
+        }
     }
     pthread_mutex_unlock(&lock);
     if (!mapping) {
@@ -167,4 +175,11 @@ bool mapping_is_damaged(const struct mapping *mapping)
     /* What was read before this call must not be read after it. */
     atomic_thread_fence(memory_order_acquire);
     return atomic_load(&mapping->damaged);
+}
+
+bool mapping_is_of(const struct mapping *mapping, int descriptor)
+{
+    struct stat status;
+    return fstat(descriptor, &status) == 0 && status.st_dev == mapping->device &&
+           status.st_ino == mapping->inode;
 }

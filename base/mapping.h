@@ -41,5 +41,7 @@ void *mapping_data(const struct mapping *mapping);
 size_t mapping_length(const struct mapping *mapping);
 /* Any thread. Once true, always true. */
 bool mapping_is_damaged(const struct mapping *mapping);
+/* Whether that is the file which is mapped. */
+bool mapping_is_of(const struct mapping *mapping, int descriptor);
 
 #endif

@@ -24,7 +24,10 @@
 #include "deploytool/broker-internal.h"
 #include "deploytool/command.h"
 #include "fetcher/registry.h"
+#include "fuse/erofs_mount.h"
 #include "fuse/fuse_mount.h"
+#include "fuse/tree_mount.h"
+#include "index/erofs_image.h"
 
 #define SEARCHES_MAX         16u
 #define SEARCHES_END_SECONDS 5
@@ -33,7 +36,8 @@ struct state {
     const char *mountpoint;
     bool allow_suid, allow_devices;
     bool was_mounted;
-    struct fuse_mount mount;
+    struct tree_mount mount;
+    int device_mount; /* until the kernel front door is mounted; or -1 */
     pthread_mutex_t lock;
     pthread_cond_t changed;
     unsigned searches; /* under way */
@@ -54,20 +58,96 @@ static int answer(int to, const struct error *error, const struct buffer *text, 
     return 0;
 }
 
-static void mount_once(struct state *state, const char *source, int to)
+/* ---- mounting ---- */
+
+static void forget_device_mount(struct state *state)
+{
+    if (state->device_mount >= 0) close(take_descriptor(&state->device_mount));
+}
+
+static int check_first_mount(const struct state *state, struct error **error)
+{
+    if (!state->was_mounted) return 0;
+    return error_set(error, ERROR_INVALID, "'%s' was mounted before", state->mountpoint);
+}
+
+static void answer_mounted(struct state *state, int to, const struct error *error, int descriptor)
+{
+    state->was_mounted |= descriptor >= 0;
+    /* A server that was killed meanwhile leaves no mount that was never served. */
+    if (answer(to, error, NULL, descriptor) < 0) tree_mount_detach(&state->mount);
+}
+
+static void mount_fuse(struct state *state, const char *source, int to)
 {
     cleanup_error struct error *error = NULL;
     cleanup_close int descriptor = -1;
     struct fuse_mount_options options = { .source = source,
                                           .allow_suid = state->allow_suid,
                                           .allow_devices = state->allow_devices };
-    if (state->was_mounted)
-        error_set(&error, ERROR_INVALID, "'%s' was mounted before", state->mountpoint);
-    else
+    forget_device_mount(state);
+    if (check_first_mount(state, &error) == 0)
         descriptor = fuse_mount_attach(&state->mount, state->mountpoint, &options, &error);
-    state->was_mounted |= descriptor >= 0;
-    /* A server that was killed meanwhile leaves no mount that was never served. */
-    if (answer(to, error, NULL, descriptor) < 0) fuse_mount_detach(&state->mount);
+    answer_mounted(state, to, error, descriptor);
+}
+
+static void mount_devices(struct state *state, int to)
+{
+    cleanup_error struct error *error = NULL;
+    cleanup_close int descriptor = -1;
+    forget_device_mount(state);
+    if (check_first_mount(state, &error) == 0)
+        descriptor = device_mount_attach(&state->device_mount, &error);
+    answer(to, error, NULL, descriptor);
+}
+
+/* The metadata and the devices. */
+struct tree_files {
+    int descriptors[1 + EROFS_DEVICES_MAX + 1]; /* -1: a file of the device mount */
+    uint32_t count;
+};
+
+static void tree_files_close(struct tree_files *files)
+{
+    for (uint32_t i = 0; i < files->count; i++)
+        if (files->descriptors[i] >= 0) close(files->descriptors[i]);
+}
+
+static int receive_tree(struct tree_files *ret, int from, struct error **error)
+{
+    for (;;) {
+        char item = 0;
+        int descriptor;
+        if (descriptor_message_receive(from, &item, 1, &descriptor) <= 0) break;
+        bool room = ret->count < sizeof ret->descriptors / sizeof *ret->descriptors;
+        bool fits = item == TREE_FILE ? descriptor >= 0 : descriptor < 0;
+        if (item == TREE_END && fits && ret->count > 0) return 0;
+        if (room) ret->descriptors[ret->count++] = descriptor;
+        if (!room && descriptor >= 0) close(descriptor);
+        if (!room || !fits || (item != TREE_FILE && item != TREE_DEVICE_MOUNT)) break;
+    }
+    return error_set(error, ERROR_INVALID, "what the kernel is to mount is not complete");
+}
+
+static void mount_by_kernel(struct state *state, const char *source, int to)
+{
+    cleanup_error struct error *error = NULL;
+    cleanup_close int descriptor = -1;
+    struct erofs_mount_options options = { .allow_suid = state->allow_suid,
+                                           .allow_devices = state->allow_devices };
+    struct tree_files files = { .count = 0 };
+    if (check_first_mount(state, &error) == 0 && receive_tree(&files, to, &error) == 0) {
+        struct kernel_tree tree = { .source = source,
+                                    .metadata = files.descriptors[0],
+                                    .devices = files.descriptors + 1,
+                                    .device_count = files.count - 1 };
+        descriptor = erofs_mount_attach(&state->mount, state->mountpoint, &tree,
+                                        state->device_mount, &options, &error);
+    }
+    tree_files_close(&files);
+    /* From now on the kernel's EROFS keeps it. */
+    forget_device_mount(state);
+    answer_mounted(state, to, error, descriptor);
 }
 
 /* ---- credentials ---- */
@@ -149,14 +229,20 @@ static void handle(struct state *state, enum broker_verb verb, const char *text,
 {
     switch (verb) {
     case BROKER_MOUNT:
-        mount_once(state, text, *to);
+        mount_fuse(state, text, *to);
+        return;
+    case BROKER_DEVICES:
+        mount_devices(state, *to);
+        return;
+    case BROKER_KERNEL:
+        mount_by_kernel(state, text, *to);
         return;
     case BROKER_TUNE:
         if (state->mount.attached) fuse_mount_tune(&state->mount);
         answer(*to, NULL, NULL, -1);
         return;
     case BROKER_UNMOUNT:
-        fuse_mount_detach(&state->mount);
+        tree_mount_detach(&state->mount);
         answer(*to, NULL, NULL, -1);
         return;
     case BROKER_CREDENTIALS:
@@ -224,6 +310,7 @@ int broker_main(int argc, char **argv)
     struct state state = { .mountpoint = argv[1],
                            .allow_suid = strcmp(argv[2], "suid") == 0,
                            .allow_devices = strcmp(argv[3], "dev") == 0,
+                           .device_mount = -1,
                            .lock = PTHREAD_MUTEX_INITIALIZER,
                            .changed = PTHREAD_COND_INITIALIZER };
     fcntl(BROKER_SOCKET, F_SETFD, FD_CLOEXEC);

@@ -1,9 +1,9 @@
 /*
  * The small process beside a server that keeps the privileges, so that the server, which reads what
  * registries send, can give them up (base/confine.h). It knows from its start which directory
- * may be mounted on and how; all that it does is to mount there once, to unmount what it has
- * mounted, and to find stored credentials, by docker's configuration and the helpers it names. It
- * ends with the server, also with one that was killed.
+ * may be mounted on and how; all that it does is to mount there once, by either front door, to
+ * unmount what it has mounted, and to find stored credentials, by docker's configuration and the
+ * helpers it names. It ends with the server, also with one that was killed.
  */
 #ifndef SLUICE_DEPLOYTOOL_BROKER_H
 #define SLUICE_DEPLOYTOOL_BROKER_H
@@ -12,7 +12,7 @@
 
 #include "base/buffer.h"
 #include "base/error.h"
-#include "fuse/rootfs.h"
+#include "fuse/mounter.h"
 
 /* ---- the server's end ---- */
 
@@ -25,7 +25,7 @@ int broker_start(struct broker **ret, const char *mountpoint, bool allow_suid, b
 void broker_free(struct broker *broker);
 
 /* Valid as long as the broker. */
-const struct rootfs_mounter *broker_mounter(const struct broker *broker);
+const struct mounter *broker_mounter(const struct broker *broker);
 /* A registry_credentials (fetcher/registry.h); `context` is the broker. */
 int broker_credentials(void *context, const char *registry, int cancel_descriptor,
                        struct buffer *ret, struct error **error);

@@ -21,7 +21,7 @@
 struct broker {
     int socket;
     pid_t process;
-    struct rootfs_mounter mounter;
+    struct mounter mounter;
 };
 
 /* ---- requests ---- */
@@ -69,9 +69,26 @@ static int send_request(const struct broker *broker, enum broker_verb verb, cons
     return error_set_errno(error, errno, BROKER_NAME " has ended");
 }
 
-/* The answer's text goes to `ret`, its descriptor (or -1) to `ret_descriptor`. */
-static int ask(const struct broker *broker, enum broker_verb verb, const char *text, int cancel,
-               struct buffer *ret, int *ret_descriptor, struct error **error)
+static int send_tree(int to, const struct kernel_tree *tree, struct error **error)
+{
+    static const char end = TREE_END;
+    int result = 0;
+    for (uint32_t i = 0; i <= tree->device_count && result == 0; i++) {
+        int descriptor = i == 0 ? tree->metadata : tree->devices[i - 1];
+        char item = descriptor >= 0 ? TREE_FILE : TREE_DEVICE_MOUNT;
+        result = descriptor_message_send(to, &item, 1, descriptor);
+    }
+    if (result == 0) result = descriptor_message_send(to, &end, 1, -1);
+    /* Who has refused already says so in the answer. */
+    if (result == 0 || errno == EPIPE || errno == ECONNRESET) return 0;
+    return error_set_errno(error, errno, "send files to " BROKER_NAME);
+}
+
+/* With a tree, if it is not NULL. The answer's text goes to `ret`, its descriptor (or -1) to
+ * `ret_descriptor`. */
+static int ask(const struct broker *broker, enum broker_verb verb, const char *text,
+               const struct kernel_tree *tree, int cancel, struct buffer *ret, int *ret_descriptor,
+               struct error **error)
 {
     int pair[2];
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
@@ -82,6 +99,7 @@ static int ask(const struct broker *broker, enum broker_verb verb, const char *t
     unsigned char status;
     if (send_request(broker, verb, text, theirs, error) < 0) return -1;
     close(take_descriptor(&theirs));
+    if (tree && send_tree(ours, tree, error) < 0) return -1;
     if (wait_for_answer(ours, cancel, error) < 0) return -1;
     ssize_t count = descriptor_message_receive(ours, &status, 1, &received);
     if (count <= 0) return error_set(error, ERROR_SYSTEM, BROKER_NAME " has ended");
@@ -95,13 +113,29 @@ static int ask(const struct broker *broker, enum broker_verb verb, const char *t
 
 /* ---- what is asked for ---- */
 
-static int attach(void *context, const char *source, struct error **error)
+static int ask_for_descriptor(const struct broker *broker, enum broker_verb verb, const char *text,
+                              const struct kernel_tree *tree, struct error **error)
 {
     cleanup_buffer struct buffer ignored = { 0 };
     int descriptor = -1;
-    if (ask(context, BROKER_MOUNT, source, -1, &ignored, &descriptor, error) < 0) return -1;
-    if (descriptor < 0) return error_set(error, ERROR_SYSTEM, BROKER_NAME " sent no connection");
+    if (ask(broker, verb, text, tree, -1, &ignored, &descriptor, error) < 0) return -1;
+    if (descriptor < 0) return error_set(error, ERROR_SYSTEM, BROKER_NAME " sent no descriptor");
     return descriptor;
+}
+
+static int attach(void *context, const char *source, struct error **error)
+{
+    return ask_for_descriptor(context, BROKER_MOUNT, source, NULL, error);
+}
+
+static int attach_devices(void *context, struct error **error)
+{
+    return ask_for_descriptor(context, BROKER_DEVICES, "", NULL, error);
+}
+
+static int attach_kernel(void *context, const struct kernel_tree *tree, struct error **error)
+{
+    return ask_for_descriptor(context, BROKER_KERNEL, tree->source, tree, error);
 }
 
 static void ask_and_tell(const struct broker *broker, enum broker_verb verb, const char *what)
@@ -109,7 +143,7 @@ static void ask_and_tell(const struct broker *broker, enum broker_verb verb, con
     cleanup_buffer struct buffer ignored = { 0 };
     cleanup_close int descriptor = -1;
     cleanup_error struct error *error = NULL;
-    if (ask(broker, verb, "", -1, &ignored, &descriptor, &error) < 0)
+    if (ask(broker, verb, "", NULL, -1, &ignored, &descriptor, &error) < 0)
         log_warning("%s: %s", what, error_message(error));
 }
 
@@ -123,7 +157,7 @@ static void detach(void *context)
     ask_and_tell(context, BROKER_UNMOUNT, "unmount");
 }
 
-const struct rootfs_mounter *broker_mounter(const struct broker *broker)
+const struct mounter *broker_mounter(const struct broker *broker)
 {
     return &broker->mounter;
 }
@@ -132,7 +166,8 @@ int broker_credentials(void *context, const char *registry, int cancel_descripto
                        struct buffer *ret, struct error **error)
 {
     cleanup_close int descriptor = -1;
-    return ask(context, BROKER_CREDENTIALS, registry, cancel_descriptor, ret, &descriptor, error);
+    return ask(context, BROKER_CREDENTIALS, registry, NULL, cancel_descriptor, ret, &descriptor,
+               error);
 }
 
 /* ---- start and end ---- */
@@ -169,7 +204,8 @@ int broker_start(struct broker **ret, const char *mountpoint, bool allow_suid, b
     cleanup_close int theirs = pair[1];
     struct broker *broker = malloc(sizeof *broker);
     if (!broker) return error_set_memory(error);
-    *broker = (struct broker){ .mounter = { attach, tune, detach, broker } };
+    *broker = (struct broker){ .mounter = { attach, attach_devices, attach_kernel, tune, detach,
+                                            broker } };
     if (start_process(&broker->process, arguments, theirs, error) < 0) {
         free(broker);
         return -1;

@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "deploytool/command.h"
+#include "deploytool/mountpoint.h"
 #include "deploytool/server.h"
 #include "fuse/control.h"
 
@@ -18,6 +19,7 @@ enum {
     OPTION_CACHE = OPTION_OWN,
     OPTION_CACHE_SIZE,
     OPTION_CACHE_RESERVE,
+    OPTION_FRONT,
     OPTION_INDEX,
     OPTION_TRUST,
     OPTION_READ_TIMEOUT,
@@ -41,15 +43,18 @@ static char *resolve_mountpoint(const char *directory, struct error **error)
         return NULL;
     }
     int number = stat(resolved, &found) < 0 ? errno : 0;
-    if (!number && S_ISDIR(found.st_mode)) return resolved;
+    bool dead = mountpoint_is_dead(resolved);
+    if (!number && !dead && S_ISDIR(found.st_mode)) return resolved;
     free(resolved);
-    if (!number)
-        error_set(error, ERROR_INVALID, "mount point '%s' is no directory", directory);
-    else
-        error_set_errno(error, number, "mount point '%s'", directory);
-    if (number == ENOTCONN)
+    if (dead) {
+        error_set(error, ERROR_INVALID, "mount point '%s' is taken", directory);
         error_hint(error, "the server of what is mounted there has died: sluice umount '%s'",
                    directory);
+    } else if (!number) {
+        error_set(error, ERROR_INVALID, "mount point '%s' is no directory", directory);
+    } else {
+        error_set_errno(error, number, "mount point '%s'", directory);
+    }
     return NULL;
 }
 
@@ -189,6 +194,7 @@ static enum exit_code run(int argc, char **argv)
         { "cache", required_argument, NULL, OPTION_CACHE },
         { "cache-size", required_argument, NULL, OPTION_CACHE_SIZE },
         { "cache-reserve", required_argument, NULL, OPTION_CACHE_RESERVE },
+        { "front", required_argument, NULL, OPTION_FRONT },
         { "index", required_argument, NULL, OPTION_INDEX },
         { "trust", required_argument, NULL, OPTION_TRUST },
         { "read-timeout", required_argument, NULL, OPTION_READ_TIMEOUT },
@@ -221,6 +227,9 @@ static enum exit_code run(int argc, char **argv)
         case OPTION_CACHE_RESERVE:
             if (node_cache_parse_reserve(&chosen.cache_limits, optarg, &error) < 0)
                 return bad_option("--cache-reserve", error);
+            break;
+        case OPTION_FRONT:
+            if (front_parse(&chosen.front, optarg, &error) < 0) return bad_option("--front", error);
             break;
         case OPTION_INDEX:
             if (digest_parse(&pinned, optarg, &error) < 0) return bad_option("--index", error);
@@ -262,6 +271,8 @@ const struct command mount_command = {
             "  --cache-size SIZE  evict what was not used for longest beyond this, like 20G\n"
             "                    (not bounded)\n"
             "  --cache-reserve SIZE  leave so much of the disk free (5 %, 1G at the most)\n"
+            "  --front DOOR      who shows the tree: erofs (the kernel; Linux 6.12, as root),\n"
+            "                    fuse, or auto (erofs where it can be; the default)\n"
             "  --index DIGEST    use this index and no other\n"
             "  --trust LEVEL     refuse an index that is trusted less: referrer (any; the\n"
             "                    default) or pinned (by --index or by the image's manifest)\n"

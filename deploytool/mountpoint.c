@@ -1,13 +1,15 @@
 #include "deploytool/mountpoint.h"
 
 #include <errno.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/file.h"
+#include "fuse/control.h"
+#include "fuse/mount_table.h"
 
 static char *resolve(const char *path, const char *named, struct error **error)
 {
@@ -40,4 +42,19 @@ char *mountpoint_path(const char *directory, struct error **error)
     char *absolute = format_text("%s/%s", strcmp(parent, "/") == 0 ? "" : parent, name);
     if (!absolute) error_set_memory(error);
     return absolute;
+}
+
+/* A FUSE mount whose server is alive and has no time for us answers statfs(2), as do those of other
+ * users. For its own mounts, which only root makes, the kernel answers whether there is a server or
+ * not. */
+bool mountpoint_is_dead(const char *path)
+{
+    struct statfs ignored;
+    struct mount_entry entry;
+    bool found;
+    cleanup_free char *socket = control_socket_path(path, NULL);
+    if (!socket || control_is_live(socket)) return false;
+    if (statfs(path, &ignored) < 0) return errno == ENOTCONN;
+    return geteuid() == 0 && mount_table_find(path, &found, &entry, NULL) == 0 && found &&
+           entry.by_kernel;
 }

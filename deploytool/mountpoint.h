@@ -2,6 +2,8 @@
 #ifndef SLUICE_DEPLOYTOOL_MOUNTPOINT_H
 #define SLUICE_DEPLOYTOOL_MOUNTPOINT_H
 
+#include <stdbool.h>
+
 #include "base/error.h"
 
 /*
@@ -10,5 +12,9 @@
  * that may be gone.
  */
 char *mountpoint_path(const char *directory, struct error **error);
+
+/* Whether what is mounted on `path` (resolved) is of ours and its server was killed. Other users'
+ * servers cannot be asked, and count as alive. */
+bool mountpoint_is_dead(const char *path);
 
 #endif

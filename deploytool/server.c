@@ -14,10 +14,10 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "deploytool/broker.h"
+#include "deploytool/front.h"
 #include "deploytool/node_image.h"
 #include "fuse/control.h"
 #include "fuse/layer_device.h"
-#include "fuse/rootfs.h"
 
 struct server {
     const struct server_options *options;
@@ -30,7 +30,7 @@ struct server {
     struct data_path *path;
     struct layer_device **devices;
     size_t device_count;
-    struct rootfs *rootfs;
+    struct front *front;
     struct control_server *control;
     time_t started;
     pthread_mutex_t status_lock;
@@ -106,7 +106,8 @@ static int append_status(const struct server *server, struct buffer *ret)
     add_text(root, "trust", index_trust_name(server->node.trust));
     add_text(root, "mountpoint", server->options->mountpoint);
     add_text(root, "cache", server->options->cache);
-    add_text(root, "front", "fuse");
+    add_text(root, "front", front_name(server->front));
+    add_text(root, "front_reason", front_reason(server->front));
     json_object_set_new(root, "confinement", confinement_status(&server->confinement));
     add_size(root, "pid", (uint64_t)getpid());
     add_size(root, "uptime_seconds", (uint64_t)(time(NULL) - server->started));
@@ -129,19 +130,19 @@ static int write_status(void *context, struct buffer *ret)
 {
     struct server *server = context;
     pthread_mutex_lock(&server->status_lock);
-    int result = server->stopping ? -1 : append_status(server, ret);
+    int result = server->stopping || !server->front ? -1 : append_status(server, ret);
     pthread_mutex_unlock(&server->status_lock);
     return result;
 }
 
 /* ---- signals ---- */
 
-static struct rootfs *stopped_by_signal;
+static struct front *stopped_by_signal;
 
 static void stop_on_signal(int number)
 {
     (void)number;
-    rootfs_stop(stopped_by_signal);
+    front_stop(stopped_by_signal);
 }
 
 static sigset_t stop_signals(void)
@@ -154,10 +155,10 @@ static sigset_t stop_signals(void)
     return signals;
 }
 
-static void catch_signals(struct rootfs *rootfs)
+static void catch_signals(struct front *front)
 {
-    struct sigaction action = { .sa_handler = rootfs ? stop_on_signal : SIG_DFL };
-    stopped_by_signal = rootfs;
+    struct sigaction action = { .sa_handler = front ? stop_on_signal : SIG_DFL };
+    stopped_by_signal = front;
     sigaction(SIGTERM, &action, NULL);
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGHUP, &action, NULL);
@@ -199,20 +200,24 @@ static int open_devices(struct server *server, struct error **error)
 static int mount_tree(struct server *server, struct error **error)
 {
     const struct server_options *options = server->options;
-    struct rootfs_options rootfs = { .mountpoint = options->mountpoint,
-                                     .source = server->node.image.name,
-                                     .metadata = server->node.metadata_content.mapping,
-                                     .mounter = broker_mounter(server->broker) };
+    struct front_options how = { .kind = options->front,
+                                 .mountpoint = options->mountpoint,
+                                 .cache = server->cache,
+                                 .mounter = broker_mounter(server->broker) };
+    struct front *front;
     cleanup_free char *socket = control_socket_path(options->mountpoint, error);
     if (!socket) return -1;
     sigset_t signals = stop_signals();
     pthread_sigmask(SIG_BLOCK, &signals, NULL);
     if (control_server_start(&server->control, socket, write_status, server, error) < 0)
         return error_prefix(error, "mount on '%s'", options->mountpoint);
-    if (rootfs_mount(&server->rootfs, &server->node.metadata, server->devices,
-                     (uint32_t)server->device_count, &rootfs, error) < 0)
+    if (front_mount(&front, &server->node, server->devices, (uint32_t)server->device_count, &how,
+                    error) < 0)
         return -1;
-    catch_signals(server->rootfs);
+    pthread_mutex_lock(&server->status_lock);
+    server->front = front;
+    pthread_mutex_unlock(&server->status_lock);
+    catch_signals(front);
     pthread_sigmask(SIG_UNBLOCK, &signals, NULL);
     return 0;
 }
@@ -266,7 +271,7 @@ static void stop(struct server *server)
     for (size_t i = 0; i < server->device_count; i++)
         layer_device_close(server->devices[i]);
     free(server->devices);
-    rootfs_free(server->rootfs);
+    front_free(server->front);
     control_server_stop(server->control);
     if (server->path) data_path_free(server->path);
     if (server->loaded) node_image_free(&server->node);
@@ -284,7 +289,7 @@ struct ready_call {
 static void tell_ready(void *argument)
 {
     struct ready_call *call = argument;
-    if (call->ready(call->context) < 0) rootfs_stop(call->server->rootfs);
+    if (call->ready(call->context) < 0) front_stop(call->server->front);
 }
 
 int server_run(const struct server_options *options, server_ready *ready, void *context,
@@ -296,7 +301,7 @@ int server_run(const struct server_options *options, server_ready *ready, void *
     struct ready_call call = { &server, ready, context };
     bound_heap();
     int result = start(&server, error);
-    if (result == 0) result = rootfs_serve(server.rootfs, tell_ready, &call, error);
+    if (result == 0) result = front_serve(server.front, tell_ready, &call, error);
     catch_signals(NULL);
     stop(&server);
     return result;

@@ -7,6 +7,7 @@
 
 #include "base/digest.h"
 #include "base/error.h"
+#include "deploytool/front.h"
 #include "deploytool/node_cache.h"
 #include "deploytool/trust.h"
 #include "index/image_manifest.h"
@@ -23,6 +24,7 @@ struct server_options {
     enum index_trust least_trust;
     unsigned read_timeout_seconds; /* a read that waits for so long is EIO */
     bool allow_suid, allow_devices;
+    enum front_kind front;
 };
 
 /* The tree is usable. -1: nobody wants it any more; it is unmounted again. */

@@ -1,10 +1,6 @@
-#include <errno.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <sys/vfs.h>
 
 #include "base/buffer.h"
 #include "base/cleanup.h"
@@ -13,7 +9,6 @@
 #include "deploytool/command.h"
 #include "deploytool/mountpoint.h"
 #include "fuse/control.h"
-#include "fuse/fuse_mount.h"
 #include "fuse/mount_table.h"
 
 /* ---- as text ---- */
@@ -58,7 +53,8 @@ static void escape_field(json_t *status, const char *field)
 
 static void escape_fields(json_t *status)
 {
-    static const char *const fields[] = { "reference", "mountpoint", "cache", "last_error" };
+    static const char *const fields[] = { "reference", "mountpoint", "cache", "front_reason",
+                                          "last_error" };
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
         escape_field(status, fields[i]);
 }
@@ -106,8 +102,8 @@ static void print_status(json_t *status)
     printf("%s on %s\n", text_of(status, "reference"), text_of(status, "mountpoint"));
     printf("  manifest  %s\n", text_of(status, "manifest_digest"));
     printf("  index     %s (%s)\n", text_of(status, "index_digest"), text_of(status, "trust"));
-    printf("  front     %s, server %llu, up %llu s, cache %s\n", text_of(status, "front"),
-           (unsigned long long)size_of(status, "pid"),
+    printf("  front     %s: %s\n", text_of(status, "front"), text_of(status, "front_reason"));
+    printf("  server    %llu, up %llu s, cache %s\n", (unsigned long long)size_of(status, "pid"),
            (unsigned long long)size_of(status, "uptime_seconds"), text_of(status, "cache"));
     print_confinement(status);
     printf("  fetched   %s in %s chunk%s (%u %% of the image's %s)\n",
@@ -162,25 +158,20 @@ static void add_to_list(void *context, const char *socket)
     error_free(error);
 }
 
-/* A mount whose server was killed. Other users' mounts, whose sockets are not ours to ask, answer
- * statfs(2); so do those of a server that is alive and has no time for us. */
-static void add_if_dead(void *context, const char *path, const char *source)
+/* A mount whose server was killed. */
+static void add_if_dead(void *context, const struct our_mount *mount)
 {
     json_t *list = context;
-    struct statfs ignored;
-    cleanup_free char *socket = control_socket_path(path, NULL);
-    if (!socket || control_is_live(socket) || statfs(path, &ignored) == 0 || errno != ENOTCONN)
-        return;
-    json_t *dead = json_pack("{s:o, s:o, s:b}", "reference", json_any_text(source), "mountpoint",
-                             json_any_text(path), "dead", 1);
+    if (!mountpoint_is_dead(mount->path)) return;
+    json_t *dead = json_pack("{s:o, s:o, s:b}", "reference", json_any_text(mount->image),
+                             "mountpoint", json_any_text(mount->path), "dead", 1);
     if (dead) json_array_append_new(list, dead);
 }
 
 /* Why nobody answers for `path`: nothing of ours is there, or what is there has lost its server. */
 static int not_served(const char *path, struct error **error)
 {
-    struct stat ignored;
-    if (stat(path, &ignored) < 0 && errno == ENOTCONN) {
+    if (mountpoint_is_dead(path)) {
         error_set(error, ERROR_NOT_FOUND, "the server of what is mounted on '%s' has died", path);
         return error_hint(error, "clear it with: sluice umount '%s'", path);
     }
@@ -220,7 +211,7 @@ static enum exit_code print_all(bool json)
     cleanup_json json_t *list = json_array();
     if (!list) error_set_memory(&error);
     if (!list || control_list(add_to_list, list, &error) < 0 ||
-        mount_table_each(FUSE_MOUNT_TYPE, add_if_dead, list, &error) < 0)
+        mount_table_each(add_if_dead, list, &error) < 0)
         return command_failed(error);
     if (json) {
         json_dumpf(list, stdout, JSON_INDENT(2));

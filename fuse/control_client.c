@@ -71,9 +71,10 @@ static int read_answer(int descriptor, int64_t deadline, struct buffer *ret, str
     return error_set(error, ERROR_UNREACHABLE, "it answered nothing");
 }
 
-int control_query(const char *socket_path, struct buffer *ret_json, struct error **error)
+/* One try. */
+static int query(const char *socket_path, int64_t deadline, struct buffer *ret,
+                 struct error **error)
 {
-    int64_t deadline = control_now() + CONTROL_TIMEOUT_MS;
     enum control_liveness liveness;
     cleanup_close int descriptor = -1;
     if (ask(socket_path, CONTROL_STATUS, deadline, &liveness, &descriptor, error) < 0) return -1;
@@ -81,10 +82,24 @@ int control_query(const char *socket_path, struct buffer *ret_json, struct error
         if (liveness == CONTROL_STALE) control_remove_stale(socket_path);
         return error_set(error, ERROR_NOT_FOUND, "no server listens on '%s'", socket_path);
     }
-    size_t start = ret_json->length;
-    if (read_answer(descriptor, deadline, ret_json, error) == 0) return 0;
-    ret_json->length = start;
+    size_t start = ret->length;
+    if (read_answer(descriptor, deadline, ret, error) == 0) return 0;
+    ret->length = start;
     return error_prefix(error, "ask the server behind '%s'", socket_path);
+}
+
+int control_query(const char *socket_path, struct buffer *ret_json, struct error **error)
+{
+    int64_t deadline = control_now() + CONTROL_TIMEOUT_MS;
+    for (;;) {
+        struct error *reason = NULL;
+        if (query(socket_path, deadline, ret_json, &reason) == 0) return 0;
+        /* It was killed after it had taken the call: the next one tells. */
+        if (error_errno(reason) != ECONNRESET || control_now() >= deadline)
+            return error_move(error, reason);
+        error_free(reason);
+        pause_a_little();
+    }
 }
 
 bool control_wait_gone(const char *socket_path, unsigned timeout_ms)

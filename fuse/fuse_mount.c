@@ -2,62 +2,17 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
-#include <sys/stat.h>
 
 #include "base/cleanup.h"
 #include "base/file.h"
-#include "base/log.h"
 #include "fuse/fusermount-internal.h"
-#include "fuse/mount_table.h"
 
 /* The kernel starts with 128, which is eight requests for a chunk. */
 #define READAHEAD_KIBIBYTES 1024u
-
-static int refuse_second_mount(const char *path, struct error **error)
-{
-    struct mount_entry entry;
-    bool found;
-    if (mount_table_find(path, &found, &entry, error) < 0) return -1;
-    if (!found || strcmp(entry.type, FUSE_MOUNT_TYPE) != 0) return 0;
-    error_set(error, ERROR_INVALID, "mount on '%s': a sluice file system is there already", path);
-    return error_hint(error, "unmount it first, with 'sluice umount %s' or 'umount -l %s'", path,
-                      path);
-}
-
-/* The mount point's real path in fresh memory, once it is known that it can be one. The table of
- * mounts is asked first: a mount that a dead server left answers everything with ENOTCONN. */
-static char *resolve_mountpoint(const char *path, struct error **error)
-{
-    if (path[0] != '/') {
-        error_set(error, ERROR_INVALID, "mount point '%s' is not an absolute path", path);
-        return NULL;
-    }
-    if (refuse_second_mount(path, error) < 0) return NULL;
-    cleanup_free char *resolved = realpath(path, NULL);
-    if (!resolved) {
-        int number = errno;
-        error_set_errno(error, number, "mount point '%s'", path);
-        if (number == ENOENT) error_hint(error, "make the directory first");
-        if (number == ENOTCONN) error_hint(error, "a dead mount is there: 'umount -l %s'", path);
-        return NULL;
-    }
-    if (refuse_second_mount(resolved, error) < 0) return NULL;
-    struct stat status;
-    if (stat(resolved, &status) < 0) {
-        error_set_errno(error, errno, "mount point '%s'", path);
-        return NULL;
-    }
-    if (!S_ISDIR(status.st_mode)) {
-        error_set(error, ERROR_INVALID, "mount point '%s' is not a directory", path);
-        return NULL;
-    }
-    return take_pointer(&resolved);
-}
 
 /* mount(2) itself. The connection's descriptor, or -1 with *ret_denied telling that only the
  * helper can do it. */
@@ -132,83 +87,31 @@ static int attach(const char *mountpoint, const struct fuse_mount_options *optio
     return attach_by_helper(mountpoint, options, error);
 }
 
-int fuse_mount_attach(struct fuse_mount *ret, const char *mountpoint,
+int fuse_mount_attach(struct tree_mount *ret, const char *mountpoint,
                       const struct fuse_mount_options *options, struct error **error)
 {
-    cleanup_free char *resolved = resolve_mountpoint(mountpoint, error);
+    cleanup_free char *resolved = tree_mount_resolve(mountpoint, error);
     if (!resolved) return -1;
     cleanup_close int descriptor = attach(resolved, options, error);
-    if (descriptor < 0) return -1;
-
-    struct mount_entry entry;
-    bool found;
-    if (mount_table_find(resolved, &found, &entry, error) < 0) {
-        umount2(resolved, MNT_DETACH | UMOUNT_NOFOLLOW);
-        return -1;
-    }
-    if (!found || strcmp(entry.type, FUSE_MOUNT_TYPE) != 0)
-        return error_set(error, ERROR_SYSTEM, "mount on '%s': it was taken away at once", resolved);
-    *ret = (struct fuse_mount){ .device_major = entry.device_major,
-                                .device_minor = entry.device_minor,
-                                .mountpoint = take_pointer(&resolved),
-                                .attached = true };
+    if (descriptor < 0 || tree_mount_note(ret, &resolved, error) < 0) return -1;
     return take_descriptor(&descriptor);
 }
 
-/* Somebody may have unmounted it, and mounted something else there. */
-static bool is_still_there(const struct fuse_mount *mount)
+void fuse_mount_tune_connection(unsigned device_minor)
 {
-    struct mount_entry entry;
-    bool found;
-    cleanup_error struct error *error = NULL;
-    if (mount_table_find(mount->mountpoint, &found, &entry, &error) < 0) {
-        log_warning("unmount '%s': %s", mount->mountpoint, error_message(error));
-        return false;
-    }
-    return found && entry.device_major == mount->device_major &&
-           entry.device_minor == mount->device_minor;
+    char path[80];
+    /* The kernel's Documentation/filesystems/fuse.rst, "Control filesystem". */
+    snprintf(path, sizeof path, "/sys/fs/fuse/connections/%u/max_background", device_minor);
+    tree_mount_set(path, FUSE_MOUNT_BACKGROUND);
+    snprintf(path, sizeof path, "/sys/fs/fuse/connections/%u/congestion_threshold", device_minor);
+    tree_mount_set(path, FUSE_MOUNT_BACKGROUND);
 }
 
-void fuse_mount_detach(struct fuse_mount *mount)
-{
-    if (!mount->attached) return;
-    mount->attached = false;
-    if (!is_still_there(mount)) return;
-    if (umount2(mount->mountpoint, MNT_DETACH | UMOUNT_NOFOLLOW) == 0) return;
-    cleanup_error struct error *error = NULL;
-    if (errno != EPERM)
-        error_set_errno(&error, errno, "umount");
-    else if (fusermount_detach(mount->mountpoint, true, &error) == 0)
-        return;
-    log_warning("unmount '%s': %s", mount->mountpoint, error_message(error));
-}
-
-void fuse_mount_free(struct fuse_mount *mount)
-{
-    fuse_mount_detach(mount);
-    free(mount->mountpoint);
-    mount->mountpoint = NULL;
-}
-
-static void write_number(const char *path, unsigned number)
-{
-    cleanup_close int descriptor = open(path, O_WRONLY | O_CLOEXEC);
-    char text[16];
-    int length = snprintf(text, sizeof text, "%u", number);
-    if (descriptor < 0 || write_fully(descriptor, text, (size_t)length) < 0)
-        log_info("'%s' stays as the kernel sets it: %s", path, strerror(errno));
-}
-
-void fuse_mount_tune(const struct fuse_mount *mount)
+void fuse_mount_tune(const struct tree_mount *mount)
 {
     char path[80];
     snprintf(path, sizeof path, "/sys/class/bdi/%u:%u/read_ahead_kb", mount->device_major,
              mount->device_minor);
-    write_number(path, READAHEAD_KIBIBYTES);
-    /* The kernel's Documentation/filesystems/fuse.rst, "Control filesystem". */
-    snprintf(path, sizeof path, "/sys/fs/fuse/connections/%u/max_background", mount->device_minor);
-    write_number(path, FUSE_MOUNT_BACKGROUND);
-    snprintf(path, sizeof path, "/sys/fs/fuse/connections/%u/congestion_threshold",
-             mount->device_minor);
-    write_number(path, FUSE_MOUNT_BACKGROUND);
+    tree_mount_set(path, READAHEAD_KIBIBYTES);
+    fuse_mount_tune_connection(mount->device_minor);
 }

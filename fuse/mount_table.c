@@ -6,6 +6,8 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "fuse/erofs_mount.h"
+#include "fuse/fuse_mount.h"
 
 /* Fields that are separated by single spaces; returns the next one and moves on. */
 static char *next_field(char **line)
@@ -79,6 +81,19 @@ static int read_table(void (*each)(void *context, const struct mount_line *line)
     return 0;
 }
 
+/* By its type, or, as any EROFS has the same one, by its source. */
+static bool is_ours(const struct mount_line *line, struct our_mount *ret)
+{
+    size_t prefix = strlen(EROFS_MOUNT_SOURCE);
+    *ret = (struct our_mount){ .path = line->path, .image = line->source };
+    if (strcmp(line->type, FUSE_MOUNT_TYPE) == 0) return true;
+    if (strcmp(line->type, "erofs") != 0 || strncmp(line->source, EROFS_MOUNT_SOURCE, prefix) != 0)
+        return false;
+    ret->image += prefix;
+    ret->by_kernel = true;
+    return true;
+}
+
 struct find {
     const char *path;
     bool found;
@@ -95,7 +110,9 @@ static void compare_path(void *context, const struct mount_line *line)
     entry.device_major = (unsigned)strtoul(line->device, &minor, 10);
     if (*minor != ':') return;
     entry.device_minor = (unsigned)strtoul(minor + 1, NULL, 10);
-    snprintf(entry.type, sizeof entry.type, "%s", line->type);
+    struct our_mount mount;
+    entry.ours = is_ours(line, &mount);
+    entry.by_kernel = mount.by_kernel;
     *find->entry = entry;
     find->found = true;
 }
@@ -109,21 +126,20 @@ int mount_table_find(const char *path, bool *ret_found, struct mount_entry *ret,
     return result;
 }
 
-struct of_type {
-    const char *type;
+struct each {
     mount_seen *seen;
     void *context;
 };
 
-static void compare_type(void *context, const struct mount_line *line)
+static void show_ours(void *context, const struct mount_line *line)
 {
-    const struct of_type *wanted = context;
-    if (strcmp(line->type, wanted->type) == 0)
-        wanted->seen(wanted->context, line->path, line->source);
+    const struct each *each = context;
+    struct our_mount mount;
+    if (is_ours(line, &mount)) each->seen(each->context, &mount);
 }
 
-int mount_table_each(const char *type, mount_seen *seen, void *context, struct error **error)
+int mount_table_each(mount_seen *seen, void *context, struct error **error)
 {
-    struct of_type wanted = { type, seen, context };
-    return read_table(compare_type, &wanted, error);
+    struct each each = { seen, context };
+    return read_table(show_ours, &each, error);
 }

@@ -9,7 +9,8 @@
 
 struct mount_entry {
     unsigned device_major, device_minor; /* of the superblock, as in st_dev */
-    char type[32];                       /* "ext4", "fuse.sluice"; cut if longer */
+    bool ours;                           /* made by sluice, by either front door */
+    bool by_kernel;                      /* and that by the kernel's */
 };
 
 /* The uppermost mount whose mount point is `path` (absolute, without symbolic links, "." or "..").
@@ -17,9 +18,13 @@ struct mount_entry {
 int mount_table_find(const char *path, bool *ret_found, struct mount_entry *ret,
                      struct error **error);
 
-/* Calls `seen` for every mount of this type, the oldest first, with its mount point and what it
- * shows as its source. */
-typedef void mount_seen(void *context, const char *path, const char *source);
-int mount_table_each(const char *type, mount_seen *seen, void *context, struct error **error);
+/* Calls `seen` for every mount of ours, the oldest first. */
+struct our_mount {
+    const char *path;
+    const char *image; /* its name, perhaps cut; whoever mounted chose it */
+    bool by_kernel;    /* by the kernel front door */
+};
+typedef void mount_seen(void *context, const struct our_mount *mount);
+int mount_table_each(mount_seen *seen, void *context, struct error **error);
 
 #endif

@@ -3,39 +3,25 @@
 #define SLUICE_FUSE_ROOTFS_INTERNAL_H
 
 #include <fuse_lowlevel.h>
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdint.h>
 
-#include "fuse/fuse_mount.h"
+#include "fuse/extent_reader.h"
+#include "fuse/fuse_server.h"
 #include "fuse/rootfs.h"
-
-struct read_request;
+#include "fuse/tree_mount.h"
 
 struct rootfs {
     const struct erofs_image *image;
-    const struct mapping *metadata;       /* or NULL */
-    const struct rootfs_mounter *mounter; /* or NULL */
+    const struct mapping *metadata; /* or NULL */
+    const struct mounter *mounter;  /* or NULL */
     atomic_bool damage_told;
-    struct layer_device **devices;
-    uint32_t device_count;
     uint64_t content_length; /* of all devices: what statfs(2) calls the size */
 
-    struct fuse_session *session;
-    struct fuse_mount mount;
-    int wake; /* eventfd: rootfs_stop() was called, or a thread has ended */
-    unsigned thread_count;
-    bool initialized; /* FUSE_INIT came */
+    struct fuse_server *server;
+    struct extent_reader *reader;
+    struct tree_mount mount;
     bool no_open, no_opendir;
-
-    /* Reads that the devices have not answered yet (rootfs_read.c). */
-    pthread_mutex_t lock;
-    pthread_cond_t changed;
-    size_t reads_outstanding;
-    size_t gather_memory; /* bytes that are being gathered */
-    struct read_request *gather_first, *gather_last;
-    bool gather_starting; /* some thread is starting what waits in the list */
-    bool closing;
 };
 
 /* rootfs_metadata.c: everything that is answered from the image alone. */
@@ -68,13 +54,5 @@ void rootfs_listxattr(fuse_req_t request, fuse_ino_t node, size_t size);
 /* rootfs_seek.c */
 void rootfs_lseek(fuse_req_t request, fuse_ino_t node, off_t offset, int whence,
                   struct fuse_file_info *file);
-
-/* rootfs_read.c */
-void rootfs_read(fuse_req_t request, fuse_ino_t node, size_t size, off_t offset,
-                 struct fuse_file_info *file);
-/* Answers the reads that no device was asked for yet, and takes care that none will be. */
-void rootfs_read_close(struct rootfs *rootfs);
-/* Waits for the devices' answers. */
-void rootfs_read_drain(struct rootfs *rootfs);
 
 #endif

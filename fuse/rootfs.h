@@ -15,19 +15,10 @@
 #include "base/error.h"
 #include "base/mapping.h"
 #include "fuse/layer_device.h"
+#include "fuse/mounter.h"
 #include "index/erofs_image.h"
 
 struct rootfs;
-
-/* Who mounts for a server that may not. */
-struct rootfs_mounter {
-    /* As fuse_mount_attach(): the connection's descriptor, or -1. */
-    int (*attach)(void *context, const char *source, struct error **error);
-    /* As fuse_mount_tune() and fuse_mount_detach(). */
-    void (*tune)(void *context);
-    void (*detach)(void *context);
-    void *context;
-};
 
 struct rootfs_options {
     const char *mountpoint; /* an existing directory, absolute */
@@ -37,7 +28,7 @@ struct rootfs_options {
     bool allow_other;       /* implied for root; others need user_allow_other in /etc/fuse.conf */
     unsigned threads;       /* that take requests; 0: 4 */
     /* NULL: this process itself. Else borrowed, and the three options above are the mounter's. */
-    const struct rootfs_mounter *mounter;
+    const struct mounter *mounter;
     /* What `image` lies in, or NULL where that cannot be damaged; borrowed. Once it is, whatever
      * has to be looked up in the image is EIO. */
     const struct mapping *metadata;

@@ -1,11 +1,9 @@
 #include "fuse/unmount.h"
 
 #include <errno.h>
-#include <string.h>
 #include <sys/mount.h>
 #include <unistd.h>
 
-#include "fuse/fuse_mount.h"
 #include "fuse/fusermount-internal.h"
 #include "fuse/mount_table.h"
 
@@ -14,7 +12,7 @@ static int check_is_ours(const char *path, struct error **error)
     struct mount_entry entry;
     bool found;
     if (mount_table_find(path, &found, &entry, error) < 0) return -1;
-    if (found && strcmp(entry.type, FUSE_MOUNT_TYPE) == 0) return 0;
+    if (found && entry.ours) return 0;
     error_set(error, ERROR_NOT_FOUND, "'%s' is not a sluice mount", path);
     return error_hint(error, "'sluice status' lists them");
 }

@@ -29,6 +29,10 @@ _sluice() {
         mapfile -t COMPREPLY < <(compgen -W 'linux/amd64 linux/arm64' -- "$current")
         return
         ;;
+    --front)
+        mapfile -t COMPREPLY < <(compgen -W 'auto erofs fuse' -- "$current")
+        return
+        ;;
     --threads | --index | --annotate | --read-timeout | --cache-size | --cache-reserve | --keep)
         return
         ;;
@@ -41,8 +45,8 @@ _sluice() {
         ;;
     inspect) options='--platform --plain-http --hosts-dir --json --verbose --help' ;;
     mount)
-        options='--foreground --cache --cache-size --cache-reserve --index --trust --read-timeout
-            --platform --suid --dev --plain-http --hosts-dir --verbose --help'
+        options='--foreground --cache --cache-size --cache-reserve --front --index --trust
+            --read-timeout --platform --suid --dev --plain-http --hosts-dir --verbose --help'
         ;;
     umount) options='--lazy --verbose --help' ;;
     status) options='--json --verbose --help' ;;

@@ -9,7 +9,7 @@ import tempfile
 from e2e.test_every_image import everything_image
 from tools import erofs_mount, images, model, tree, workplace
 from tools.layout import Layout
-from tools.testcase import EndToEnd
+from tools.testcase import EndToEnd, need_kernel_front
 
 METADATA = "application/vnd.sluice.metadata.v1.erofs+zstd"
 
@@ -73,16 +73,8 @@ class KernelTest(EndToEnd):
 
     def mount_by_kernel(self):
         point = self.make_directory("mnt")
-        try:
-            erofs_mount.mount(self.metadata, self.devices, point)
-        except OSError as error:
-            with open("/proc/filesystems", encoding="ascii") as file:
-                known = "\terofs\n" in file.read()
-            # Before Linux 6.12 EROFS wants a block device.
-            release = tuple(map(int, os.uname().release.split(".")[:2]))
-            if not known or release < (6, 12):
-                self.skipTest(f"the kernel does not mount EROFS from a file: {error}")
-            raise
+        need_kernel_front(self)
+        erofs_mount.mount(self.metadata, self.devices, point)
         self.addCleanup(erofs_mount.unmount, point)
         return point
 

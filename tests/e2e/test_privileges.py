@@ -1,5 +1,6 @@
 """What the server of a mount gives up, and that all it needs privileges for still works."""
 
+import contextlib
 import os
 import random
 import re
@@ -210,7 +211,7 @@ class BrokerRequests(EndToEnd):
         for _ in range(300):
             length = generator.choice((1, 2, 100, 4096, 20000))
             request = generator.randbytes(length)
-            if request[:1] in b"mtuc":
+            if request[:1] in b"mdktuc":
                 continue
             self.assertEqual(self.ask(request), (None, b"", 0))
         self.socket.send(b"m without a socket for the answer")
@@ -230,6 +231,50 @@ class BrokerRequests(EndToEnd):
         self.assertEqual(self.ask(b"u")[0], 0)
         self.assertEqual(mounts_under(self.directory), [])
         self.assertNotEqual(self.ask(b"magain")[0], 0)
+        self.ends()
+
+    def mount_by_kernel(self, *items):
+        """(status, text) for what the kernel is to mount: bytes, and descriptors or None."""
+        answer = self.send(b"kimage")
+        for item, descriptor in items:
+            with contextlib.suppress(BrokenPipeError):
+                socket.send_fds(answer, [item], [] if descriptor is None else [descriptor])
+        answer.shutdown(socket.SHUT_WR)
+        status = answer.recv(1)
+        text = b""
+        while more := answer.recv(65536):
+            text += more
+        return status[0], text
+
+    def test_kernel_mounts_plain_files_only(self):
+        """The broker opens them once more: it must not read what the server cannot."""
+        secret = os.path.join(self.directory, "secret")
+        with open(secret, "wb") as file:
+            file.write(bytes(8192))
+        flags = {"path": os.O_PATH, "for writing": os.O_WRONLY}
+        opened = {name: os.open(secret, how) for name, how in flags.items()}
+        opened["directory"] = os.open(self.directory, os.O_RDONLY)
+        opened["device"] = os.open("/dev/null", os.O_RDONLY)
+        plain = os.open(secret, os.O_RDONLY)
+        for descriptor in (*opened.values(), plain):
+            self.addCleanup(os.close, descriptor)
+        for name, descriptor in opened.items():
+            for items in (((b"f", descriptor),), ((b"f", plain), (b"f", descriptor))):
+                with self.subTest(name, items=len(items)):
+                    status, text = self.mount_by_kernel(*items, (b".", None))
+                    self.assertEqual((status != 0, b"no plain file" in text), (True, True), text)
+        for items in ((), ((b".", None),), ((b"f", None),), ((b"f", plain),), ((b"d", plain),),
+                      ((b"f", plain), (b"?", None)), ((b"f", plain), (b".", plain)),
+                      ((b"f", plain), *[(b"d", None)] * 600)):
+            with self.subTest(items=items[:3]):
+                status, text = self.mount_by_kernel(*items)
+                self.assertEqual((status != 0, b"not complete" in text), (True, True), text)
+        status, _ = self.mount_by_kernel((b"f", plain), (b".", None))
+        self.assertNotEqual(status, 0, "it is no EROFS image")
+        status, _ = self.mount_by_kernel((b"f", plain), (b"d", None), (b".", None))
+        self.assertNotEqual(status, 0, "there is no device mount")
+        self.assertEqual(mounts_under(self.directory), [])
+        self.assertEqual(self.ask(b"u")[0], 0, "it is still there")
         self.ends()
 
     def test_registries_that_are_none(self):

@@ -1,26 +1,37 @@
-/*
- * File contents. A read that one extent holds is answered straight from the
- * memory of the device that has it. One that crosses extents or holes is
- * gathered in memory of its own, because FUSE takes one reply; so that a
- * thousand such reads do not take a thousand buffers, they wait in a list
- * while GATHER_MEMORY is in use. What stands in one piece in a layer is asked
- * for in one piece, however many holes the file has in between: a sparse file
- * costs one read of its layer. Threads never wait.
- */
+#include "fuse/extent_reader.h"
+
 #include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/log.h"
-#include "fuse/rootfs-internal.h"
 
 #define READ_MAX      (4u << 20) /* layer_device_read() takes no more */
 #define GATHER_MEMORY (32u << 20)
 
+struct read_request;
+
+struct extent_reader {
+    struct layer_device **devices;
+    uint32_t device_count;
+    extent_map *map;
+    void *context;
+
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    size_t outstanding;   /* reads that are not answered yet */
+    size_t gather_memory; /* bytes that are being gathered */
+    struct read_request *gather_first, *gather_last;
+    bool gather_starting; /* some thread is starting what waits in the list */
+    bool closing;
+};
+
 struct read_request {
-    struct rootfs *rootfs;
+    struct extent_reader *reader;
     fuse_req_t request;
-    struct erofs_inode inode;
+    struct erofs_inode file;
     uint64_t offset;
     size_t length;
 
@@ -47,22 +58,22 @@ struct run {
     uint64_t device_offset;
 };
 
-static void count_outstanding(struct rootfs *rootfs)
+static void count_outstanding(struct extent_reader *reader)
 {
-    pthread_mutex_lock(&rootfs->lock);
-    rootfs->reads_outstanding++;
-    pthread_mutex_unlock(&rootfs->lock);
+    pthread_mutex_lock(&reader->lock);
+    reader->outstanding++;
+    pthread_mutex_unlock(&reader->lock);
 }
 
-/* The last thing that is done for a read: rootfs_free() may go on from here. */
+/* The last thing that is done for a read: extent_reader_free() may go on from here. */
 static void finish_read(struct read_request *read)
 {
-    struct rootfs *rootfs = read->rootfs;
+    struct extent_reader *reader = read->reader;
     free(read->data);
     free(read);
-    pthread_mutex_lock(&rootfs->lock);
-    if (--rootfs->reads_outstanding == 0) pthread_cond_broadcast(&rootfs->changed);
-    pthread_mutex_unlock(&rootfs->lock);
+    pthread_mutex_lock(&reader->lock);
+    if (--reader->outstanding == 0) pthread_cond_broadcast(&reader->changed);
+    pthread_mutex_unlock(&reader->lock);
 }
 
 static void finish_read_with(struct read_request *read, int number)
@@ -74,13 +85,13 @@ static void finish_read_with(struct read_request *read, int number)
 /* The longest run at `position` of the request; 0 or a negative errno. */
 static int next_run(const struct read_request *read, size_t position, struct run *ret)
 {
-    const struct rootfs *rootfs = read->rootfs;
+    const struct extent_reader *reader = read->reader;
     *ret = (struct run){ .position = position };
     while (position < read->length) {
         struct erofs_extent extent;
-        int result = erofs_image_map(rootfs->image, &read->inode, read->offset + position, &extent);
+        int result = reader->map(reader->context, &read->file, read->offset + position, &extent);
         if (result < 0) return result;
-        if (extent.length == 0 || extent.device > rootfs->device_count) return -EIO;
+        if (extent.length == 0 || extent.device > reader->device_count) return -EIO;
         bool continues =
             ret->length > 0 && extent.device == ret->device &&
             (!extent.device || extent.device_offset == ret->device_offset + ret->length);
@@ -94,7 +105,7 @@ static int next_run(const struct read_request *read, size_t position, struct run
         ret->length += length;
         position += length;
     }
-    return (int)rootfs_checked(read->rootfs, 0);
+    return 0;
 }
 
 /* ---- one run: straight ---- */
@@ -112,22 +123,22 @@ static void reply_straight(void *context, const void *data, ssize_t result)
 
 /* ---- several: gathered ---- */
 
-static void start_waiting_gathers(struct rootfs *rootfs);
+static void start_waiting_gathers(struct extent_reader *reader);
 
 static void finish_piece(struct read_request *read)
 {
     if (atomic_fetch_sub(&read->pieces, 1) > 1) return;
-    struct rootfs *rootfs = read->rootfs;
+    struct extent_reader *reader = read->reader;
     int failure = atomic_load(&read->failure);
     if (failure)
         fuse_reply_err(read->request, failure);
     else
         fuse_reply_buf(read->request, (const char *)read->data, read->length);
 
-    pthread_mutex_lock(&rootfs->lock);
-    rootfs->gather_memory -= read->length;
-    pthread_mutex_unlock(&rootfs->lock);
-    start_waiting_gathers(rootfs);
+    pthread_mutex_lock(&reader->lock);
+    reader->gather_memory -= read->length;
+    pthread_mutex_unlock(&reader->lock);
+    start_waiting_gathers(reader);
     finish_read(read);
 }
 
@@ -176,7 +187,7 @@ static int ask_for_piece(struct read_request *read, const struct piece *what)
     if (!piece) return -ENOMEM;
     *piece = *what;
     atomic_fetch_add(&read->pieces, 1);
-    layer_device_read(read->rootfs->devices[piece->device - 1], piece->device_offset, piece->length,
+    layer_device_read(read->reader->devices[piece->device - 1], piece->device_offset, piece->length,
                       take_piece, piece);
     return 0;
 }
@@ -221,44 +232,44 @@ static void gather(struct read_request *read)
 
 /* One thread at a time starts them, in a loop: a device may answer at once, and then
  * finish_piece() comes back here. */
-static void start_waiting_gathers(struct rootfs *rootfs)
+static void start_waiting_gathers(struct extent_reader *reader)
 {
-    pthread_mutex_lock(&rootfs->lock);
-    if (rootfs->gather_starting) {
-        pthread_mutex_unlock(&rootfs->lock);
+    pthread_mutex_lock(&reader->lock);
+    if (reader->gather_starting) {
+        pthread_mutex_unlock(&reader->lock);
         return;
     }
-    rootfs->gather_starting = true;
+    reader->gather_starting = true;
     struct read_request *read;
-    while ((read = rootfs->gather_first) && rootfs->gather_memory + read->length <= GATHER_MEMORY) {
-        rootfs->gather_first = read->next;
-        rootfs->gather_memory += read->length;
-        pthread_mutex_unlock(&rootfs->lock);
+    while ((read = reader->gather_first) && reader->gather_memory + read->length <= GATHER_MEMORY) {
+        reader->gather_first = read->next;
+        reader->gather_memory += read->length;
+        pthread_mutex_unlock(&reader->lock);
         gather(read);
-        pthread_mutex_lock(&rootfs->lock);
+        pthread_mutex_lock(&reader->lock);
     }
-    rootfs->gather_starting = false;
-    pthread_cond_broadcast(&rootfs->changed);
-    pthread_mutex_unlock(&rootfs->lock);
+    reader->gather_starting = false;
+    pthread_cond_broadcast(&reader->changed);
+    pthread_mutex_unlock(&reader->lock);
 }
 
 static void queue_gather(struct read_request *read)
 {
-    struct rootfs *rootfs = read->rootfs;
-    pthread_mutex_lock(&rootfs->lock);
-    bool closing = rootfs->closing;
+    struct extent_reader *reader = read->reader;
+    pthread_mutex_lock(&reader->lock);
+    bool closing = reader->closing;
     if (!closing) {
-        if (rootfs->gather_first)
-            rootfs->gather_last->next = read;
+        if (reader->gather_first)
+            reader->gather_last->next = read;
         else
-            rootfs->gather_first = read;
-        rootfs->gather_last = read;
+            reader->gather_first = read;
+        reader->gather_last = read;
     }
-    pthread_mutex_unlock(&rootfs->lock);
+    pthread_mutex_unlock(&reader->lock);
     if (closing)
         finish_read_with(read, EIO);
     else
-        start_waiting_gathers(rootfs);
+        start_waiting_gathers(reader);
 }
 
 /* ---- the request ---- */
@@ -268,59 +279,75 @@ static void start_read(struct read_request *read)
     struct run run;
     int result = next_run(read, 0, &run);
     if (result < 0) {
-        log_error("metadata: extents of inode %llu: %s", (unsigned long long)read->inode.nid,
+        log_error("metadata: extents of inode %llu: %s", (unsigned long long)read->file.nid,
                   strerror(-result));
         finish_read_with(read, -result);
     } else if (run.device != 0 && run.length == read->length) {
-        layer_device_read(read->rootfs->devices[run.device - 1], run.device_offset, run.length,
+        layer_device_read(read->reader->devices[run.device - 1], run.device_offset, run.length,
                           reply_straight, read);
     } else {
         queue_gather(read);
     }
 }
 
-void rootfs_read(fuse_req_t request, fuse_ino_t node, size_t size, off_t offset,
-                 struct fuse_file_info *file)
+void extent_reader_read(struct extent_reader *reader, fuse_req_t request,
+                        const struct erofs_inode *file, size_t size, off_t offset)
 {
-    (void)file;
-    struct rootfs *rootfs = fuse_req_userdata(request);
-    struct erofs_inode inode;
-    int result = rootfs_inode(rootfs, node, &inode);
-    if (!result && !S_ISREG(inode.mode)) result = S_ISDIR(inode.mode) ? -EISDIR : -EINVAL;
-    if (!result && (offset < 0 || size > READ_MAX)) result = -EINVAL;
-    result = (int)rootfs_checked(rootfs, result);
-    if (result < 0) {
-        fuse_reply_err(request, -result);
+    if (offset < 0 || size > READ_MAX) {
+        fuse_reply_err(request, EINVAL);
         return;
     }
-    if ((uint64_t)offset >= inode.size || size == 0) {
+    if ((uint64_t)offset >= file->size || size == 0) {
         fuse_reply_buf(request, NULL, 0);
         return;
     }
-    uint64_t left = inode.size - (uint64_t)offset;
+    uint64_t left = file->size - (uint64_t)offset;
     struct read_request *read = calloc(1, sizeof *read);
     if (!read) {
         fuse_reply_err(request, ENOMEM);
         return;
     }
-    read->rootfs = rootfs;
+    read->reader = reader;
     read->request = request;
-    read->inode = inode;
+    read->file = *file;
     read->offset = (uint64_t)offset;
     read->length = size < left ? size : (size_t)left;
-    count_outstanding(rootfs);
+    count_outstanding(reader);
     start_read(read);
 }
 
-void rootfs_read_close(struct rootfs *rootfs)
+/* ---- start and end ---- */
+
+int extent_reader_new(struct extent_reader **ret, struct layer_device *const *devices,
+                      uint32_t device_count, extent_map *map, void *context, struct error **error)
 {
-    pthread_mutex_lock(&rootfs->lock);
-    rootfs->closing = true;
-    struct read_request *waiting = rootfs->gather_first;
-    rootfs->gather_first = NULL;
-    while (rootfs->gather_starting)
-        pthread_cond_wait(&rootfs->changed, &rootfs->lock);
-    pthread_mutex_unlock(&rootfs->lock);
+    struct extent_reader *reader = calloc(1, sizeof *reader);
+    struct layer_device **copy = calloc(device_count + 1u, sizeof(struct layer_device *));
+    if (!reader || !copy) {
+        free(reader);
+        free(copy);
+        return error_set_memory(error);
+    }
+    if (device_count > 0) memcpy(copy, devices, device_count * sizeof(struct layer_device *));
+    reader->devices = copy;
+    reader->device_count = device_count;
+    reader->map = map;
+    reader->context = context;
+    pthread_mutex_init(&reader->lock, NULL);
+    pthread_cond_init(&reader->changed, NULL);
+    *ret = reader;
+    return 0;
+}
+
+void extent_reader_close(struct extent_reader *reader)
+{
+    pthread_mutex_lock(&reader->lock);
+    reader->closing = true;
+    struct read_request *waiting = reader->gather_first;
+    reader->gather_first = NULL;
+    while (reader->gather_starting)
+        pthread_cond_wait(&reader->changed, &reader->lock);
+    pthread_mutex_unlock(&reader->lock);
     while (waiting) {
         struct read_request *next = waiting->next;
         finish_read_with(waiting, EIO);
@@ -328,10 +355,16 @@ void rootfs_read_close(struct rootfs *rootfs)
     }
 }
 
-void rootfs_read_drain(struct rootfs *rootfs)
+void extent_reader_free(struct extent_reader *reader)
 {
-    pthread_mutex_lock(&rootfs->lock);
-    while (rootfs->reads_outstanding > 0)
-        pthread_cond_wait(&rootfs->changed, &rootfs->lock);
-    pthread_mutex_unlock(&rootfs->lock);
+    if (!reader) return;
+    extent_reader_close(reader);
+    pthread_mutex_lock(&reader->lock);
+    while (reader->outstanding > 0)
+        pthread_cond_wait(&reader->changed, &reader->lock);
+    pthread_mutex_unlock(&reader->lock);
+    pthread_cond_destroy(&reader->changed);
+    pthread_mutex_destroy(&reader->lock);
+    free(reader->devices);
+    free(reader);
 }

@@ -1,0 +1,146 @@
+#include "deploytool/front.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "fuse/kernel_front.h"
+#include "fuse/rootfs.h"
+
+/* One of both. */
+struct front {
+    struct kernel_front *kernel;
+    struct rootfs *rootfs;
+    char *reason;
+};
+
+int front_parse(enum front_kind *ret, const char *text, struct error **error)
+{
+    static const char *const names[] = { "auto", "erofs", "fuse" };
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (strcmp(text, names[i]) != 0) continue;
+        *ret = (enum front_kind)i;
+        return 0;
+    }
+    return error_set(error, ERROR_INVALID, "'%s' is none of auto, erofs and fuse", text);
+}
+
+/* A descriptor of the very file that was validated: another process may have put another one in its
+ * place. */
+static int open_metadata(const struct node_image *node, struct cache *cache, struct error **error)
+{
+    const struct mapping *mapping = node->metadata_content.mapping;
+    cleanup_close int descriptor = -1;
+    uint64_t ignored;
+    if (!mapping)
+        return error_set(error, ERROR_UNSUPPORTED,
+                         "the cache could not keep the metadata, and the kernel needs a file");
+    if (cache_open_blob(cache, &node->artifact.metadata.content_digest, &descriptor, &ignored,
+                        error) < 0)
+        return error_prefix(error, "metadata");
+    if (!mapping_is_of(mapping, descriptor))
+        return error_set(error, ERROR_SYSTEM, "the metadata in the cache was replaced just now");
+    return take_descriptor(&descriptor);
+}
+
+static int mount_by_kernel(struct front *front, const struct node_image *node,
+                           struct layer_device *const *devices, uint32_t device_count,
+                           const struct front_options *options, struct error **error)
+{
+    cleanup_close int metadata = open_metadata(node, options->cache, error);
+    if (metadata < 0) return -1;
+    struct kernel_front_options kernel = { .source = node->image.name,
+                                           .mounter = options->mounter,
+                                           .metadata = metadata,
+                                           .mapping = node->metadata_content.mapping,
+                                           .complete = options->complete };
+    return kernel_front_mount(&front->kernel, &node->metadata, devices, device_count, &kernel,
+                              error);
+}
+
+static int mount_by_fuse(struct front *front, const struct node_image *node,
+                         struct layer_device *const *devices, uint32_t device_count,
+                         const struct front_options *options, struct error **error)
+{
+    struct rootfs_options rootfs = { .mountpoint = options->mountpoint,
+                                     .source = node->image.name,
+                                     .metadata = node->metadata_content.mapping,
+                                     .mounter = options->mounter };
+    return rootfs_mount(&front->rootfs, &node->metadata, devices, device_count, &rootfs, error);
+}
+
+/* *ret_reason is in fresh memory, or NULL where there is none. */
+static int mount_either(struct front *front, const struct node_image *node,
+                        struct layer_device *const *devices, uint32_t device_count,
+                        const struct front_options *options, char **ret_reason,
+                        struct error **error)
+{
+    struct error *why = NULL;
+    *ret_reason = NULL;
+    if (options->kind != FRONT_FUSE) {
+        if (mount_by_kernel(front, node, devices, device_count, options, &why) == 0) {
+            *ret_reason = strdup(options->kind == FRONT_AUTO ? "the kernel can" : "asked for");
+            return 0;
+        }
+        if (options->kind == FRONT_EROFS) {
+            error_move(error, why);
+            error_prefix(error, "kernel front door");
+            return error_hint(error, "--front auto takes FUSE where the kernel cannot");
+        }
+    }
+    *ret_reason = strdup(why ? error_message(why) : "asked for");
+    error_free(why);
+    return mount_by_fuse(front, node, devices, device_count, options, error);
+}
+
+int front_mount(struct front **ret, const struct node_image *node,
+                struct layer_device *const *devices, uint32_t device_count,
+                const struct front_options *options, struct error **error)
+{
+    struct front *front = calloc(1, sizeof *front);
+    if (!front) return error_set_memory(error);
+    int result = mount_either(front, node, devices, device_count, options, &front->reason, error);
+    if (result == 0 && !front->reason) result = error_set_memory(error);
+    if (result < 0) {
+        front_free(front);
+        return -1;
+    }
+    log_info("front door: %s (%s)", front_name(front), front->reason);
+    *ret = front;
+    return 0;
+}
+
+int front_serve(struct front *front, void (*ready)(void *context), void *context,
+                struct error **error)
+{
+    if (front->kernel) return kernel_front_serve(front->kernel, ready, context, error);
+    return rootfs_serve(front->rootfs, ready, context, error);
+}
+
+void front_stop(struct front *front)
+{
+    if (front->kernel)
+        kernel_front_stop(front->kernel);
+    else
+        rootfs_stop(front->rootfs);
+}
+
+void front_free(struct front *front)
+{
+    if (!front) return;
+    kernel_front_free(front->kernel);
+    rootfs_free(front->rootfs);
+    free(front->reason);
+    free(front);
+}
+
+const char *front_name(const struct front *front)
+{
+    return front->kernel ? "erofs" : "fuse";
+}
+
+const char *front_reason(const struct front *front)
+{
+    return front->reason;
+}

@@ -1,0 +1,42 @@
+/* Which front door a mount has: the kernel's EROFS where that can be, else FUSE. */
+#ifndef SLUICE_DEPLOYTOOL_FRONT_H
+#define SLUICE_DEPLOYTOOL_FRONT_H
+
+#include "base/error.h"
+#include "cache/cache.h"
+#include "deploytool/node_image.h"
+#include "fuse/layer_device.h"
+#include "fuse/mounter.h"
+
+enum front_kind { FRONT_AUTO, FRONT_EROFS, FRONT_FUSE };
+
+/* "auto", "erofs", "fuse". */
+int front_parse(enum front_kind *ret, const char *text, struct error **error);
+
+struct front;
+
+struct front_options {
+    enum front_kind kind;
+    const char *mountpoint;
+    struct cache *cache; /* that the metadata is in */
+    const struct mounter *mounter;
+    /* Of each layer the file that has all of it, for the kernel front door, or -1; NULL: none. */
+    const int *complete;
+};
+
+/* All is borrowed. What asks the kernel front door for what it cannot do is an error only if that
+ * was asked for. */
+int front_mount(struct front **ret, const struct node_image *node,
+                struct layer_device *const *devices, uint32_t device_count,
+                const struct front_options *options, struct error **error);
+/* As rootfs_serve(), rootfs_stop() and rootfs_free(). */
+int front_serve(struct front *front, void (*ready)(void *context), void *context,
+                struct error **error);
+void front_stop(struct front *front);
+void front_free(struct front *front);
+
+/* "erofs" or "fuse", and why that one. */
+const char *front_name(const struct front *front);
+const char *front_reason(const struct front *front);
+
+#endif

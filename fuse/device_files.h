@@ -1,0 +1,30 @@
+/*
+ * The devices of a metadata image as files of a FUSE file system, "1", "2" and so on: the streams
+ * of the layers, and the sparse device, which is made up. EROFS reads them (erofs_mount.h). Their
+ * lengths are whole blocks; bytes behind the end of a stream are zeros.
+ */
+#ifndef SLUICE_FUSE_DEVICE_FILES_H
+#define SLUICE_FUSE_DEVICE_FILES_H
+
+#include "base/error.h"
+#include "base/mapping.h"
+#include "fuse/layer_device.h"
+#include "index/erofs_image.h"
+
+struct device_files;
+
+/* Serves a connection (of device_mount_attach()), which is taken over, also when it fails. `image`
+ * has been validated; all is borrowed. `metadata` as in struct rootfs_options. The files can be
+ * opened when this returns. */
+int device_files_start(struct device_files **ret, int connection, const struct erofs_image *image,
+                       struct layer_device *const *devices, uint32_t device_count,
+                       const struct mapping *metadata, struct error **error);
+/* For poll(2): readable once the connection has ended. */
+int device_files_descriptor(const struct device_files *files);
+/* Takes no more requests; those that are parked on devices go on. */
+int device_files_stop(struct device_files *files, struct error **error);
+/* Waits until the devices have answered what they were asked, and ends the connection. NULL is
+ * fine. */
+void device_files_free(struct device_files *files);
+
+#endif

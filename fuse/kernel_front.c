@@ -1,0 +1,119 @@
+#include "fuse/kernel_front.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "fuse/device_files.h"
+
+struct kernel_front {
+    const struct mounter *mounter; /* borrowed */
+    struct device_files *files;    /* NULL: every device is a complete file */
+    int end;                       /* readable: the file system is gone */
+    int wake;                      /* eventfd */
+    bool attached;
+};
+
+static void detach(struct kernel_front *front)
+{
+    if (!front->attached) return;
+    front->attached = false;
+    front->mounter->detach(front->mounter->context);
+}
+
+static int serve_devices(struct kernel_front *front, const struct erofs_image *image,
+                         struct layer_device *const *devices, uint32_t device_count,
+                         const struct kernel_front_options *options, struct error **error)
+{
+    int connection = front->mounter->attach_devices(front->mounter->context, error);
+    if (connection < 0) return -1;
+    return device_files_start(&front->files, connection, image, devices, device_count,
+                              options->mapping, error);
+}
+
+static int attach(struct kernel_front *front, const struct erofs_image *image,
+                  struct layer_device *const *devices, uint32_t device_count,
+                  const struct kernel_front_options *options, struct error **error)
+{
+    uint32_t total = device_count + (image->sparse_device ? 1 : 0);
+    cleanup_free int *complete = malloc((total + 1u) * sizeof *complete);
+    if (!complete) return error_set_memory(error);
+    bool all = true;
+    for (uint32_t i = 0; i < total; i++) {
+        complete[i] = options->complete && i < device_count ? options->complete[i] : -1;
+        all = all && complete[i] >= 0;
+    }
+    if (!all && serve_devices(front, image, devices, device_count, options, error) < 0) return -1;
+    struct kernel_tree tree = { .source = options->source,
+                                .metadata = options->metadata,
+                                .devices = complete,
+                                .device_count = total };
+    front->end = front->mounter->attach_kernel(front->mounter->context, &tree, error);
+    front->attached = front->end >= 0;
+    return front->attached ? 0 : -1;
+}
+
+int kernel_front_mount(struct kernel_front **ret, const struct erofs_image *image,
+                       struct layer_device *const *devices, uint32_t device_count,
+                       const struct kernel_front_options *options, struct error **error)
+{
+    if (device_count != image->device_count)
+        return error_set(error, ERROR_INVALID, "metadata: wants %u devices, there are %u",
+                         image->device_count, device_count);
+    struct kernel_front *front = calloc(1, sizeof *front);
+    if (!front) return error_set_memory(error);
+    front->mounter = options->mounter;
+    front->end = -1;
+    front->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    int result = front->wake < 0 ? error_set_errno(error, errno, "make an eventfd")
+                                 : attach(front, image, devices, device_count, options, error);
+    if (result < 0) {
+        kernel_front_free(front);
+        return -1;
+    }
+    *ret = front;
+    return 0;
+}
+
+static void wait_for_end(const struct kernel_front *front)
+{
+    struct pollfd watched[] = {
+        { .fd = front->wake, .events = POLLIN },
+        { .fd = front->end, .events = POLLIN },
+        { .fd = front->files ? device_files_descriptor(front->files) : -1, .events = POLLIN },
+    };
+    while (poll(watched, sizeof watched / sizeof *watched, -1) < 0 && errno == EINTR)
+        continue;
+}
+
+int kernel_front_serve(struct kernel_front *front, void (*ready)(void *context), void *context,
+                       struct error **error)
+{
+    if (ready) ready(context);
+    wait_for_end(front);
+    detach(front);
+    return front->files ? device_files_stop(front->files, error) : 0;
+}
+
+void kernel_front_stop(struct kernel_front *front)
+{
+    int saved = errno;
+    uint64_t one = 1;
+    /* Only fails when the counter is full, and then it is awake. */
+    ssize_t ignored = write(front->wake, &one, sizeof one);
+    (void)ignored;
+    errno = saved;
+}
+
+void kernel_front_free(struct kernel_front *front)
+{
+    if (!front) return;
+    detach(front);
+    device_files_free(front->files);
+    if (front->end >= 0) close(front->end);
+    if (front->wake >= 0) close(front->wake);
+    free(front);
+}
