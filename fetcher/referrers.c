@@ -6,6 +6,7 @@
 
 #include "base/cleanup.h"
 #include "base/file.h"
+#include "base/thread.h"
 #include "fetcher/call-internal.h"
 #include "fetcher/hosts-internal.h"
 #include "fetcher/quirks-internal.h"
@@ -210,13 +211,40 @@ int registry_get_fallback_list(struct registry_client *client, const struct repo
     return by_tag(client, repository, subject, HOST_PUSH, ret, error);
 }
 
+struct tag_lookup {
+    struct registry_client *client;
+    const struct repository *repository;
+    const struct digest *subject;
+    struct buffer list;
+    struct error *failure; /* NULL: `list` is good */
+};
+
+static void *look_up_tag(void *argument)
+{
+    struct tag_lookup *lookup = argument;
+    by_tag(lookup->client, lookup->repository, lookup->subject, HOST_PULL, &lookup->list,
+           &lookup->failure);
+    return NULL;
+}
+
+/* Which of the two a registry has is not known before it has answered, and a mount waits for it: so
+ * both are asked at once, for one round trip. */
 int registry_get_referrers(struct registry_client *client, const struct repository *repository,
                            const struct digest *subject, const char *artifact_type,
                            struct buffer *ret, struct error **error)
 {
     CLIENT_CALL(client);
+    struct tag_lookup lookup = { .client = client, .repository = repository, .subject = subject };
+    pthread_t thread;
     *ret = (struct buffer){ 0 };
+    if (thread_start(&thread, "sluice-tag", look_up_tag, &lookup, error) < 0) return -1;
     int listed = by_interface(client, repository, subject, artifact_type, ret, error);
-    if (listed != 0) return listed < 0 ? -1 : 0;
-    return by_tag(client, repository, subject, HOST_PULL, ret, error);
+    pthread_join(thread, NULL);
+    if (listed == 0) {
+        *ret = lookup.list;
+        return lookup.failure ? error_move(error, lookup.failure) : 0;
+    }
+    buffer_free(&lookup.list);
+    error_free(lookup.failure);
+    return listed < 0 ? -1 : 0;
 }
