@@ -14,8 +14,9 @@ struct range {
     struct request request;
     struct ranged ranged;
     struct digest digest;
-    struct buffer body; /* what has arrived, over all attempts */
+    struct buffer body; /* what has arrived, over all attempts; with `part` none of it */
     size_t length;
+    range_part *part; /* or NULL */
     range_done *done;
     void *context;
     struct transfer_task task; /* gives `refused` where the arguments were wrong */
@@ -44,6 +45,10 @@ static enum taken take_bytes(struct request *request, const uint8_t *data, size_
     struct range *range = container_of(request, struct range, request);
     size_t wanted = length;
     ranged_trim(&range->ranged, &data, &wanted);
+    if (range->part) {
+        if (wanted > 0) range->part(range->context, data, wanted);
+        return ranged_advance(&range->ranged, request, length) ? TAKEN : TAKEN_ENOUGH;
+    }
     if (!range->body.data && wanted > 0) {
         /* Exactly as much as was asked for: the callee keeps the memory. */
         range->body.data = malloc(range->length);
@@ -107,9 +112,9 @@ static int prepare(struct range *range, const struct repository *repository,
     return 0;
 }
 
-void registry_fetch_range(struct registry_client *client, const struct repository *repository,
-                          const struct digest *digest, uint64_t offset, size_t length,
-                          struct range_time time, range_done *done, void *context)
+static void fetch(struct registry_client *client, const struct repository *repository,
+                  const struct digest *digest, uint64_t offset, size_t length,
+                  struct range_time time, range_part *part, range_done *done, void *context)
 {
     struct range *range = calloc(1, sizeof *range);
     if (!range) {
@@ -124,6 +129,7 @@ void registry_fetch_range(struct registry_client *client, const struct repositor
     range->request.retry_ms = time.retry_ms;
     range->length = length;
     range->digest = *digest;
+    range->part = part;
     range->done = done;
     range->context = context;
     range->task.run = refuse;
@@ -131,4 +137,19 @@ void registry_fetch_range(struct registry_client *client, const struct repositor
         transfer_post(client->thread, &range->task);
     else
         request_submit(&range->request);
+}
+
+void registry_fetch_range(struct registry_client *client, const struct repository *repository,
+                          const struct digest *digest, uint64_t offset, size_t length,
+                          struct range_time time, range_done *done, void *context)
+{
+    fetch(client, repository, digest, offset, length, time, NULL, done, context);
+}
+
+void registry_stream_range(struct registry_client *client, const struct repository *repository,
+                           const struct digest *digest, uint64_t offset, size_t length,
+                           struct range_time time, range_part *part, range_done *done,
+                           void *context)
+{
+    fetch(client, repository, digest, offset, length, time, part, done, context);
 }

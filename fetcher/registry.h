@@ -168,6 +168,15 @@ void registry_fetch_range(struct registry_client *client, const struct repositor
                           const struct digest *digest, uint64_t offset, size_t length,
                           struct range_time time, range_done *done, void *context);
 
+/* The same, handed out while it comes: `part` gets the bytes piece by piece, in their order and
+ * each once, whatever attempts it takes; `done` then has an empty body. On the client's thread;
+ * must not wait; `data` is valid during the call only. */
+typedef void range_part(void *context, const void *data, size_t length);
+void registry_stream_range(struct registry_client *client, const struct repository *repository,
+                           const struct digest *digest, uint64_t offset, size_t length,
+                           struct range_time time, range_part *part, range_done *done,
+                           void *context);
+
 /* Bytes [offset, offset + length) of the blob, as fetched lately, were not what they should be:
  * where another host can be asked, the one they came from is left out for a while. From any thread.
  */

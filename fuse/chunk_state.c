@@ -441,7 +441,7 @@ static void check_read(void *context, ssize_t result)
     struct active_chunk *record = context;
     record->read_result = result;
     record->job.work = check_job;
-    worker_pool_add(record->device->path->workers, &record->job);
+    worker_pool_add(record->device->path->workers, &record->job, true);
 }
 
 void chunk_check(struct active_chunk *record)

@@ -12,8 +12,7 @@
  *   chunk_state.c     the life of a chunk: awaited, checked, arrived, stored, failed
  *   supply.c          chunks that nobody waits for: asked for, handed back
  *   run_start.c       which chunks are fetched next, in one range
- *   run.c             the life of a run
- *   run_failure.c     how long a run is tried, and what becomes of its readers
+ *   run.c             the life of a run; run_suspend.c, run_failure.c
  *   run_decode.c      a run's bytes on their way through the decoder
  *   recent_failure.c  chunks that could not be had a moment ago
  *   window_cache.c    gzip windows
@@ -47,8 +46,12 @@ struct worker_pool;
 int worker_pool_new(struct worker_pool **ret, unsigned threads, struct error **error);
 /* After the last job is done. NULL is fine. */
 void worker_pool_free(struct worker_pool *pool);
-/* In the order of the calls; `job` stays the caller's until its work runs. */
-void worker_pool_add(struct worker_pool *pool, struct job *job);
+/* In the order of the calls, all urgent ones first; `job` stays the caller's until its work runs.
+ */
+void worker_pool_add(struct worker_pool *pool, struct job *job, bool urgent);
+/* For a job that takes long: others that are as urgent wait. It may add itself again behind them.
+ */
+bool worker_pool_others_wait(struct worker_pool *pool, bool urgent);
 
 /* ---- memory_budget.c: bytes of fetched and decoded data (under the data path's lock) ---- */
 
@@ -77,31 +80,50 @@ void memory_release(struct memory_budget *budget, size_t bytes);
 
 /* ---- range_request.c ---- */
 
-/* `owner` gets the body or the error; on the registry client's thread. Both are the callee's. */
-typedef void range_arrived(void *owner, struct buffer *body, struct error *error);
+/* Some bytes of a body. */
+struct body_piece {
+    STAILQ_ENTRY(body_piece) link;
+    size_t length, capacity;
+    uint8_t data[];
+};
+STAILQ_HEAD(body_pieces, body_piece);
+
+/* Who gets an answer. Under the lock, on the registry client's thread; either may abandon the
+ * request. What they are given is theirs. */
+struct range_receiver {
+    /* The next bytes. NULL: the whole body goes to `done`. */
+    void (*piece)(void *owner, struct body_piece *piece, struct actions *actions);
+    /* The last call. All bytes were there (in `body`, unless they came in pieces), or `error`. */
+    void (*done)(void *owner, struct buffer *body, struct error *error, struct actions *actions);
+};
 
 struct range_request {
-    _Atomic(void *) owner; /* NULL once abandoned or arrived */
-    range_arrived *arrived;
+    const struct range_receiver *receiver;
+    void *owner;
     struct layer_device *device;
     struct digest digest;
     uint64_t offset;
     size_t length;
     uint64_t retry_until; /* milliseconds_now() */
+    _Atomic int state;
+    bool dropped;               /* abandoned while an answer waited for the lock; under the lock */
+    struct body_piece *filling; /* the client's thread's: what was not handed on yet */
+    size_t taken;
+    bool failed; /* out of memory */
     STAILQ_ENTRY(range_request) action;
 };
 
 /* The request is sent when the lock is let go. `wanted_until`: when the last of those who wait for
  * it gives up (0: nobody waits); until shortly before, it is tried again. NULL: out of memory. */
 struct range_request *range_request_new(struct layer_device *device, const struct digest *digest,
-                                        uint64_t offset, size_t length, range_arrived *arrived,
-                                        void *owner, uint64_t wanted_until,
-                                        struct actions *actions);
+                                        uint64_t offset, size_t length,
+                                        const struct range_receiver *receiver, void *owner,
+                                        uint64_t wanted_until, struct actions *actions);
 /* For one that failed: it was tried for as long as was agreed on when it was made. False: trying
  * longer would not have helped. */
 bool range_request_had_its_time(const struct range_request *request);
-/* Under the lock. True: `arrived` will not be called. False: it is about to be. */
-bool range_request_abandon(struct range_request *request);
+/* Under the lock: the receiver will not be called any more. */
+void range_request_abandon(struct range_request *request);
 /* Without the lock. */
 void range_request_send(struct range_request *request);
 
@@ -209,15 +231,15 @@ struct device_read {
 #define DAMAGED_ATTEMPTS 3u
 
 enum run_state {
-    RUN_FETCHING,  /* a piece of the blob is asked for */
+    RUN_FETCHING,  /* has nothing to decode until more of its range comes */
     RUN_WAITING,   /* for the gzip window */
-    RUN_DECODING,  /* is with the workers */
+    RUN_DECODING,  /* is with the workers, or about to be; more may come meanwhile */
     RUN_SUSPENDED, /* nobody wants what comes next; the decoder is kept for when somebody does */
 };
 
 /*
- * Chunks first to last, decoded in one go from one range; or, where chunks
- * continue each other for long, from the range's pieces one after the other,
+ * Chunks first to last, decoded in one go from one range, while it comes; or,
+ * where chunks continue each other for long, from one range after the other,
  * for as long as somebody wants a chunk ahead.
  */
 struct run {
@@ -228,17 +250,23 @@ struct run {
     size_t piece;                 /* the longest range it asks for at once */
     bool ahead;                   /* its range was asked for when nobody waited */
     uint32_t first, last;
-    uint32_t next;                /* the chunk to be decoded next */
-    uint32_t wanted_last;         /* the furthest chunk that somebody wants */
-    uint64_t start, end, fetched; /* in the blob */
-    struct range_request *request;
-    struct buffer body;
-    size_t body_used;
+    uint32_t next;                 /* the chunk to be decoded next */
+    uint32_t wanted_last;          /* the furthest chunk that somebody wants */
+    uint64_t start, end, fetched;  /* in the blob */
+    struct range_request *request; /* NULL: none is under way */
+    bool failed;                   /* the last range; told when what came of it is decoded */
+    char *failure;                 /* why; NULL: out of memory */
+    bool had_its_time;             /* it failed: as range_request_had_its_time() */
+    struct body_pieces body;       /* not decoded yet */
+    size_t body_length;
     struct window_group_entry *windows; /* NULL: needs none */
     struct chunk_decoder *decoder;
     /* Held; SUSPENDED: charged. A decoder that is suspended says itself what it has. */
-    size_t body_memory, decoded_memory, decoder_memory;
+    size_t body_memory;    /* for what has come and is to come of the range */
+    size_t decoded_memory; /* for the chunk that is being decoded */
+    size_t decoder_memory;
     unsigned attempts;
+    uint32_t damaged; /* the chunk that they were made for */
     struct job job;
     TAILQ_ENTRY(run) link;
     STAILQ_ENTRY(run) action;
@@ -528,10 +556,18 @@ void run_fail_until(struct run *run, uint32_t last, const char *reason, struct a
 void run_out_of_time(struct run *run, const char *reason, struct actions *actions);
 /* When the last of those who wait for one of its chunks gives up; 0: nobody waits. */
 uint64_t run_wanted_until(const struct run *run);
-void run_fetch_piece(struct run *run, struct actions *actions);
-/* Goes to the workers if all it needs is here. */
+/* Goes to the workers, or on to whatever it needs next; not while the workers have it. */
+void run_go_on(struct run *run, struct actions *actions);
+/* Goes on if it has waited for its window. */
 void run_continue(struct run *run, struct actions *actions);
+/* Drops what was fetched, and the decoder; goes on from the chunk where that failed. */
+void run_start_again(struct run *run, struct actions *actions);
+/* The memory held for its body is no more than it still needs. */
+void run_body_used(struct run *run);
 void run_suspend(struct run *run, struct actions *actions);
+void run_resume(struct run *run, struct actions *actions);
+void run_let_memory_go(struct run *run);
+void run_drop_body(struct run *run);
 /* Ends what can be ended now, because the device closes. */
 void run_close_device(struct layer_device *device, struct actions *actions);
 void run_decode_job(struct job *job);

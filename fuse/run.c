@@ -1,17 +1,23 @@
 /*
  * The life of a run.
  *
- * Where chunks continue each other it goes to the end of their row, but stops
- * (is suspended) as soon as nobody wants what comes next: a reader that goes on
- * finds the decoder where it stopped, instead of starting at the checkpoint
- * again.
+ * Its range is decoded while it comes: each piece goes to the workers as soon as
+ * they have nothing of the run to do, so that the first chunk is answered long
+ * before the last has arrived. Where chunks continue each other it goes to the
+ * end of their row, range after range, but stops (is suspended) as soon as
+ * nobody wants what comes next.
  */
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "fuse/layer_device-internal.h"
 
-static void let_memory_go(struct run *run)
+/* How much of a row of chunks is needed for those that are wanted can only be guessed. What is
+ * asked for beyond that goes on where it turns out to be too little. */
+#define GUESS_LEAST (256u << 10)
+
+void run_let_memory_go(struct run *run)
 {
     struct data_path *path = run->device->path;
     size_t bytes = run_memory(run);
@@ -22,6 +28,25 @@ static void let_memory_go(struct run *run)
         memory_let_go(&path->memory, run->memory_kind, bytes);
     }
     run->body_memory = run->decoded_memory = run->decoder_memory = 0;
+}
+
+void run_body_used(struct run *run)
+{
+    uint64_t needed = run->body_length + (run->end - run->fetched);
+    if (needed >= run->body_memory) return;
+    memory_release(&run->device->path->memory, run->body_memory - (size_t)needed);
+    run->body_memory = (size_t)needed;
+}
+
+void run_drop_body(struct run *run)
+{
+    struct body_piece *piece;
+    while ((piece = STAILQ_FIRST(&run->body))) {
+        STAILQ_REMOVE_HEAD(&run->body, link);
+        free(piece);
+    }
+    run->fetched -= run->body_length;
+    run->body_length = 0;
 }
 
 /* ---- beginning ---- */
@@ -41,21 +66,28 @@ static void mark_fetching(struct run *run)
             chunk_fetching(active_chunk_find(run->device, i));
 }
 
-void run_begin(struct run *run, struct actions *actions)
+/* Asks for window and bytes at the same time. */
+static void begin_at_first(struct run *run, struct actions *actions)
 {
     const struct chunk *chunk = &run->device->table->chunks[run->first];
-    device_busy(run->device);
-    TAILQ_INSERT_TAIL(&run->device->path->runs, run, link);
-    mark_fetching(run);
+    run->state = RUN_FETCHING;
     if (chunk->start == CHUNK_WINDOW) {
         run->windows = window_group_use(run->device, chunk->window / WINDOWS_PER_GROUP);
         if (!run->windows) {
-            run->state = RUN_WAITING;
             run_fail(run, "out of memory", actions);
             return;
         }
     }
-    run_fetch_piece(run, actions);
+    run_go_on(run, actions);
+}
+
+void run_begin(struct run *run, struct actions *actions)
+{
+    STAILQ_INIT(&run->body);
+    device_busy(run->device);
+    TAILQ_INSERT_TAIL(&run->device->path->runs, run, link);
+    mark_fetching(run);
+    begin_at_first(run, actions);
 }
 
 /* ---- the range ---- */
@@ -76,91 +108,173 @@ static void range_over(struct run *run)
     if (run->ahead) path->ranges_ahead--;
 }
 
-static void body_arrived(void *owner, struct buffer *body, struct error *error)
+static void abandon_range(struct run *run)
 {
-    struct run *run = owner;
-    struct layer_device *device = run->device;
-    struct data_path *path = device->path;
-    struct actions actions;
-    data_path_enter(path, &actions);
-    bool had_its_time = range_request_had_its_time(run->request);
+    if (!run->request) return;
+    range_request_abandon(run->request);
     range_over(run);
-    if (body) {
-        atomic_fetch_add(&path->counters.bytes_fetched, body->length);
-        run->fetched += body->length;
-        run->body = *body;
-        run->body_used = 0;
-        run->state = RUN_WAITING;
-        run_continue(run, &actions);
-    } else {
-        error_prefix(&error, "chunk %u", run->next);
-        run->state = RUN_WAITING;
-        if (had_its_time)
-            run_out_of_time(run, error_message(error), &actions);
-        else
-            run_fail(run, error_message(error), &actions);
-    }
-    data_path_leave(path, &actions);
-    error_free(error);
 }
 
-void run_fetch_piece(struct run *run, struct actions *actions)
+static void piece_arrived(void *owner, struct body_piece *piece, struct actions *actions)
+{
+    struct run *run = owner;
+    atomic_fetch_add(&run->device->path->counters.bytes_fetched, piece->length);
+    run->fetched += piece->length;
+    run->body_length += piece->length;
+    STAILQ_INSERT_TAIL(&run->body, piece, link);
+    if (run->state == RUN_FETCHING) run_go_on(run, actions);
+}
+
+static void range_arrived(void *owner, struct buffer *body, struct error *error,
+                          struct actions *actions)
+{
+    struct run *run = owner;
+    bool had_its_time = range_request_had_its_time(run->request);
+    buffer_free(body); /* empty: it came in pieces */
+    range_over(run);
+    if (error) {
+        error_prefix(&error, "chunk %u", run->next);
+        run->failure = strdup(error_message(error));
+        run->failed = true;
+        run->had_its_time = had_its_time;
+        error_free(error);
+    }
+    if (run->state == RUN_FETCHING || run->state == RUN_WAITING) run_go_on(run, actions);
+}
+
+static const struct range_receiver receiver = { piece_arrived, range_arrived };
+
+/* Bytes of the blob, from the decoder's place, that probably give all that is wanted. */
+static uint64_t guess_needed(const struct run *run)
+{
+    const struct chunk_table *table = run->device->table;
+    if (run->wanted_last == run->last) return UINT64_MAX;
+    uint64_t wanted =
+        table->chunks[run->wanted_last + 1].stream_offset - table->chunks[run->next].stream_offset;
+    uint64_t stream = table->chunks[run->last].stream_offset + chunk_length(table, run->last) -
+                      table->chunks[run->first].stream_offset;
+    double ratio = (double)(run->end - run->start) / (double)stream;
+    return (uint64_t)((double)wanted * ratio * 1.25) + GUESS_LEAST / 4;
+}
+
+/* How much to ask for next; 0: nothing now. */
+static size_t length_to_ask(const struct run *run)
+{
+    uint64_t left = run->end - run->fetched, needed = guess_needed(run);
+    uint64_t length = run->piece > run->body_length ? run->piece - run->body_length : 0;
+    if (run->request || run->failed || run->next > run->wanted_last) return 0;
+    if (run->body_length > 0 && (needed <= run->body_length || length < run->piece / 2)) return 0;
+    needed = needed > run->body_length ? needed - run->body_length : 0;
+    if (needed < GUESS_LEAST) needed = GUESS_LEAST;
+    if (length > needed) length = needed;
+    return (size_t)(length < left ? length : left);
+}
+
+/* False: the run has failed, and is gone. */
+static bool ask_for_more(struct run *run, struct actions *actions)
 {
     struct layer_device *device = run->device;
-    uint64_t left = run->end - run->fetched;
-    size_t length = left < run->body_memory ? (size_t)left : run->body_memory;
+    size_t length = length_to_ask(run);
+    if (length == 0) return true;
     run->request = range_request_new(device, &device->table->blob_digest, run->fetched, length,
-                                     body_arrived, run, run_wanted_until(run), actions);
+                                     &receiver, run, run_wanted_until(run), actions);
     if (!run->request) {
-        run->state = RUN_WAITING;
         run_fail(run, "out of memory", actions);
-        return;
+        return false;
     }
-    run->state = RUN_FETCHING;
     range_asked(run);
     if (run->urgency == URGENCY_FILL) fill_rate_use(device->path, length);
+    return true;
+}
+
+/* ---- going on ---- */
+
+static void fail(struct run *run, bool had_its_time, const char *reason, struct actions *actions)
+{
+    if (!reason) reason = "out of memory";
+    if (had_its_time)
+        run_out_of_time(run, reason, actions);
+    else
+        run_fail(run, reason, actions);
+}
+
+/* There are bytes that somebody wants decoded. */
+static void go_on_decoding(struct run *run, struct actions *actions)
+{
+    const struct window_group_entry *windows = run->windows;
+    if (windows && windows->state == WINDOWS_FAILED) {
+        fail(run, windows->had_its_time, windows->failure, actions);
+    } else if (windows && windows->state != WINDOWS_READY) {
+        run->state = RUN_WAITING;
+    } else {
+        run->state = RUN_DECODING;
+        run->job.work = run_decode_job;
+        worker_pool_add(run->device->path->workers, &run->job, run->urgency == URGENCY_DEMAND);
+    }
+}
+
+void run_go_on(struct run *run, struct actions *actions)
+{
+    run->state = RUN_FETCHING;
+    if (run->device->closing || run->next > run->last) {
+        run_end(run, actions);
+        return;
+    }
+    if (!ask_for_more(run, actions)) return;
+    bool wanted = run->next <= run->wanted_last;
+    if (wanted && !STAILQ_EMPTY(&run->body))
+        go_on_decoding(run, actions);
+    else if (run->request)
+        return; /* until more comes */
+    else if (!wanted)
+        run_suspend(run, actions);
+    else if (run->failed)
+        fail(run, run->had_its_time, run->failure, actions);
+    else
+        run_fail(run, "the blob ends too early", actions);
 }
 
 void run_continue(struct run *run, struct actions *actions)
 {
-    if (run->state != RUN_WAITING) return;
-    if (run->device->closing) {
-        run_end(run, actions);
-    } else if (run->windows && run->windows->state == WINDOWS_FAILED) {
-        const char *reason = run->windows->failure ? run->windows->failure : "out of memory";
-        if (run->windows->had_its_time)
-            run_out_of_time(run, reason, actions);
-        else
-            run_fail(run, reason, actions);
-    } else if (!run->windows || run->windows->state == WINDOWS_READY) {
-        run->state = RUN_DECODING;
-        run->job.work = run_decode_job;
-        worker_pool_add(run->device->path->workers, &run->job);
-    }
+    if (run->state == RUN_WAITING) run_go_on(run, actions);
 }
 
-/* ---- going on ---- */
+static void drop_all(struct run *run)
+{
+    abandon_range(run);
+    run_drop_body(run);
+    chunk_decoder_free(run->decoder);
+    run->decoder = NULL;
+    free(run->failure);
+    run->failure = NULL;
+    run->failed = false;
+    if (run->windows) window_group_leave(run->windows);
+    run->windows = NULL;
+}
+
+void run_start_again(struct run *run, struct actions *actions)
+{
+    const struct chunk_table *table = run->device->table;
+    uint64_t length;
+    drop_all(run);
+    run->first = run->next = chunk_table_checkpoint(table, run->next);
+    chunk_table_blob_range(table, run->first, run->last, &run->start, &length);
+    run->fetched = run->start;
+    run->end = run->start + length;
+    size_t body = length < run->piece ? (size_t)length : run->piece;
+    if (body > run->body_memory) {
+        memory_charge(&run->device->path->memory, body - run->body_memory);
+        run->body_memory = body;
+    }
+    begin_at_first(run, actions);
+}
+
+/* ---- who waits ---- */
 
 struct run *run_toward(const struct layer_device *device, uint32_t chunk)
 {
     struct run *run = run_in_place(device, chunk, chunk);
     return run && run->next <= chunk && !device->closing ? run : NULL;
-}
-
-/* Somebody wants more of a suspended run: its memory is counted again, whether it fits or not,
- * for there are few of them. */
-static void resume(struct run *run, struct actions *actions)
-{
-    struct data_path *path = run->device->path;
-    let_memory_go(run);
-    run_measure(run);
-    path->memory.holders[run->memory_kind]++;
-    memory_charge(&path->memory, run_memory(run));
-    run->state = RUN_WAITING;
-    if (run->body_used < run->body.length)
-        run_continue(run, actions);
-    else
-        run_fetch_piece(run, actions);
 }
 
 void run_hurry(const struct layer_device *device, uint32_t chunk, enum urgency urgency)
@@ -173,63 +287,19 @@ void run_extend(struct run *run, uint32_t chunk, enum urgency urgency, struct ac
 {
     if (chunk > run->wanted_last) run->wanted_last = chunk;
     if (run->state == RUN_SUSPENDED || urgency < run->urgency) run->urgency = urgency;
-    if (run->state == RUN_SUSPENDED) resume(run, actions);
-}
-
-static bool another_is_suspended(const struct data_path *path, const struct run *newest)
-{
-    const struct run *run;
-    TAILQ_FOREACH(run, &path->runs, link)
-    if (run != newest && run->state == RUN_SUSPENDED) return true;
-    return false;
-}
-
-/* Gives memory back: first the bytes that can be fetched again at the price of themselves, then a
- * decoder, whose row of chunks would have to be fetched again from its start. */
-static void shed_suspended(struct data_path *path, const struct run *spared,
-                           struct actions *actions)
-{
-    struct run *run, *oldest = NULL;
-    TAILQ_FOREACH(run, &path->runs, link)
-    {
-        if (run->state != RUN_SUSPENDED || run == spared) continue;
-        if (!oldest) oldest = run;
-        if (run->body_memory == 0) continue;
-        memory_release(&path->memory, run->body_memory);
-        path->suspended_bytes -= run->body_memory;
-        run->body_memory = 0;
-        run->fetched -= run->body.length - run->body_used;
-        buffer_free(&run->body);
-        run->body_used = 0;
-        return;
-    }
-    if (oldest) run_end(oldest, actions);
-}
-
-void run_suspend(struct run *run, struct actions *actions)
-{
-    struct data_path *path = run->device->path;
-    let_memory_go(run);
-    run->state = RUN_SUSPENDED;
-    run->attempts = 0;
-    run->body_memory = run->body.length;
-    run->decoder_memory = chunk_decoder_memory(run->decoder);
-    memory_charge(&path->memory, run_memory(run));
-    path->suspended_bytes += run_memory(run);
-    TAILQ_REMOVE(&path->runs, run, link);
-    TAILQ_INSERT_TAIL(&path->runs, run, link);
-    /* The newest stays, however much its decoder holds: without it each read of a layer in one
-     * zstd frame would decode the frame from its start. */
-    while (path->suspended_bytes > path->memory.limit / 2 && another_is_suspended(path, run))
-        shed_suspended(path, run, actions);
+    if (run->state == RUN_SUSPENDED)
+        run_resume(run, actions);
+    else if (run->state == RUN_FETCHING)
+        run_go_on(run, actions);
 }
 
 /* ---- ending ---- */
 
 void run_free(struct run *run)
 {
+    run_drop_body(run);
     chunk_decoder_free(run->decoder);
-    buffer_free(&run->body);
+    free(run->failure);
     free(run);
 }
 
@@ -237,9 +307,10 @@ void run_end(struct run *run, struct actions *actions)
 {
     struct layer_device *device = run->device;
     uint32_t first = run->first, wanted_last = run->wanted_last;
+    abandon_range(run);
     if (run->windows) window_group_leave(run->windows);
     TAILQ_REMOVE(&device->path->runs, run, link);
-    let_memory_go(run);
+    run_let_memory_go(run);
     STAILQ_INSERT_TAIL(&actions->dead_runs, run, action);
     /* From behind, so that the first is in front of the queue in the end. */
     for (uint32_t i = wanted_last + 1; i-- > first;) {
@@ -256,23 +327,10 @@ void run_end(struct run *run, struct actions *actions)
 
 void run_close_device(struct layer_device *device, struct actions *actions)
 {
-    struct data_path *path = device->path;
     struct run *run, *next;
-    for (run = TAILQ_FIRST(&path->runs); run; run = next) {
+    for (run = TAILQ_FIRST(&device->path->runs); run; run = next) {
         next = TAILQ_NEXT(run, link);
-        if (run->device != device) continue;
-        switch (run->state) {
-        case RUN_FETCHING:
-            if (!range_request_abandon(run->request)) break; /* the answer is coming this moment */
-            range_over(run);
-            run_end(run, actions);
-            break;
-        case RUN_WAITING:
-        case RUN_SUSPENDED:
-            run_end(run, actions);
-            break;
-        case RUN_DECODING: /* sees that the device closes */
-            break;
-        }
+        /* A worker sees by itself that the device closes. */
+        if (run->device == device && run->state != RUN_DECODING) run_end(run, actions);
     }
 }

@@ -4,9 +4,6 @@
 
 #include "fuse/layer_device-internal.h"
 
-/* Between two slices the worker looks whether somebody still wants what comes. */
-#define SLICE_LENGTH (128u << 10)
-
 static struct run *run_of(struct job *job)
 {
     return (struct run *)(void *)((char *)job - offsetof(struct run, job));
@@ -14,15 +11,9 @@ static struct run *run_of(struct job *job)
 
 /* ---- chunks come out ---- */
 
-/* Memory for a chunk beyond what the run holds: waits for the disk to take what was decoded before,
- * which it does without help of this thread. */
-static void charge_chunk(struct run *run, size_t length)
+/* Waits for the disk to take what was decoded before, which it does without help of this thread. */
+static void charge_chunk(struct data_path *path, size_t length)
 {
-    struct data_path *path = run->device->path;
-    if (run->decoded_memory >= length) {
-        run->decoded_memory -= length; /* goes over to the chunk's bytes */
-        return;
-    }
     while (path->memory.storing > 0 && path->memory.used + length > path->memory.limit)
         pthread_cond_wait(&path->changed, &path->lock);
     memory_charge(&path->memory, length);
@@ -39,7 +30,7 @@ static int chunk_decoded(void *context, uint32_t chunk, uint8_t *data, size_t le
         return -1;
     }
     data_path_enter(path, &actions);
-    charge_chunk(run, length);
+    charge_chunk(path, length);
     run->next = chunk + 1;
     chunk_arrived(run->device, chunk, data, length, &actions);
     data_path_leave(path, &actions);
@@ -61,49 +52,43 @@ static int open_decoder(struct run *run, struct error **error)
     return run->decoder ? 0 : -1;
 }
 
-static bool somebody_wants_more(struct run *run)
+/* The next bytes; NULL: there are none yet, or nobody wants what they give. */
+static struct body_piece *take_piece(struct run *run, bool *ret_urgent)
 {
     struct data_path *path = run->device->path;
+    struct body_piece *piece = NULL;
     pthread_mutex_lock(&path->lock);
-    bool wanted = run->next <= run->wanted_last && !run->device->closing;
+    if (run->next <= run->wanted_last && !run->device->closing) piece = STAILQ_FIRST(&run->body);
+    if (piece) {
+        STAILQ_REMOVE_HEAD(&run->body, link);
+        run->body_length -= piece->length;
+    }
+    *ret_urgent = run->urgency == URGENCY_DEMAND;
     pthread_mutex_unlock(&path->lock);
-    return wanted;
+    return piece;
 }
 
-static int decode_body(struct run *run, struct error **error)
+static int decode_piece(struct run *run, const struct body_piece *piece, struct error **error)
 {
     if (!run->decoder && open_decoder(run, error) < 0) return -1;
-    while (run->body_used < run->body.length && somebody_wants_more(run)) {
-        size_t length = run->body.length - run->body_used;
-        if (length > SLICE_LENGTH) length = SLICE_LENGTH;
-        if (chunk_decoder_feed(run->decoder, run->body.data + run->body_used, length, error) < 0)
-            return -1;
-        run->body_used += length;
+    return chunk_decoder_feed(run->decoder, piece->data, piece->length, error);
+}
+
+/* Goes on until there is nothing to do, or others have waited long enough. */
+static int decode_body(struct run *run, struct error **error)
+{
+    struct body_piece *piece;
+    bool urgent;
+    while ((piece = take_piece(run, &urgent))) {
+        int result = decode_piece(run, piece, error);
+        free(piece);
+        if (result < 0) return -1;
+        if (worker_pool_others_wait(run->device->path->workers, urgent)) break;
     }
-    bool at_end = run->fetched == run->end && run->body_used == run->body.length;
-    if (at_end && run->next <= run->last) return chunk_decoder_finish(run->decoder, error);
     return 0;
 }
 
 /* ---- what now; under the lock ---- */
-
-static void start_again(struct run *run, struct actions *actions)
-{
-    struct data_path *path = run->device->path;
-    chunk_decoder_free(run->decoder);
-    run->decoder = NULL;
-    buffer_free(&run->body);
-    run->body_used = 0;
-    run->fetched = run->start;
-    run->next = run->first;
-    /* The chunks that were decoded took their share with them. */
-    size_t decoded = CHUNK_LENGTH_MAX;
-    if (run->decoded_memory < decoded) {
-        memory_charge(&path->memory, decoded - run->decoded_memory);
-        run->decoded_memory = decoded;
-    }
-    run_fetch_piece(run, actions);
-}
 
 /* The chunk at which decoding failed cannot be had, nor those that continue it; the others of the
  * run can perhaps. */
@@ -122,6 +107,13 @@ static void give_up_chunk(struct run *run, struct error *error, struct actions *
     run_fail_until(run, last, error_message(error), actions);
 }
 
+static bool may_try_again(struct run *run)
+{
+    if (run->damaged != run->next) run->attempts = 0;
+    run->damaged = run->next;
+    return ++run->attempts < DAMAGED_ATTEMPTS;
+}
+
 static void decoding_failed(struct run *run, struct error *error, struct actions *actions)
 {
     bool damaged = error_kind_of(error) == ERROR_INVALID;
@@ -132,27 +124,15 @@ static void decoding_failed(struct run *run, struct error *error, struct actions
     }
     if (run->device->closing)
         run_end(run, actions);
-    else if (damaged && ++run->attempts < DAMAGED_ATTEMPTS)
-        start_again(run, actions);
+    else if (damaged && may_try_again(run))
+        run_start_again(run, actions);
     else
         give_up_chunk(run, error, actions);
 }
 
-static void go_on(struct run *run, struct actions *actions)
+static bool ends_too_early(const struct run *run)
 {
-    if (run->next > run->last || run->device->closing) {
-        run_end(run, actions);
-    } else if (run->next > run->wanted_last) {
-        run_suspend(run, actions);
-    } else if (run->body_used < run->body.length) {
-        /* Became wanted just now. */
-        run->state = RUN_WAITING;
-        run_continue(run, actions);
-    } else {
-        buffer_free(&run->body);
-        run->body_used = 0;
-        run_fetch_piece(run, actions);
-    }
+    return run->fetched == run->end && STAILQ_EMPTY(&run->body) && run->next <= run->last;
 }
 
 void run_decode_job(struct job *job)
@@ -163,10 +143,12 @@ void run_decode_job(struct job *job)
     struct actions actions;
     int result = decode_body(run, &error);
     data_path_enter(path, &actions);
+    run_body_used(run);
+    if (result == 0 && ends_too_early(run)) result = chunk_decoder_finish(run->decoder, &error);
     if (result < 0)
         decoding_failed(run, error, &actions);
     else
-        go_on(run, &actions);
+        run_go_on(run, &actions);
     data_path_leave(path, &actions);
     error_free(error);
 }

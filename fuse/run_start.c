@@ -10,9 +10,6 @@
 
 #include "fuse/layer_device-internal.h"
 
-/* Decoded bytes that one run holds memory for. */
-#define RUN_DECODED_MAX ((size_t)2 * CHUNK_LENGTH_MAX)
-
 /* What is filled while there are readers comes in pieces that these hardly notice. */
 #define FILL_PIECE_BESIDE_READERS (1u << 20)
 #define READERS_GONE_MS           1000u
@@ -46,20 +43,11 @@ size_t run_piece_limit(const struct data_path *path)
 
 /* ---- what a run takes along ---- */
 
-static uint64_t decoded_length(const struct chunk_table *table, uint32_t first, uint32_t last)
-{
-    return table->chunks[last].stream_offset + chunk_length(table, last) -
-           table->chunks[first].stream_offset;
-}
-
 static bool fits(const struct run *run, uint32_t first, uint32_t last)
 {
-    const struct chunk_table *table = run->device->table;
-    size_t memory = run->device->path->memory.limit / 4;
     uint64_t offset, length;
-    chunk_table_blob_range(table, first, last, &offset, &length);
-    return length <= run->piece &&
-           decoded_length(table, first, last) <= least(RUN_DECODED_MAX, memory);
+    chunk_table_blob_range(run->device->table, first, last, &offset, &length);
+    return length <= run->piece;
 }
 
 /* A chunk that neither continues another nor is continued, and is wanted as urgently. */
@@ -110,13 +98,21 @@ static void choose(struct run *run, uint32_t chunk)
 
 /* ---- memory ---- */
 
+/* Of the chunks that are ahead; looking at them all would take long in a long row. */
+static size_t longest_chunk(const struct chunk_table *table, uint32_t first, uint32_t last)
+{
+    uint64_t longest = 0;
+    for (uint32_t i = first; i <= last && i < first + 64; i++)
+        if (chunk_length(table, i) > longest) longest = chunk_length(table, i);
+    return last - first < 64 ? (size_t)longest : CHUNK_LENGTH_MAX;
+}
+
 void run_measure(struct run *run)
 {
     const struct layer_device *device = run->device;
     uint64_t body = run->end - run->start;
-    uint64_t decoded = decoded_length(device->table, run->first, run->wanted_last);
     run->body_memory = body < run->piece ? (size_t)body : run->piece;
-    run->decoded_memory = decoded < RUN_DECODED_MAX ? (size_t)decoded : RUN_DECODED_MAX;
+    run->decoded_memory = longest_chunk(device->table, run->next, run->last);
     run->decoder_memory = chunk_decoder_memory_max(device->table);
 }
 

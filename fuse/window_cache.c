@@ -140,35 +140,35 @@ static void check_job(struct job *job)
     data_path_leave(path, &actions);
 }
 
-static void windows_arrived(void *owner, struct buffer *body, struct error *error)
+static void windows_arrived(void *owner, struct buffer *body, struct error *error,
+                            struct actions *actions)
 {
     struct window_group_entry *entry = owner;
     struct layer_device *device = entry->device;
     struct data_path *path = device->path;
-    struct actions actions;
-    data_path_enter(path, &actions);
-    entry->had_its_time = !body && range_request_had_its_time(entry->request);
+    entry->had_its_time = error && range_request_had_its_time(entry->request);
     entry->request = NULL;
-    if (body) {
+    if (!error) {
         atomic_fetch_add(&path->counters.window_bytes_fetched, body->length);
         take_data(entry, body);
         entry->state = WINDOWS_CHECKING;
         entry->job.work = check_job;
-        worker_pool_add(path->workers, &entry->job);
+        worker_pool_add(path->workers, &entry->job, true);
     } else {
-        entry_failed(entry, error_message(error), &actions);
+        entry_failed(entry, error_message(error), actions);
         device_idle(device);
+        error_free(error);
     }
-    data_path_leave(path, &actions);
-    error_free(error);
 }
+
+static const struct range_receiver receiver = { .done = windows_arrived };
 
 static bool fetch(struct window_group_entry *entry, struct actions *actions)
 {
     const struct window_group *group = group_of(entry);
     entry->request =
         range_request_new(entry->device, &entry->device->windows_digest, group->offset,
-                          group->length, windows_arrived, entry, wanted_until(entry), actions);
+                          group->length, &receiver, entry, wanted_until(entry), actions);
     if (!entry->request) return false;
     device_busy(entry->device);
     entry->state = WINDOWS_FETCHING;
@@ -216,7 +216,7 @@ struct window_group_entry *window_group_use(struct layer_device *device, uint32_
         entry->state = WINDOWS_LOADING;
         entry->job.work = load_job;
         device_busy(device);
-        worker_pool_add(path->workers, &entry->job);
+        worker_pool_add(path->workers, &entry->job, true);
     }
     TAILQ_INSERT_TAIL(&path->windows, entry, link);
     entry->users++;
@@ -236,7 +236,7 @@ void window_group_close_device(struct layer_device *device)
     for (entry = TAILQ_FIRST(&path->windows); entry; entry = next) {
         next = TAILQ_NEXT(entry, link);
         if (entry->device != device || entry->state != WINDOWS_FETCHING) continue;
-        if (!range_request_abandon(entry->request)) continue;
+        range_request_abandon(entry->request);
         /* Whoever still uses it ends because the device closes. */
         TAILQ_REMOVE(&path->windows, entry, link);
         entry->state = WINDOWS_FAILED;

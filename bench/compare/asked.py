@@ -1,8 +1,8 @@
 """Which compressed bytes a workload cannot do without.
 
-The workload runs on a local disk with an empty page cache and the kernel's usual readahead; what is
-in the page cache then is what the kernel asked for. Where those pages are in the layers' tars, and
-those in the blobs, is found by unpacking the blobs with zlib, not with what sluice knows of them.
+The workload runs on a local disk with an empty page cache and the kernel's usual readahead; what is in
+the page cache then is what the kernel asked for. Where those pages are in the layers' tars, and those
+in the blobs, is found by unpacking the blobs with zlib, not with what sluice knows of them.
 """
 
 import bisect

@@ -1,4 +1,4 @@
-"""The least time that a workload can take: on a local disk, or until its bytes have arrived."""
+"""The least time that a workload can take: on a local disk, or as long as its bytes need to arrive."""
 
 import contextlib
 import os
@@ -80,8 +80,7 @@ def measure(place, workload, count):
     with _usual_readahead(setting):
         usual = _asked(place, workload, root) | {"readahead_kb": _READAHEAD_KB}
     local = {name: statistics.median(run[name] for run in runs) for name in runs[0]}
-    note(f"  local {local['total_seconds']:.2f} s; asked for {usual['bytes'] / 1e6:.0f} MB, "
-         f"compressed {usual['compressed_bytes'] / 1e6:.0f} MB, which take "
-         f"{usual['wire_seconds']:.2f} s")
+    note(f"  local {local['total_seconds']:.2f} s; asked for {usual['bytes'] / 1e6:.0f} MB, compressed "
+         f"{usual['compressed_bytes'] / 1e6:.0f} MB, which take {usual['wire_seconds']:.2f} s")
     return {"local": local, "local_warm": warm, "asked": usual, "asked_own_readahead": own,
             "floor_seconds": max(local["total_seconds"], usual["wire_seconds"])}

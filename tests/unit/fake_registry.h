@@ -23,6 +23,7 @@ struct fake_request {
     uint64_t offset;
     size_t length;
     struct range_time time;
+    range_part *part; /* or NULL */
     range_done *done;
     void *context;
     STAILQ_ENTRY(fake_request) link;
@@ -42,6 +43,7 @@ static struct fake_registry {
     struct fake_blob blobs[2]; /* layer and windows */
     bool holds;                /* answers nothing */
     bool unreachable;          /* answers with errors */
+    size_t stalls_at;          /* so many bytes of each answer come, and then no more (0: all do) */
     unsigned tried_in_vain;    /* so many requests end when it was tried again for long enough */
     unsigned corrupts;         /* so many answers are damaged (UINT_MAX: all) */
     uint64_t corrupt_offset;   /* in the blob: only where a range covers it (UINT64_MAX: all) */
@@ -78,14 +80,14 @@ void registry_report_damage(struct registry_client *client, const struct digest 
     pthread_mutex_unlock(&fake.lock);
 }
 
-void registry_fetch_range(struct registry_client *client, const struct repository *repository,
-                          const struct digest *digest, uint64_t offset, size_t length,
-                          struct range_time time, range_done *done, void *context)
+static inline void fake_ask(const struct digest *digest, uint64_t offset, size_t length,
+                            struct range_time time, range_part *part, range_done *done,
+                            void *context)
 {
-    (void)client, (void)repository;
     struct fake_request *request = malloc(sizeof *request);
     if (!request) abort();
-    *request = (struct fake_request){ *digest, offset, length, time, done, context, { NULL } };
+    *request =
+        (struct fake_request){ *digest, offset, length, time, part, done, context, { NULL } };
     pthread_mutex_lock(&fake.lock);
     fake_take(request);
     STAILQ_INSERT_TAIL(&fake.queue, request, link);
@@ -94,6 +96,23 @@ void registry_fetch_range(struct registry_client *client, const struct repositor
     if (fake.waiting_bytes > fake.waiting_bytes_most) fake.waiting_bytes_most = fake.waiting_bytes;
     pthread_cond_broadcast(&fake.changed);
     pthread_mutex_unlock(&fake.lock);
+}
+
+void registry_fetch_range(struct registry_client *client, const struct repository *repository,
+                          const struct digest *digest, uint64_t offset, size_t length,
+                          struct range_time time, range_done *done, void *context)
+{
+    (void)client, (void)repository;
+    fake_ask(digest, offset, length, time, NULL, done, context);
+}
+
+void registry_stream_range(struct registry_client *client, const struct repository *repository,
+                           const struct digest *digest, uint64_t offset, size_t length,
+                           struct range_time time, range_part *part, range_done *done,
+                           void *context)
+{
+    (void)client, (void)repository;
+    fake_ask(digest, offset, length, time, part, done, context);
 }
 
 /* With the lock held: what is answered, or NULL. */
@@ -118,6 +137,34 @@ static uint8_t *fake_body(const struct fake_request *request)
     return NULL;
 }
 
+static inline void fake_stall_at(size_t bytes)
+{
+    pthread_mutex_lock(&fake.lock);
+    fake.stalls_at = bytes;
+    pthread_cond_broadcast(&fake.changed);
+    pthread_mutex_unlock(&fake.lock);
+}
+
+static inline void fake_wait_for_stall(size_t sent)
+{
+    pthread_mutex_lock(&fake.lock);
+    while (fake.stalls_at > 0 && sent >= fake.stalls_at && !fake.ending)
+        pthread_cond_wait(&fake.changed, &fake.lock);
+    pthread_mutex_unlock(&fake.lock);
+}
+
+/* Pieces of odd lengths, as they come from a network. */
+static inline void fake_send_parts(const struct fake_request *request, const uint8_t *body)
+{
+    size_t length = 1;
+    for (size_t sent = 0; sent < request->length; sent += length) {
+        fake_wait_for_stall(sent);
+        length = length * 3 % 50021;
+        if (length > request->length - sent) length = request->length - sent;
+        request->part(request->context, body + sent, length);
+    }
+}
+
 static inline void fake_answer(struct fake_request *request, bool failing, uint8_t *body)
 {
     struct buffer buffer = { body, request->length, request->length };
@@ -125,6 +172,10 @@ static inline void fake_answer(struct fake_request *request, bool failing, uint8
     if (!body)
         error_set(&error, ERROR_UNREACHABLE, "the registry does not answer%s",
                   failing ? "" : " that");
+    if (body && request->part) {
+        fake_send_parts(request, body);
+        buffer.length = 0;
+    }
     request->done(request->context, body ? &buffer : NULL, error);
     buffer_free(&buffer);
     free(request);
@@ -162,6 +213,7 @@ static inline void fake_start(void)
     memset(fake.blobs, 0, sizeof fake.blobs);
     fake.holds = fake.unreachable = fake.ending = false;
     fake.corrupts = fake.tried_in_vain = 0;
+    fake.stalls_at = 0;
     fake.corrupt_offset = UINT64_MAX;
     fake.waiting = 0;
     fake.waiting_bytes = fake.waiting_bytes_most = 0;

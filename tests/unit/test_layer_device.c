@@ -195,6 +195,41 @@ static void neighbours_come_in_one_range(void **state)
     assert_int_equal(fake.log[1].length, 4 * CHUNK_SIZE);
 }
 
+static void first_chunks_are_answered_while_the_rest_is_on_its_way(void **state)
+{
+    struct fixture *fixture = *state;
+    struct asked *asked[64];
+    reopen(fixture, &(struct data_path_options){ .ranges_in_flight = 1 });
+    fake_hold(true);
+    struct asked *first = ask(fixture->device, 0, 1);
+    fake_wait_waiting(1);
+    for (unsigned i = 0; i < 64; i++)
+        asked[i] = ask(fixture->device, (100 + i) * CHUNK_SIZE, CHUNK_SIZE);
+    fake_stall_at(20 * CHUNK_SIZE);
+    fake_hold(false);
+    expect_bytes(fixture, first, 0, 1);
+    expect_bytes(fixture, asked[0], 100 * CHUNK_SIZE, CHUNK_SIZE);
+    expect_bytes(fixture, asked[10], 110 * CHUNK_SIZE, CHUNK_SIZE);
+    assert_false(is_answered(asked[40]));
+    fake_stall_at(0);
+    for (unsigned i = 1; i < 64; i++)
+        if (i != 10) expect_bytes(fixture, asked[i], (100 + i) * CHUNK_SIZE, CHUNK_SIZE);
+    assert_int_equal(fake_requests(0), 2);
+}
+
+static void closing_waits_for_no_answer_that_has_begun(void **state)
+{
+    struct fixture *fixture = *state;
+    fake_stall_at(1);
+    struct asked *asked = ask(fixture->device, 0, 40 * CHUNK_SIZE);
+    layer_device_close(fixture->device);
+    fixture->device = NULL;
+    expect_failure(asked);
+    fake_stall_at(0);
+    assert_int_equal(layer_device_open(fixture->path, &fixture->source, &fixture->device, NULL), 0);
+    expect_read(fixture, 0, 40 * CHUNK_SIZE);
+}
+
 static void hit_is_answered_while_a_thousand_misses_wait(void **state)
 {
     const struct fixture *fixture = *state;
@@ -583,6 +618,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(read_that_is_too_long_is_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(chunk_is_fetched_once_whoever_asks, set_up, tear_down),
         cmocka_unit_test_setup_teardown(neighbours_come_in_one_range, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(first_chunks_are_answered_while_the_rest_is_on_its_way,
+                                        set_up, tear_down),
+        cmocka_unit_test_setup_teardown(closing_waits_for_no_answer_that_has_begun, set_up,
+                                        tear_down),
         cmocka_unit_test_setup_teardown(hit_is_answered_while_a_thousand_misses_wait, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(stored_chunks_need_no_registry, set_up, tear_down),
