@@ -123,8 +123,9 @@ static int write_index_json(struct layout *layout, const struct built_index *ind
         if (error_kind_of(reason) != ERROR_NOT_FOUND) return error_move(layout->error, reason);
         error_free(reason);
     }
-    if (index_referrer_add(old.data, old.length, &index->digest, index->manifest.length, &changed,
-                           layout->error) < 0)
+    struct index_referrer referrer = { index->digest, index->manifest.length,
+                                       index->artifact.revision };
+    if (index_referrer_add(old.data, old.length, &referrer, &changed, layout->error) < 0)
         return error_prefix(layout->error, "'%s'", path);
     return file_write_atomic(path, changed.data, changed.length, 0644, layout->error);
 }

@@ -17,6 +17,16 @@ struct publish_result {
 int index_push(const struct image *image, struct registry_client *client,
                const struct built_index *index, struct publish_result *ret, struct error **error);
 
+/* The manifest of an index whose parts are there, and its place among the image's referrers. */
+int index_push_manifest(const struct image *image, struct registry_client *client,
+                        const struct index_artifact *artifact, const struct buffer *manifest,
+                        struct error **error);
+/* Puts an index of the same parts, and with this profile (its content), in the place of the one
+ * that was read from the registry; `artifact` becomes the new one, `ret` its digest. */
+int index_push_profile(const struct image *image, struct registry_client *client,
+                       struct index_artifact *artifact, const struct buffer *profile,
+                       struct digest *ret, struct error **error);
+
 /* 1 where every part of an index is in the registry, 0 where one is missing. */
 int index_parts_present(const struct image *image, struct registry_client *client,
                         const struct index_artifact *artifact, struct error **error);

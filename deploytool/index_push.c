@@ -52,7 +52,7 @@ static int push_parts(const struct image *image, struct registry_client *client,
                       const struct built_index *index, struct publish_result *ret,
                       struct error **error)
 {
-    size_t most = 1 + 3 * index->different_count;
+    size_t most = 2 + 3 * index->different_count;
     cleanup_free const struct built_part **parts = calloc(most, sizeof *parts);
     cleanup_free bool *pushed = calloc(most, sizeof *pushed);
     struct push push = { image, client, parts, 0, pushed };
@@ -84,15 +84,15 @@ static char *fallback_tag(const struct digest *subject, char tag[DIGEST_TEXT_SIZ
 }
 
 static int attach_by_tag(const struct image *image, struct registry_client *client,
-                         const struct built_index *index, struct error **error)
+                         const struct digest *subject, const struct index_referrer *index,
+                         struct error **error)
 {
     char tag[DIGEST_TEXT_SIZE];
-    fallback_tag(&image->digest, tag);
+    fallback_tag(subject, tag);
     for (unsigned attempt = 0; attempt < FALLBACK_ATTEMPTS; attempt++) {
         cleanup_buffer struct buffer list = { 0 }, changed = { 0 };
         struct digest listed;
-        if (registry_get_fallback_list(client, &image->repository, &image->digest, &list, error) <
-            0)
+        if (registry_get_fallback_list(client, &image->repository, subject, &list, error) < 0)
             return -1;
         /* Also the reading back after the push of the round before. */
         if (index_referrer_find(list.data, list.length, &listed) &&
@@ -102,8 +102,7 @@ static int attach_by_tag(const struct image *image, struct registry_client *clie
             log_info("tag %s was changed by somebody else at the same time; trying again", tag);
             usleep(50000u << attempt);
         }
-        if (index_referrer_add(list.data, list.length, &index->digest, index->manifest.length,
-                               &changed, error) < 0)
+        if (index_referrer_add(list.data, list.length, index, &changed, error) < 0)
             return error_prefix(error, "%s: tag %s", image->name, tag);
         if (registry_put_manifest(client, &image->repository, tag, MEDIA_TYPE_OCI_INDEX,
                                   changed.data, changed.length, NULL, error) < 0)
@@ -116,21 +115,22 @@ static int attach_by_tag(const struct image *image, struct registry_client *clie
     return error_hint(error, "run the command again");
 }
 
-int index_push(const struct image *image, struct registry_client *client,
-               const struct built_index *index, struct publish_result *ret, struct error **error)
+int index_push_manifest(const struct image *image, struct registry_client *client,
+                        const struct index_artifact *artifact, const struct buffer *manifest,
+                        struct error **error)
 {
-    char digest[DIGEST_TEXT_SIZE];
+    char text[DIGEST_TEXT_SIZE];
     bool subject_known;
-    *ret = (struct publish_result){ 0 };
-    if (push_parts(image, client, index, ret, error) < 0 ||
-        registry_put_manifest(client, &image->repository, digest_format(&index->digest, digest),
-                              MEDIA_TYPE_OCI_MANIFEST, index->manifest.data, index->manifest.length,
+    struct index_referrer index = { .size = manifest->length, .revision = artifact->revision };
+    digest_of(manifest->data, manifest->length, &index.digest);
+    if (registry_put_manifest(client, &image->repository, digest_format(&index.digest, text),
+                              MEDIA_TYPE_OCI_MANIFEST, manifest->data, manifest->length,
                               &subject_known, error) < 0)
         return error_prefix(error, "push index");
     /* Some only say so. */
-    int listed = subject_known
-                     ? registry_has_referrers_api(client, &image->repository, &image->digest, error)
-                     : 0;
+    int listed = subject_known ? registry_has_referrers_api(client, &image->repository,
+                                                            &artifact->subject, error)
+                               : 0;
     if (listed < 0) return error_prefix(error, "push index");
     if (listed) {
         log_info("%s lists the index by the Referrers API", image->repository.registry);
@@ -138,7 +138,35 @@ int index_push(const struct image *image, struct registry_client *client,
     }
     log_info("%s has no Referrers API; the index is listed under a tag",
              image->repository.registry);
-    return attach_by_tag(image, client, index, error);
+    return attach_by_tag(image, client, &artifact->subject, &index, error);
+}
+
+int index_push(const struct image *image, struct registry_client *client,
+               const struct built_index *index, struct publish_result *ret, struct error **error)
+{
+    *ret = (struct publish_result){ 0 };
+    if (push_parts(image, client, index, ret, error) < 0) return error_prefix(error, "push index");
+    return index_push_manifest(image, client, &index->artifact, &index->manifest, error);
+}
+
+int index_push_profile(const struct image *image, struct registry_client *client,
+                       struct index_artifact *artifact, const struct buffer *profile,
+                       struct digest *ret, struct error **error)
+{
+    cleanup_buffer struct buffer blob = { 0 }, manifest = { 0 };
+    struct index_part part = { .content_size = profile->length };
+    bool pushed;
+    if (index_part_compress(profile->data, profile->length, &blob, error) < 0) return -1;
+    digest_of(profile->data, profile->length, &part.content_digest);
+    digest_of(blob.data, blob.length, &part.digest);
+    part.size = blob.length;
+    artifact->profile = part;
+    if (artifact->revision < INDEX_REVISION_MAX) artifact->revision++;
+    if (index_artifact_encode(artifact, &manifest, error) < 0) return -1;
+    digest_of(manifest.data, manifest.length, ret);
+    if (push_blob(image, client, &part.digest, blob.data, blob.length, &pushed, error) < 0)
+        return error_prefix(error, "push profile");
+    return index_push_manifest(image, client, artifact, &manifest, error);
 }
 
 int index_parts_present(const struct image *image, struct registry_client *client,
@@ -153,5 +181,7 @@ int index_parts_present(const struct image *image, struct registry_client *clien
             if (parts[k]->size)
                 present = registry_has_blob(client, &image->repository, &parts[k]->digest, error);
     }
+    if (present == 1 && artifact->profile.size)
+        present = registry_has_blob(client, &image->repository, &artifact->profile.digest, error);
     return present;
 }

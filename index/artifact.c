@@ -8,10 +8,12 @@
 #include "base/cleanup.h"
 #include "base/json.h"
 #include "index/image_manifest.h"
+#include "index/profile.h"
 
-#define ANNOTATION_LAYER   "vnd.sluice.layer"
-#define ANNOTATION_CONTENT "vnd.sluice.content.digest"
-#define ANNOTATION_SIZE    "vnd.sluice.content.size"
+#define ANNOTATION_LAYER    "vnd.sluice.layer"
+#define ANNOTATION_CONTENT  "vnd.sluice.content.digest"
+#define ANNOTATION_SIZE     "vnd.sluice.content.size"
+#define ANNOTATION_REVISION "vnd.sluice.index.revision"
 
 /* Level 9 is within a few percent of the best and takes a tenth of its time. */
 #define PART_ZSTD_LEVEL 9
@@ -42,6 +44,15 @@ static json_t *part_json(const char *media_type, const struct index_part *part,
     return descriptor;
 }
 
+/* Registries show a manifest's annotations in their lists of referrers. */
+static void set_revision(json_t *object, uint64_t revision)
+{
+    char text[24];
+    if (revision == 0) return;
+    snprintf(text, sizeof text, "%llu", (unsigned long long)revision);
+    json_object_set_new(object, "annotations", json_pack("{s:s}", ANNOTATION_REVISION, text));
+}
+
 static int dump_json(const json_t *root, struct buffer *ret, struct error **error)
 {
     cleanup_free char *text = json_dumps(root, JSON_COMPACT);
@@ -66,12 +77,15 @@ int index_artifact_encode(const struct index_artifact *artifact, struct buffer *
             json_array_append_new(
                 parts, part_json(MEDIA_TYPE_WINDOWS, &layer->windows, &layer->blob_digest));
     }
+    if (artifact->profile.size)
+        json_array_append_new(parts, part_json(MEDIA_TYPE_PROFILE, &artifact->profile, NULL));
     cleanup_json json_t *root = json_pack(
         "{s:i, s:s, s:s, s:o, s:o, s:o}", "schemaVersion", 2, "mediaType", MEDIA_TYPE_OCI_MANIFEST,
         "artifactType", ARTIFACT_TYPE_INDEX, "config",
         descriptor_json(MEDIA_TYPE_EMPTY, &empty, strlen(EMPTY_CONFIG)), "layers", parts, "subject",
         descriptor_json(artifact->subject_media_type, &artifact->subject, artifact->subject_size));
     if (!root) return error_set_memory(error);
+    set_revision(root, artifact->revision);
     return dump_json(root, ret, error);
 }
 
@@ -88,6 +102,15 @@ static int parse_decimal(const char *text, uint64_t limit, uint64_t *ret)
     }
     *ret = value;
     return 0;
+}
+
+/* Of a manifest or of a descriptor in a list. What is no revision counts as none. */
+static uint64_t revision_of(const json_t *object)
+{
+    uint64_t revision;
+    const char *text =
+        json_optional_text(json_object_get(object, "annotations"), ANNOTATION_REVISION);
+    return text && parse_decimal(text, INDEX_REVISION_MAX, &revision) == 0 ? revision : 0;
 }
 
 static int parse_part(struct index_part *ret, const json_t *descriptor, struct error **error)
@@ -107,20 +130,26 @@ static int parse_part(struct index_part *ret, const json_t *descriptor, struct e
     return 0;
 }
 
-/* The parts stand in one order: metadata, then for each layer chunks, entries and perhaps windows.
- */
+/* The parts stand in one order: metadata, then for each layer chunks, entries and perhaps windows,
+ * then perhaps a profile, then what later versions may add. */
 struct part_reader {
     const json_t *parts;
     size_t next;
 };
+
+static bool next_is(const struct part_reader *reader, const char *media_type)
+{
+    const json_t *descriptor = json_array_get(reader->parts, reader->next);
+    const char *found = json_optional_text(descriptor, "mediaType");
+    return found && strcmp(found, media_type) == 0;
+}
 
 /* 1: read, 0: the next part is of another type or there is none, -1: error. */
 static int take_part(struct part_reader *reader, const char *media_type, struct index_part *ret,
                      struct digest *ret_layer, struct error **error)
 {
     const json_t *descriptor = json_array_get(reader->parts, reader->next);
-    const char *found = json_optional_text(descriptor, "mediaType");
-    if (!found || strcmp(found, media_type) != 0) return 0;
+    if (!next_is(reader, media_type)) return 0;
     if (parse_part(ret, descriptor, error) < 0 ||
         (ret_layer && json_field_digest(json_object_get(descriptor, "annotations"),
                                         ANNOTATION_LAYER, ret_layer, error) < 0))
@@ -153,6 +182,22 @@ static int take_layer(struct part_reader *reader, struct index_layer *ret, struc
     return 0;
 }
 
+/* Behind the layers stands what a mount can do without. Parts that this version does not know are
+ * left alone; those that it knows have their place further up. */
+static int take_extras(struct part_reader *reader, struct index_artifact *ret, struct error **error)
+{
+    if (take_part(reader, MEDIA_TYPE_PROFILE, &ret->profile, NULL, error) < 0) return -1;
+    if (ret->profile.content_size > PROFILE_LENGTH_MAX || ret->profile.size > PROFILE_LENGTH_MAX)
+        return error_set(error, ERROR_INVALID, "the profile is larger than %u MiB",
+                         PROFILE_LENGTH_MAX >> 20);
+    for (; reader->next < json_array_size(reader->parts); reader->next++)
+        if (next_is(reader, MEDIA_TYPE_METADATA) || next_is(reader, MEDIA_TYPE_CHUNKS) ||
+            next_is(reader, MEDIA_TYPE_ENTRIES) || next_is(reader, MEDIA_TYPE_WINDOWS) ||
+            next_is(reader, MEDIA_TYPE_PROFILE))
+            return error_set(error, ERROR_INVALID, "part %zu is out of order", reader->next + 1);
+    return 0;
+}
+
 static int decode_parts(struct index_artifact *ret, const json_t *parts, struct error **error)
 {
     struct part_reader reader = { parts, 0 };
@@ -160,7 +205,7 @@ static int decode_parts(struct index_artifact *ret, const json_t *parts, struct 
     if (require_part(&reader, MEDIA_TYPE_METADATA, &ret->metadata, NULL, error) < 0) return -1;
     ret->layers = calloc(IMAGE_LAYERS_MAX, sizeof *ret->layers);
     if (!ret->layers) return error_set_memory(error);
-    while (reader.next < json_array_size(parts)) {
+    while (next_is(&reader, MEDIA_TYPE_CHUNKS)) {
         if (ret->layer_count == IMAGE_LAYERS_MAX)
             return error_set(error, ERROR_INVALID, "more than %d layers", IMAGE_LAYERS_MAX);
         struct index_layer *layer = &ret->layers[ret->layer_count];
@@ -171,7 +216,8 @@ static int decode_parts(struct index_artifact *ret, const json_t *parts, struct 
         tables_left -= layer->chunks.content_size;
         ret->layer_count++;
     }
-    return ret->layer_count ? 0 : error_set(error, ERROR_INVALID, "no layers");
+    if (ret->layer_count == 0) return error_set(error, ERROR_INVALID, "no layers");
+    return take_extras(&reader, ret, error);
 }
 
 static int decode_subject(struct index_artifact *ret, const json_t *subject, struct error **error)
@@ -199,6 +245,7 @@ int index_artifact_decode(struct index_artifact *ret, const void *data, size_t l
     else if ((parts = json_field_array(root, "layers", error)) &&
              decode_subject(ret, json_object_get(root, "subject"), error) == 0)
         result = decode_parts(ret, parts, error);
+    ret->revision = revision_of(root);
     if (result < 0) {
         index_artifact_free(ret);
         error_prefix(error, "index manifest");
@@ -238,18 +285,24 @@ bool index_referrer_find(const void *data, size_t length, struct digest *ret)
     if (length == 0) return false;
     cleanup_json json_t *root = json_read_object(data, length, "referrers", NULL);
     const json_t *manifests = root ? json_object_get(root, "manifests") : NULL;
-    /* We append, so the last is the newest where the list is kept by the fallback tag. */
+    bool found = false;
+    uint64_t newest = 0;
+    /* Of equal ones the last: we append where the list is kept by the fallback tag. */
     for (size_t i = json_array_size(manifests); i-- > 0;) {
         const json_t *descriptor = json_array_get(manifests, i);
-        if (is_index_descriptor(descriptor) &&
-            json_field_digest(descriptor, "digest", ret, NULL) == 0)
-            return true;
+        struct digest digest;
+        if (!is_index_descriptor(descriptor) || (found && revision_of(descriptor) <= newest) ||
+            json_field_digest(descriptor, "digest", &digest, NULL) < 0)
+            continue;
+        *ret = digest;
+        newest = revision_of(descriptor);
+        found = true;
     }
-    return false;
+    return found;
 }
 
-int index_referrer_add(const void *data, size_t length, const struct digest *artifact,
-                       uint64_t artifact_size, struct buffer *ret, struct error **error)
+int index_referrer_add(const void *data, size_t length, const struct index_referrer *artifact,
+                       struct buffer *ret, struct error **error)
 {
     cleanup_json json_t *root = NULL;
     if (length)
@@ -263,8 +316,10 @@ int index_referrer_add(const void *data, size_t length, const struct digest *art
         return error_set(error, ERROR_INVALID, "referrers: 'manifests' is missing");
     for (size_t i = json_array_size(manifests); i-- > 0;)
         if (is_index_descriptor(json_array_get(manifests, i))) json_array_remove(manifests, i);
-    json_t *descriptor = descriptor_json(MEDIA_TYPE_OCI_MANIFEST, artifact, artifact_size);
+    json_t *descriptor =
+        descriptor_json(MEDIA_TYPE_OCI_MANIFEST, &artifact->digest, artifact->size);
     json_object_set_new(descriptor, "artifactType", json_string(ARTIFACT_TYPE_INDEX));
+    set_revision(descriptor, artifact->revision);
     json_array_append_new(manifests, descriptor);
     return dump_json(root, ret, error);
 }

@@ -18,6 +18,7 @@
 #define MEDIA_TYPE_CHUNKS   "application/vnd.sluice.chunks.v1+zstd"
 #define MEDIA_TYPE_ENTRIES  "application/vnd.sluice.entries.v1+zstd"
 #define MEDIA_TYPE_WINDOWS  "application/vnd.sluice.windows.v1"
+#define MEDIA_TYPE_PROFILE  "application/vnd.sluice.profile.v1+zstd"
 /* The config of an artifact that has none (image specification 1.1, "empty descriptor"). */
 #define MEDIA_TYPE_EMPTY "application/vnd.oci.empty.v1+json"
 #define EMPTY_CONFIG     "{}"
@@ -50,7 +51,13 @@ struct index_artifact {
     struct index_part metadata;
     struct index_layer *layers; /* as in the image, lowest first */
     size_t layer_count;
+    struct index_part profile; /* size 0: there is none */
+    /* Counted up when an index takes the place of another, so that in a list of both the newer one
+     * is found. 0: it took nobody's place. */
+    uint64_t revision;
 };
+
+#define INDEX_REVISION_MAX 1000000000u
 
 /* The manifest, deterministic to the byte. */
 int index_artifact_encode(const struct index_artifact *artifact, struct buffer *ret,
@@ -60,14 +67,20 @@ int index_artifact_decode(struct index_artifact *ret, const void *data, size_t l
                           struct error **error);
 void index_artifact_free(struct index_artifact *artifact);
 
-/* zstd for metadata, chunk and entry tables; index/part_decoder.h is the way back. */
+/* zstd for all parts but windows; index/part_decoder.h is the way back. */
 int index_part_compress(const void *data, size_t length, struct buffer *ret, struct error **error);
 
 /* In a list of referrers (an OCI image index): the digest of the newest index, or false. */
 bool index_referrer_find(const void *data, size_t length, struct digest *ret);
+/* An artifact's manifest as a list of referrers names it. */
+struct index_referrer {
+    struct digest digest;
+    uint64_t size;
+    uint64_t revision;
+};
 /* The list with this artifact's descriptor in it, in place of other sluice indexes; `data` may be
  * empty. Everything else in the list is kept. */
-int index_referrer_add(const void *data, size_t length, const struct digest *artifact,
-                       uint64_t artifact_size, struct buffer *ret, struct error **error);
+int index_referrer_add(const void *data, size_t length, const struct index_referrer *artifact,
+                       struct buffer *ret, struct error **error);
 
 #endif

@@ -7,6 +7,7 @@
  */
 #include "index/artifact.h"
 #include "index/image_manifest.h"
+#include "index/profile.h"
 #include "tests/fuzz/fuzz.h"
 
 static void check_part(const struct index_part *part)
@@ -29,6 +30,11 @@ static void check_fields(const struct index_artifact *artifact)
         if (layer->windows.size) check_part(&layer->windows);
     }
     EXPECT(tables <= CHUNK_TABLES_LENGTH_MAX);
+    if (artifact->profile.size) {
+        check_part(&artifact->profile);
+        EXPECT(artifact->profile.content_size <= PROFILE_LENGTH_MAX);
+    }
+    EXPECT(artifact->revision <= INDEX_REVISION_MAX);
 }
 
 static void check_artifact(const uint8_t *data, size_t length)
@@ -54,13 +60,14 @@ static void check_artifact(const uint8_t *data, size_t length)
 
 static void check_referrers(const uint8_t *data, size_t length)
 {
-    struct digest added = { { 7 } }, found;
+    const struct index_referrer added = { .digest = { { 7 } }, .size = 123 };
+    struct digest found;
     struct error *error = NULL;
     struct buffer list = { 0 };
     (void)index_referrer_find(data, length, &found);
-    if (index_referrer_add(data, length, &added, 123, &list, &error) == 0) {
+    if (index_referrer_add(data, length, &added, &list, &error) == 0) {
         EXPECT(index_referrer_find(list.data, list.length, &found));
-        EXPECT(digest_equal(&found, &added));
+        EXPECT(digest_equal(&found, &added.digest));
     } else {
         expect_error(error);
     }

@@ -90,6 +90,68 @@ static void odd_manifests_are_refused(void **state)
     expect_refused("\"schemaVersion\":2,", "\"schemaVersion\":2");
 }
 
+/* The example as later versions may write it: `more` stands behind its parts. */
+static int decode_with(const char *more, struct index_artifact *ret, struct buffer *ret_text)
+{
+    cleanup_buffer struct buffer text = { 0 };
+    static const char end[] = "],\"subject\"";
+    encode_example(&text);
+    buffer_append_u8(&text, 0);
+    char *place = strstr((char *)text.data, end);
+    assert_non_null(place);
+    buffer_append(ret_text, text.data, (size_t)(place - (char *)text.data));
+    buffer_append(ret_text, more, strlen(more));
+    buffer_append(ret_text, place, strlen(place));
+    return index_artifact_decode(ret, ret_text->data, ret_text->length, NULL);
+}
+
+#define PROFILE_PART(size)                                                                     \
+    ",{\"mediaType\":\"" MEDIA_TYPE_PROFILE "\",\"digest\":"                                   \
+    "\"sha256:000000000000000000000000000000000000000000000000000000000000000a\",\"size\":77," \
+    "\"annotations\":{\"vnd.sluice.content.digest\":"                                          \
+    "\"sha256:000000000000000000000000000000000000000000000000000000000000000b\","             \
+    "\"vnd.sluice.content.size\":\"" size "\"}}"
+#define UNKNOWN_PART ",{\"mediaType\":\"application/vnd.sluice.profile.v2+zstd\",\"size\":1}"
+
+static void a_profile_may_follow_the_layers(void **state)
+{
+    (void)state;
+    cleanup_buffer struct buffer text = { 0 }, again = { 0 };
+    struct index_artifact read;
+    assert_int_equal(decode_with(PROFILE_PART("99"), &read, &text), 0);
+    assert_int_equal(read.layer_count, 2);
+    assert_int_equal(read.profile.size, 77);
+    assert_int_equal(read.profile.content_size, 99);
+    assert_int_equal(index_artifact_encode(&read, &again, NULL), 0);
+    assert_int_equal(text.length, again.length);
+    assert_memory_equal(text.data, again.data, text.length);
+    index_artifact_free(&read);
+}
+
+static void what_later_versions_add_is_left_alone(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *more;
+        int result;
+    } cases[] = {
+        { UNKNOWN_PART, 0 },
+        { PROFILE_PART("99") UNKNOWN_PART, 0 },
+        { UNKNOWN_PART PROFILE_PART("99"), -1 },
+        { PROFILE_PART("99") PROFILE_PART("99"), -1 },
+        { PROFILE_PART("99999999"), -1 },
+        { UNKNOWN_PART ",{\"mediaType\":\"" MEDIA_TYPE_CHUNKS "\"}", -1 },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        cleanup_buffer struct buffer text = { 0 };
+        struct index_artifact read;
+        assert_int_equal(decode_with(cases[i].more, &read, &text), cases[i].result);
+        if (cases[i].result < 0) continue;
+        assert_int_equal(read.layer_count, 2);
+        index_artifact_free(&read);
+    }
+}
+
 static void parts_of_two_layers_do_not_mix(void **state)
 {
     (void)state;
@@ -116,18 +178,49 @@ static void referrers_of_others_are_kept(void **state)
         "\"sha256:0000000000000000000000000000000000000000000000000000000000000001\",\"size\":1,"
         "\"artifactType\":\"application/vnd.signature\"}]}";
     cleanup_buffer struct buffer once = { 0 }, twice = { 0 };
-    struct digest first, second, found;
-    digest_of("1", 1, &first);
-    digest_of("2", 1, &second);
+    struct index_referrer first = { .size = 10 }, second = { .size = 10 };
+    struct digest found;
+    digest_of("1", 1, &first.digest);
+    digest_of("2", 1, &second.digest);
     assert_false(index_referrer_find(list, strlen(list), &found));
-    assert_int_equal(index_referrer_add(list, strlen(list), &first, 10, &once, NULL), 0);
-    assert_int_equal(index_referrer_add(once.data, once.length, &second, 10, &twice, NULL), 0);
+    assert_int_equal(index_referrer_add(list, strlen(list), &first, &once, NULL), 0);
+    assert_int_equal(index_referrer_add(once.data, once.length, &second, &twice, NULL), 0);
     assert_true(index_referrer_find(twice.data, twice.length, &found));
-    assert_true(digest_equal(&found, &second));
+    assert_true(digest_equal(&found, &second.digest));
     cleanup_json json_t *root = json_read_object(twice.data, twice.length, "list", NULL);
     assert_int_equal(json_array_size(json_object_get(root, "manifests")), 2);
     assert_string_equal(json_optional_text(json_object_get(root, "annotations"), "kept"), "yes");
-    assert_int_equal(index_referrer_add("[]", 2, &first, 10, &once, NULL), -1);
+    assert_int_equal(index_referrer_add("[]", 2, &first, &once, NULL), -1);
+}
+
+/* Where the registry keeps the list, old indexes stay in it, and it has an order of its own. */
+static void the_newest_index_is_found(void **state)
+{
+    (void)state;
+    static const char format[] =
+        "{\"manifests\":[{\"artifactType\":\"" ARTIFACT_TYPE_INDEX "\",\"digest\":"
+        "\"sha256:000000000000000000000000000000000000000000000000000000000000000a\",%s},"
+        "{\"artifactType\":\"" ARTIFACT_TYPE_INDEX "\",\"digest\":"
+        "\"sha256:000000000000000000000000000000000000000000000000000000000000000b\",%s}]}";
+    static const struct {
+        const char *first, *second;
+        uint8_t found;
+    } cases[] = {
+        { "\"size\":1", "\"size\":1", 0x0b },
+        { "\"annotations\":{\"vnd.sluice.index.revision\":\"1\"}", "\"size\":1", 0x0a },
+        { "\"annotations\":{\"vnd.sluice.index.revision\":\"10\"}",
+          "\"annotations\":{\"vnd.sluice.index.revision\":\"9\"}", 0x0a },
+        { "\"annotations\":{\"vnd.sluice.index.revision\":\"99999999999999999999\"}", "\"size\":1",
+          0x0b },
+        { "\"annotations\":{\"vnd.sluice.index.revision\":2}", "\"size\":1", 0x0b },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char list[1024];
+        struct digest found;
+        int length = snprintf(list, sizeof list, format, cases[i].first, cases[i].second);
+        assert_true(index_referrer_find(list, (size_t)length, &found));
+        assert_int_equal(found.bytes[31], cases[i].found);
+    }
 }
 
 static void platforms_are_chosen(void **state)
@@ -199,7 +292,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(manifest_is_read_back),
         cmocka_unit_test(odd_manifests_are_refused),
+        cmocka_unit_test(a_profile_may_follow_the_layers),
+        cmocka_unit_test(what_later_versions_add_is_left_alone),
         cmocka_unit_test(parts_of_two_layers_do_not_mix),
+        cmocka_unit_test(the_newest_index_is_found),
         cmocka_unit_test(referrers_of_others_are_kept),
         cmocka_unit_test(platforms_are_chosen),
         cmocka_unit_test(image_manifests_are_checked),
