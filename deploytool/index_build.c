@@ -1,4 +1,4 @@
-#include "deploytool/index_build.h"
+#include "deploytool/index_build-internal.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -35,7 +35,7 @@ static ssize_t read_layer(void *context, void *data, size_t capacity, struct err
     return count;
 }
 
-static int pack_part(struct built_part *part, const struct buffer *content, struct error **error)
+int built_part_pack(struct built_part *part, const struct buffer *content, struct error **error)
 {
     if (index_part_compress(content->data, content->length, &part->blob, error) < 0) return -1;
     digest_of(content->data, content->length, &part->part.content_digest);
@@ -49,9 +49,9 @@ static int pack_layer(struct built_layer *layer, struct error **error)
 {
     cleanup_buffer struct buffer chunks = { 0 }, entries = { 0 };
     if (chunk_table_encode(layer->tables.chunks, &chunks, error) < 0 ||
-        pack_part(&layer->chunks, &chunks, error) < 0 ||
+        built_part_pack(&layer->chunks, &chunks, error) < 0 ||
         entry_table_encode(layer->tables.entries, &entries, error) < 0 ||
-        pack_part(&layer->entries, &entries, error) < 0)
+        built_part_pack(&layer->entries, &entries, error) < 0)
         return -1;
     struct built_part *windows = &layer->windows;
     windows->blob = layer->tables.windows;
@@ -152,7 +152,15 @@ static int build_metadata(struct index_build *build, struct error **error)
         erofs_image_validate(&erofs, lengths, (uint32_t)index->layer_count, error) < 0)
         return error_prefix(error, "image %s: the metadata made for it", build->image->name);
     index->inode_count = erofs.inode_count;
-    return pack_part(&index->metadata, &metadata, error);
+    return built_part_pack(&index->metadata, &metadata, error);
+}
+
+int built_index_encode(struct built_index *index, struct error **error)
+{
+    buffer_free(&index->manifest);
+    if (index_artifact_encode(&index->artifact, &index->manifest, error) < 0) return -1;
+    digest_of(index->manifest.data, index->manifest.length, &index->digest);
+    return 0;
 }
 
 static int build_artifact(struct index_build *build, struct error **error)
@@ -174,9 +182,7 @@ static int build_artifact(struct index_build *build, struct error **error)
                                                     .entries = layer->entries.part,
                                                     .windows = layer->windows.part };
     }
-    if (index_artifact_encode(artifact, &index->manifest, error) < 0) return -1;
-    digest_of(index->manifest.data, index->manifest.length, &index->digest);
-    return 0;
+    return built_index_encode(index, error);
 }
 
 int index_build(const struct image *image, struct registry_client *client, unsigned threads,
@@ -211,6 +217,7 @@ void built_index_free(struct built_index *index)
     free(index->layers);
     free(index->layer_of);
     buffer_free(&index->metadata.blob);
+    buffer_free(&index->profile.blob);
     buffer_free(&index->manifest);
     index_artifact_free(&index->artifact);
     *index = (struct built_index){ 0 };
@@ -226,5 +233,6 @@ int built_index_each_part(const struct built_index *index,
         if (result == 0) result = each(context, &layer->entries);
         if (result == 0 && layer->windows.part.size) result = each(context, &layer->windows);
     }
+    if (result == 0 && index->profile.part.size) result = each(context, &index->profile);
     return result;
 }

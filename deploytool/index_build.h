@@ -27,6 +27,7 @@ struct built_index {
     size_t *layer_of; /* position in `layers` of each layer of the image */
     size_t layer_count;
     struct built_part metadata;
+    struct built_part profile; /* blob of length 0: there is none */
     uint64_t inode_count;
     struct index_artifact artifact;
     struct buffer manifest; /* the encoded artifact */
@@ -43,6 +44,12 @@ struct index_progress {
 /* `threads`: layers at once, 0: the number of cores. */
 int index_build(const struct image *image, struct registry_client *client, unsigned threads,
                 struct index_progress *progress, struct built_index *ret, struct error **error);
+/* Makes a built index the successor of the one before (of digest `digest`): takes over its profile
+ * where that is of the same chunk tables, and counts the revision up where the two differ. 1: the
+ * profile was kept, 0: there is none, or it is of no use (said in the log). */
+int built_index_follow(struct built_index *index, const struct image *image,
+                       struct registry_client *client, const struct index_artifact *before,
+                       const struct digest *digest, struct error **error);
 void built_index_free(struct built_index *index);
 
 /* The parts that belong to the index, each once: calls `each` until it returns other than 0. */

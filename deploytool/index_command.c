@@ -120,6 +120,7 @@ struct outcome {
     const struct index_artifact *artifact;
     struct digest index;
     bool already_there;
+    bool profile_kept; /* of the index before */
     const char *output;
     const char *annotated_tag; /* or NULL */
     struct digest annotated;   /* the manifest there */
@@ -135,6 +136,7 @@ static uint64_t part_bytes(const struct outcome *outcome, uint64_t *ret_before_m
         before += layer->chunks.size;
         all += layer->chunks.size + layer->entries.size + layer->windows.size;
     }
+    all += artifact->profile.size;
     *ret_before_mount = before;
     return all;
 }
@@ -155,6 +157,7 @@ static int print_json(const struct outcome *outcome, struct error **error)
         (json_int_t)outcome->published.parts_present, "bytes_pushed",
         (json_int_t)outcome->published.bytes_pushed);
     if (!root) return error_set_memory(error);
+    json_object_set_new(root, "profile_kept", json_boolean(outcome->profile_kept));
     if (outcome->annotated_tag) {
         json_object_set_new(root, "annotated_tag", json_string(outcome->annotated_tag));
         json_object_set_new(root, "annotated_digest",
@@ -183,6 +186,7 @@ static void print_text(const struct outcome *outcome)
                format_size(outcome->published.bytes_pushed, pushed_text),
                outcome->published.parts_present,
                outcome->published.parts_present == 1 ? "was" : "were");
+    if (outcome->profile_kept) puts("  with the profile of the index before");
     if (outcome->annotated_tag)
         printf("  named by the image %s:%s, %s\n", outcome->image->repository.name,
                outcome->annotated_tag, digest_format(&outcome->annotated, digest));
@@ -212,8 +216,8 @@ static enum exit_code finish(const struct index_options *options, struct registr
     return report(outcome, options->common.json);
 }
 
-/* 1: the registry has a whole index of this image that we would accept; it is in `ret`. */
-static int find_existing(const struct image *image, struct registry_client *client,
+/* 1: the registry has an index of this image that we can read; it is in `ret`. */
+static int read_existing(const struct image *image, struct registry_client *client,
                          struct digest *ret_digest, struct index_artifact *ret,
                          struct error **error)
 {
@@ -235,11 +239,35 @@ static int find_existing(const struct image *image, struct registry_client *clie
         return 0;
     }
     registry_manifest_free(&manifest);
-    int usable = image_check_index(image, ret, ret_digest, NULL) == 0
-                     ? index_parts_present(image, client, ret, error)
-                     : 0;
+    if (image_check_index(image, ret, ret_digest, NULL) == 0) return 1;
+    index_artifact_free(ret);
+    return 0;
+}
+
+/* 1: the registry has a whole index of this image that we would accept; it is in `ret`. */
+static int find_existing(const struct image *image, struct registry_client *client,
+                         struct digest *ret_digest, struct index_artifact *ret,
+                         struct error **error)
+{
+    int found = read_existing(image, client, ret_digest, ret, error);
+    if (found <= 0) return found;
+    int usable = index_parts_present(image, client, ret, error);
     if (usable <= 0) index_artifact_free(ret);
     return usable;
+}
+
+/* What an index made anew takes over from the one before. */
+static int keep_profile(const struct image *image, struct registry_client *client,
+                        struct built_index *built, struct outcome *outcome, struct error **error)
+{
+    struct digest digest;
+    struct index_artifact before = { 0 };
+    int found = read_existing(image, client, &digest, &before, error);
+    if (found <= 0) return found;
+    int kept = built_index_follow(built, image, client, &before, &digest, error);
+    outcome->profile_kept = kept > 0;
+    index_artifact_free(&before);
+    return kept < 0 ? -1 : 0;
 }
 
 static enum exit_code build_and_publish(const struct index_options *options,
@@ -256,8 +284,17 @@ static enum exit_code build_and_publish(const struct index_options *options,
     if (result < 0) return command_failed(error);
     struct outcome outcome = { .image = image,
                                .artifact = &built.artifact,
-                               .index = built.digest,
                                .output = options->output };
+    if (keep_profile(image, client, &built, &outcome, &error) < 0) {
+        if (!options->output) {
+            built_index_free(&built);
+            return command_failed(error);
+        }
+        log_warning("%s; going on without the profile that it may have", error_message(error));
+        error_free(error);
+        error = NULL;
+    }
+    outcome.index = built.digest;
     result = options->output
                  ? index_write_layout(options->output, &built, &outcome.published, &error)
                  : index_push(image, client, &built, &outcome.published, &error);

@@ -9,6 +9,8 @@
 #include "deploytool/command.h"
 #include "deploytool/image.h"
 #include "deploytool/part_fetch.h"
+#include "deploytool/profile_files.h"
+#include "deploytool/profile_part.h"
 #include "deploytool/trust.h"
 #include "index/artifact.h"
 #include "index/chunk_table.h"
@@ -26,13 +28,18 @@ struct inspected_layer {
     uint64_t entries;
 };
 
+enum { OPTION_PROFILE = OPTION_OWN };
+
 struct inspection {
     struct image image;
     struct registry_client *client;
     struct chosen_index index;
     struct index_artifact artifact;
     struct inspected_layer *layers;
+    struct chunk_table **tables;
     uint64_t inodes;
+    struct profile profile;
+    char *profile_fault; /* why it is of no use; NULL: it is, or there is none */
 };
 
 static int inspect_metadata(struct inspection *inspection, struct error **error)
@@ -50,28 +57,14 @@ static int inspect_metadata(struct inspection *inspection, struct error **error)
     return result;
 }
 
-/* part_write: chunk tables, whose sum the artifact bounds. */
-static int append(void *context, const void *data, size_t length, struct error **error)
-{
-    return buffer_append(context, data, length) < 0 ? error_set_memory(error) : 0;
-}
-
-static int start_anew(void *context, struct error **error)
-{
-    (void)error;
-    struct buffer *content = context;
-    content->length = 0;
-    return 0;
-}
-
 static int inspect_chunks(struct inspection *inspection, size_t layer, struct error **error)
 {
     struct inspected_layer *found = &inspection->layers[layer];
     cleanup_buffer struct buffer content = { 0 };
-    struct part_sink sink = { .write = append, .restart = start_anew, .context = &content };
     struct chunk_table *table;
-    if (part_fetch(inspection->client, &inspection->image.repository,
-                   &inspection->artifact.layers[layer].chunks, &sink, error) < 0 ||
+    /* The artifact bounds their sum. */
+    if (part_fetch_buffer(inspection->client, &inspection->image.repository,
+                          &inspection->artifact.layers[layer].chunks, &content, error) < 0 ||
         chunk_table_decode(&table, content.data, content.length, error) < 0)
         return -1;
     found->kind = table->kind;
@@ -85,7 +78,7 @@ static int inspect_chunks(struct inspection *inspection, size_t layer, struct er
         if (chunk_length(table, i) > found->largest_chunk)
             found->largest_chunk = chunk_length(table, i);
     }
-    chunk_table_free(table);
+    inspection->tables[layer] = table;
     return 0;
 }
 
@@ -140,6 +133,24 @@ static int inspect_part(void *context, size_t position, struct error **error)
     return result < 0 ? error_prefix(error, "index of %s", inspection->image.name) : 0;
 }
 
+/* Mounts do without a profile that is no good, and so does this. */
+static int inspect_profile(struct inspection *inspection, struct error **error)
+{
+    const struct index_artifact *artifact = &inspection->artifact;
+    cleanup_buffer struct buffer content = { 0 };
+    cleanup_free struct profile_layer *layers = profile_layers_of(artifact, inspection->tables);
+    cleanup_error struct error *reason = NULL;
+    if (!layers) return error_set_memory(error);
+    if (artifact->profile.size == 0) return 0;
+    if (profile_part_fetch(inspection->client, &inspection->image.repository, &artifact->profile,
+                           &content, &reason) == 0 &&
+        profile_decode(&inspection->profile, content.data, content.length, layers,
+                       artifact->layer_count, &reason) == 0)
+        return 0;
+    inspection->profile_fault = strdup(error_message(reason));
+    return inspection->profile_fault ? 0 : error_set_memory(error);
+}
+
 static int inspect(struct inspection *inspection, struct error **error)
 {
     char text[DIGEST_TEXT_SIZE];
@@ -157,27 +168,44 @@ static int inspect(struct inspection *inspection, struct error **error)
     if (image_check_index(image, &inspection->artifact, &inspection->index.digest, error) < 0)
         return -1;
     inspection->layers = calloc(inspection->artifact.layer_count, sizeof *inspection->layers);
-    if (!inspection->layers) return error_set_memory(error);
-    return parallel_run(inspection->artifact.layer_count + 1, FETCHES_AT_ONCE, inspect_part,
-                        inspection, error);
+    inspection->tables = calloc(inspection->artifact.layer_count, sizeof *inspection->tables);
+    if (!inspection->layers || !inspection->tables) return error_set_memory(error);
+    if (parallel_run(inspection->artifact.layer_count + 1, FETCHES_AT_ONCE, inspect_part,
+                     inspection, error) < 0)
+        return -1;
+    return inspect_profile(inspection, error);
+}
+
+static void inspection_free(struct inspection *inspection)
+{
+    for (size_t i = 0; inspection->tables && i < inspection->artifact.layer_count; i++)
+        chunk_table_free(inspection->tables[i]);
+    free(inspection->tables);
+    free(inspection->layers);
+    profile_free(&inspection->profile);
+    free(inspection->profile_fault);
+    registry_client_free(inspection->client);
+    index_artifact_free(&inspection->artifact);
+    image_free(&inspection->image);
 }
 
 /* ---- output ---- */
 
 struct part_sums {
-    uint64_t metadata, chunks, entries, windows, before_mount, all;
+    uint64_t metadata, chunks, entries, windows, profile, before_mount, all;
 };
 
 static struct part_sums sum_parts(const struct index_artifact *artifact)
 {
-    struct part_sums sums = { .metadata = artifact->metadata.size };
+    struct part_sums sums = { .metadata = artifact->metadata.size,
+                              .profile = artifact->profile.size };
     for (size_t i = 0; i < artifact->layer_count; i++) {
         sums.chunks += artifact->layers[i].chunks.size;
         sums.entries += artifact->layers[i].entries.size;
         sums.windows += artifact->layers[i].windows.size;
     }
     sums.before_mount = sums.metadata + sums.chunks;
-    sums.all = sums.before_mount + sums.entries + sums.windows;
+    sums.all = sums.before_mount + sums.entries + sums.windows + sums.profile;
     return sums;
 }
 
@@ -198,7 +226,28 @@ static json_t *layer_json(const struct inspection *inspection, size_t i)
                      (json_int_t)parts->windows.size, "kept_whole", (int)layer->kept_whole);
 }
 
-static int print_json(const struct inspection *inspection, struct error **error)
+/* NULL: there is no profile. */
+static json_t *profile_json(const struct inspection *inspection, bool with_files)
+{
+    const struct profile *profile = &inspection->profile;
+    if (inspection->artifact.profile.size == 0) return json_null();
+    json_t *root = json_pack("{s:I}", "part_bytes", (json_int_t)inspection->artifact.profile.size);
+    if (inspection->profile_fault) {
+        json_object_set_new(root, "fault", json_any_text(inspection->profile_fault));
+        return root;
+    }
+    json_object_set_new(root, "chunks", json_integer((json_int_t)profile->chunk_count));
+    json_object_set_new(root, "entries", json_integer((json_int_t)profile->entry_count));
+    json_object_set_new(
+        root, "bytes", json_integer((json_int_t)profile_stream_bytes(profile, inspection->tables)));
+    json_object_set_new(root, "blob_bytes",
+                        json_integer((json_int_t)profile_blob_bytes(profile, inspection->tables)));
+    if (with_files)
+        json_object_set_new(root, "files", profile_files_json(profile, inspection->tables));
+    return root;
+}
+
+static int print_json(const struct inspection *inspection, bool files, struct error **error)
 {
     char platform[PLATFORM_TEXT_SIZE], manifest[DIGEST_TEXT_SIZE], index[DIGEST_TEXT_SIZE];
     struct part_sums sums = sum_parts(&inspection->artifact);
@@ -217,12 +266,29 @@ static int print_json(const struct inspection *inspection, struct error **error)
         "bytes_before_mount", (json_int_t)sums.before_mount, "index_bytes", (json_int_t)sums.all,
         "layers", layers);
     if (!root) return error_set_memory(error);
+    json_object_set_new(root, "profile", profile_json(inspection, files));
     json_dumpf(root, stdout, JSON_INDENT(2));
     putchar('\n');
     return 0;
 }
 
-static void print_text(const struct inspection *inspection)
+static void print_profile(const struct inspection *inspection, bool files)
+{
+    const struct profile *profile = &inspection->profile;
+    char a[SIZE_TEXT_SIZE], chunks[COUNT_TEXT_SIZE], paths[COUNT_TEXT_SIZE];
+    if (inspection->artifact.profile.size == 0) return;
+    if (inspection->profile_fault) {
+        printf("  profile   of no use: %s\n", inspection->profile_fault);
+        return;
+    }
+    printf("  profile   %s chunks (%s) that are fetched ahead, because of %s files\n",
+           format_count(profile->chunk_count, chunks),
+           format_size(profile_blob_bytes(profile, inspection->tables), a),
+           format_count(profile->path_count, paths));
+    if (files) profile_files_print(profile, inspection->tables);
+}
+
+static void print_text(const struct inspection *inspection, bool files)
 {
     struct part_sums sums = sum_parts(&inspection->artifact);
     char a[SIZE_TEXT_SIZE], b[SIZE_TEXT_SIZE], c[SIZE_TEXT_SIZE], d[SIZE_TEXT_SIZE];
@@ -241,6 +307,7 @@ static void print_text(const struct inspection *inspection)
            format_size(sums.metadata, a), format_size(sums.chunks, b), format_size(sums.entries, c),
            format_size(sums.windows, d));
     printf("  tree      %s inodes\n", format_count(inspection->inodes, count));
+    print_profile(inspection, files);
     for (size_t i = 0; i < inspection->artifact.layer_count; i++) {
         const struct inspected_layer *layer = &inspection->layers[i];
         printf("  layer %zu   %.19s %s: %s (%s unpacked), %s chunks, %s entries%s\n", i + 1,
@@ -258,16 +325,23 @@ static void print_text(const struct inspection *inspection)
 
 static enum exit_code run(int argc, char **argv)
 {
-    static const struct option options[] = { COMMON_OPTIONS, PLATFORM_LONG, PLAIN_HTTP_LONG,
-                                             HOSTS_DIR_LONG, JSON_LONG,     { 0 } };
+    static const struct option options[] = {
+        COMMON_OPTIONS, PLATFORM_LONG, PLAIN_HTTP_LONG,
+        HOSTS_DIR_LONG, JSON_LONG,     { "profile", no_argument, NULL, OPTION_PROFILE },
+        { 0 },
+    };
     struct common_options common;
     struct inspection inspection = { 0 };
     struct error *error = NULL;
     enum exit_code code;
+    bool files = false;
     int option;
     common_options_init(&common);
     while ((option = getopt_long(argc, argv, "hv", options, NULL)) != -1)
-        if (!command_option(&inspect_command, &common, option, &code)) return code;
+        if (option == OPTION_PROFILE)
+            files = true;
+        else if (!command_option(&inspect_command, &common, option, &code))
+            return code;
     if (!command_arguments(&inspect_command, argc, 1, 1, &code)) return code;
     if (image_parse(&inspection.image, argv[optind], common_platform(&common), &error) < 0)
         return command_failed(error);
@@ -276,16 +350,13 @@ static enum exit_code run(int argc, char **argv)
     inspection.client = registry_client_new(&registry, &error);
     if (!inspection.client || inspect(&inspection, &error) < 0)
         code = command_failed(error);
-    else if (common.json && print_json(&inspection, &error) < 0)
+    else if (common.json && print_json(&inspection, files, &error) < 0)
         code = command_failed(error);
     else {
-        if (!common.json) print_text(&inspection);
+        if (!common.json) print_text(&inspection, files);
         code = command_finish();
     }
-    registry_client_free(inspection.client);
-    index_artifact_free(&inspection.artifact);
-    free(inspection.layers);
-    image_free(&inspection.image);
+    inspection_free(&inspection);
     return code;
 }
 
@@ -297,6 +368,7 @@ const struct command inspect_command = {
             "  --plain-http    speak HTTP (loopback registries: always)\n"
             "  --hosts-dir DIR mirrors and certificates (/etc/containerd/certs.d, then\n"
             "                  /etc/docker/certs.d)\n"
+            "  --profile       also list the files that the profile is of, in their order\n"
             "  --json          print it as JSON\n"
             "  -v, --verbose   tell more\n\n"
             "example: sluice inspect registry.example.com/team/app:1.2\n",

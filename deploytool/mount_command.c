@@ -24,7 +24,10 @@ enum {
     OPTION_TRUST,
     OPTION_READ_TIMEOUT,
     OPTION_SUID,
-    OPTION_DEV
+    OPTION_DEV,
+    OPTION_RECORD,
+    OPTION_NO_PROFILE,
+    OPTION_PREFETCH_LIMIT
 };
 
 /* The kernel logs an alarm about a task that hangs for 120 seconds, and asks twice for some
@@ -56,6 +59,34 @@ static char *resolve_mountpoint(const char *directory, struct error **error)
         error_set_errno(error, number, "mount point '%s'", directory);
     }
     return NULL;
+}
+
+/* A file to write, absolute, in fresh memory; NULL: error is set. */
+static char *resolve_record(const char *path, struct error **error)
+{
+    struct stat found;
+    cleanup_free char *copy = strdup(path);
+    char *slash = copy ? strrchr(copy, '/') : NULL;
+    const char *name = slash ? slash + 1 : copy;
+    if (!copy) {
+        error_set_memory(error);
+        return NULL;
+    }
+    if (slash) *slash = '\0';
+    cleanup_free char *directory = realpath(!slash ? "." : *copy ? copy : "/", NULL);
+    if (!directory) {
+        error_set_errno(error, errno, "--record '%s'", path);
+        return NULL;
+    }
+    char *resolved = format_text("%s/%s", strcmp(directory, "/") == 0 ? "" : directory, name);
+    if (!resolved) {
+        error_set_memory(error);
+    } else if (!*name || (stat(resolved, &found) == 0 && !S_ISREG(found.st_mode))) {
+        error_set(error, ERROR_INVALID, "--record '%s' is no plain file", path);
+        free(resolved);
+        resolved = NULL;
+    }
+    return resolved;
 }
 
 /* ---- a server left behind ---- */
@@ -156,6 +187,9 @@ static enum exit_code mount_image(struct server_options *options, const char *di
     cleanup_free char *chosen_cache = node_cache_directory(cache, &error);
     cleanup_free char *mountpoint = chosen_cache ? resolve_mountpoint(directory, &error) : NULL;
     if (!mountpoint) return command_failed(error);
+    cleanup_free char *record = options->record ? resolve_record(options->record, &error) : NULL;
+    if (options->record && !record) return command_failed(error);
+    options->record = record;
     options->cache = chosen_cache;
     options->mountpoint = mountpoint;
     if (!foreground) return leave_server_behind(options);
@@ -200,6 +234,9 @@ static enum exit_code run(int argc, char **argv)
         { "read-timeout", required_argument, NULL, OPTION_READ_TIMEOUT },
         { "suid", no_argument, NULL, OPTION_SUID },
         { "dev", no_argument, NULL, OPTION_DEV },
+        { "record", required_argument, NULL, OPTION_RECORD },
+        { "no-profile", no_argument, NULL, OPTION_NO_PROFILE },
+        { "prefetch-limit", required_argument, NULL, OPTION_PREFETCH_LIMIT },
         { 0 },
     };
     struct common_options common;
@@ -249,6 +286,16 @@ static enum exit_code run(int argc, char **argv)
         case OPTION_DEV:
             chosen.allow_devices = true;
             break;
+        case OPTION_NO_PROFILE:
+            chosen.no_profile = true;
+            break;
+        case OPTION_PREFETCH_LIMIT:
+            if (parse_size(optarg, &chosen.prefetch_limit, &error) < 0)
+                return bad_option("--prefetch-limit", error);
+            break;
+        case OPTION_RECORD:
+            chosen.record = optarg;
+            break;
         default:
             if (!command_option(&mount_command, &common, option, &code)) return code;
         }
@@ -279,6 +326,9 @@ const struct command mount_command = {
             "  --read-timeout SECONDS  reads wait so long for the registry (60; at most 110)\n"
             "  --platform OS/ARCH[/VARIANT]  of a multi-platform image (this machine's)\n"
             "  --suid, --dev     obey set-user-id bits, device files (as root)\n"
+            "  --no-profile      do not fetch ahead what the index's profile names\n"
+            "  --prefetch-limit SIZE  fetch no more ahead (half of --cache-size)\n"
+            "  --record FILE     write down what is read first, for 'sluice profile'\n"
             "  --plain-http      speak HTTP (loopback registries: always)\n"
             "  --hosts-dir DIR   mirrors and certificates (/etc/containerd/certs.d, then\n"
             "                    /etc/docker/certs.d)\n"

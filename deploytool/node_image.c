@@ -146,6 +146,7 @@ static int load_index(struct loader *loader, const struct node_image_options *op
              digest_format(&node->image.digest, manifest), digest_format(&chosen.digest, index),
              index_trust_name(chosen.trust), known ? ", known on this node" : "");
     if (load_artifact(loader, error) < 0) return -1;
+    if (options->artifact_known) options->artifact_known(options->context, node);
     return node_parts_load(loader, error);
 }
 

@@ -87,3 +87,25 @@ int part_fetch_mapped(struct registry_client *client, const struct repository *r
     if (part_fetch(client, repository, part, &sink, error) < 0) return -1;
     return mapping_new(ret, file, part->content_size, MAPPING_READ_ONLY, error);
 }
+
+/* part_write */
+static int append(void *context, const void *data, size_t length, struct error **error)
+{
+    return buffer_append(context, data, length) < 0 ? error_set_memory(error) : 0;
+}
+
+static int start_anew(void *context, struct error **error)
+{
+    (void)error;
+    struct buffer *content = context;
+    content->length = 0;
+    return 0;
+}
+
+int part_fetch_buffer(struct registry_client *client, const struct repository *repository,
+                      const struct index_part *part, struct buffer *ret, struct error **error)
+{
+    struct part_sink sink = { .write = append, .restart = start_anew, .context = ret };
+    ret->length = 0;
+    return part_fetch(client, repository, part, &sink, error);
+}

@@ -23,6 +23,10 @@ struct part_sink {
 int part_fetch(struct registry_client *client, const struct repository *repository,
                const struct index_part *part, const struct part_sink *sink, struct error **error);
 
+/* All of it in memory, for parts whose size something else bounds. `ret` may hold something, which
+ * goes. */
+int part_fetch_buffer(struct registry_client *client, const struct repository *repository,
+                      const struct index_part *part, struct buffer *ret, struct error **error);
 /* All of it in a file that has no name and goes with the mapping, in $TMPDIR or /var/tmp. */
 int part_fetch_mapped(struct registry_client *client, const struct repository *repository,
                       const struct index_part *part, struct mapping **ret, struct error **error);

@@ -16,6 +16,8 @@
 #include "deploytool/broker.h"
 #include "deploytool/front.h"
 #include "deploytool/node_image.h"
+#include "deploytool/profile_player.h"
+#include "deploytool/record_file.h"
 #include "fuse/control.h"
 #include "fuse/layer_device.h"
 
@@ -31,6 +33,8 @@ struct server {
     struct layer_device **devices;
     size_t device_count;
     struct front *front;
+    struct profile_player *profile; /* or NULL */
+    struct record_file *record;     /* or NULL */
     struct control_server *control;
     time_t started;
     pthread_mutex_t status_lock;
@@ -117,6 +121,7 @@ static int append_status(const struct server *server, struct buffer *ret)
     json_object_set_new(root, "metadata_damaged",
                         json_boolean(metadata && mapping_is_damaged(metadata)));
     add_counters(root, server->path);
+    json_object_set_new(root, "profile", profile_player_status(server->profile));
     json_t *layers = json_array();
     for (size_t i = 0; i < server->device_count; i++)
         json_array_append_new(layers, layer_status(server, i));
@@ -222,6 +227,13 @@ static int mount_tree(struct server *server, struct error **error)
     return 0;
 }
 
+/* In fresh memory. */
+static char *directory_of(const char *absolute)
+{
+    const char *slash = strrchr(absolute, '/');
+    return slash == absolute ? strdup("/") : strndup(absolute, (size_t)(slash - absolute));
+}
+
 /* Before there is another thread, and before the first byte comes from outside. */
 static int give_up_privileges(struct server *server, struct error **error)
 {
@@ -231,9 +243,34 @@ static int give_up_privileges(struct server *server, struct error **error)
         broker_start(&server->broker, options->mountpoint, options->allow_suid,
                      options->allow_devices, error) < 0)
         return -1;
-    const char *const writable[] = { options->cache, run_directory };
-    confine_process(writable, 2, &server->confinement);
+    cleanup_free char *record_directory = NULL;
+    if (options->record && !(record_directory = directory_of(options->record)))
+        return error_set_memory(error);
+    const char *const writable[] = { options->cache, run_directory, record_directory };
+    confine_process(writable, record_directory ? 3 : 2, &server->confinement);
     return 0;
+}
+
+/* node_image_options */
+static void prepare_profile(void *context, const struct node_image *node)
+{
+    struct server *server = context;
+    if (server->profile) profile_player_prepare(server->profile, node);
+}
+
+static int load_image(struct server *server, struct error **error)
+{
+    const struct server_options *options = server->options;
+    struct node_image_options image = { .reference = options->reference,
+                                        .platform = options->platform,
+                                        .pinned = options->pinned_index,
+                                        .least_trust = options->least_trust,
+                                        .artifact_known = prepare_profile,
+                                        .context = server };
+    if (!options->no_profile && profile_player_new(&server->profile, server->client, server->cache,
+                                                   options->prefetch_limit, error) < 0)
+        return -1;
+    return node_image_load(&server->node, server->client, server->cache, &image, error);
 }
 
 static int start(struct server *server, struct error **error)
@@ -244,22 +281,24 @@ static int start(struct server *server, struct error **error)
                                          .hosts_directory = options->hosts_directory,
                                          .credentials = broker_credentials,
                                          .credentials_context = server->broker };
-    struct node_image_options image = { .reference = options->reference,
-                                        .platform = options->platform,
-                                        .pinned = options->pinned_index,
-                                        .least_trust = options->least_trust };
     struct data_path_options path = { .read_timeout_ms = options->read_timeout_seconds * 1000 };
     server->client = registry_client_new(&registry, error);
     if (!server->client ||
         node_cache_open(&server->cache, options->cache, &options->cache_limits, error) < 0 ||
-        node_image_load(&server->node, server->client, server->cache, &image, error) < 0)
+        load_image(server, error) < 0)
         return -1;
     server->loaded = true;
     node_cache_declare(server->cache, &server->node, options->mountpoint);
     if (data_path_new(&server->path, server->client, server->cache, &path, error) < 0 ||
         open_devices(server, error) < 0)
         return -1;
-    return mount_tree(server, error);
+    if (options->record && record_file_start(&server->record, options->record, &server->node,
+                                             server->path, server->devices, error) < 0)
+        return -1;
+    if (mount_tree(server, error) < 0) return -1;
+    if (server->profile)
+        profile_player_play(server->profile, &server->node, server->path, server->devices);
+    return 0;
 }
 
 /* In the order that fuse/rootfs.h asks for; those who wait for the end are told last. */
@@ -268,6 +307,8 @@ static void stop(struct server *server)
     pthread_mutex_lock(&server->status_lock);
     server->stopping = true;
     pthread_mutex_unlock(&server->status_lock);
+    profile_player_end(server->profile);
+    record_file_end(server->record);
     for (size_t i = 0; i < server->device_count; i++)
         layer_device_close(server->devices[i]);
     free(server->devices);
@@ -276,6 +317,7 @@ static void stop(struct server *server)
     if (server->path) data_path_free(server->path);
     if (server->loaded) node_image_free(&server->node);
     registry_client_free(server->client);
+    profile_player_free(server->profile);
     if (server->cache) cache_free(server->cache);
     broker_free(server->broker);
 }

@@ -25,6 +25,9 @@ struct server_options {
     unsigned read_timeout_seconds; /* a read that waits for so long is EIO */
     bool allow_suid, allow_devices;
     enum front_kind front;
+    bool no_profile;
+    uint64_t prefetch_limit; /* bytes; 0: half of the cache's size */
+    const char *record; /* absolute path of a file to write the order of first reads to, or NULL */
 };
 
 /* The tree is usable. -1: nobody wants it any more; it is unmounted again. */

@@ -83,6 +83,18 @@ static void print_confinement(const json_t *status)
     puts(json_array_size(list) ? "" : " nothing");
 }
 
+/* Nothing where there is no profile. */
+static void print_profile(const json_t *status)
+{
+    const json_t *profile = json_object_get(status, "profile");
+    char all[SIZE_TEXT_SIZE], here[SIZE_TEXT_SIZE], read[SIZE_TEXT_SIZE];
+    if (!size_of(profile, "chunks")) return;
+    printf("  profile   %s of %s fetched ahead (%s), %s of it read so far\n",
+           format_size(size_of(profile, "bytes_here"), here),
+           format_size(size_of(profile, "bytes"), all), text_of(profile, "state"),
+           format_size(size_of(profile, "bytes_read"), read));
+}
+
 static void print_dead(const json_t *status)
 {
     printf("%s on %s\n", text_of(status, "reference"), text_of(status, "mountpoint"));
@@ -112,6 +124,7 @@ static void print_status(json_t *status)
            plural(size_of(status, "chunks_fetched")),
            percent(size_of(status, "bytes_fetched"), size_of(status, "image_bytes")),
            format_size(size_of(status, "image_bytes"), image));
+    print_profile(status);
     printf("  served    %s; %s reads from the cache, %s waited for the registry\n",
            format_size(size_of(status, "bytes_served"), served),
            format_count(size_of(status, "reads_hit"), hits),

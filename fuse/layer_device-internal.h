@@ -325,6 +325,7 @@ struct data_path {
     struct cache *cache;
     unsigned read_timeout_ms;
     unsigned ranges_limit;
+    struct chunk_recorder recorder; /* touched: NULL where there is none */
     struct worker_pool *workers;
     struct path_counters counters;
 
@@ -368,6 +369,7 @@ struct layer_device {
     char name[20];                 /* the blob's digest, shortened, for messages */
     _Atomic uint8_t *states;       /* enum chunk_state by chunk; written under the lock */
     _Atomic uint32_t *generations; /* by chunk: the last one that this process has verified */
+    _Atomic uint8_t *touched;      /* by chunk: 1 once it was read */
     struct active_chunk *active[CHUNK_BUCKETS];
     unsigned busy; /* reads, runs, checks, stores, requests that are alive */
     _Atomic bool closing;

@@ -83,6 +83,7 @@ static void device_free(struct layer_device *device)
     free(device->repository);
     free(device->states);
     free(device->generations);
+    free(device->touched);
     free(device);
 }
 
@@ -100,10 +101,12 @@ int layer_device_open(struct data_path *path, const struct layer_device_source *
     device->repository = strdup(source->repository);
     device->states = calloc(table->chunk_count + 1u, sizeof *device->states);
     device->generations = calloc(table->chunk_count + 1u, sizeof *device->generations);
+    device->touched = calloc(table->chunk_count + 1u, sizeof *device->touched);
     char text[DIGEST_TEXT_SIZE];
     memcpy(device->name, digest_format(&table->blob_digest, text), sizeof device->name - 1);
     int result = -1;
-    if (!device->registry || !device->repository || !device->states || !device->generations)
+    if (!device->registry || !device->repository || !device->states || !device->generations ||
+        !device->touched)
         error_set_memory(error);
     else
         result = open_cache(device, &source->table_digest, error);
@@ -236,6 +239,30 @@ static bool read_hit(struct layer_device *device, uint64_t offset, size_t length
     return hit;
 }
 
+/* ---- first reads ---- */
+
+void data_path_set_recorder(struct data_path *path, const struct chunk_recorder *recorder)
+{
+    path->recorder = recorder ? *recorder : (struct chunk_recorder){ 0 };
+}
+
+bool layer_device_was_read(const struct layer_device *device, uint32_t chunk)
+{
+    return atomic_load_explicit(&device->touched[chunk], memory_order_relaxed);
+}
+
+static void note_first_reads(struct layer_device *device, uint64_t offset, uint32_t first,
+                             uint32_t last)
+{
+    const struct chunk_recorder *recorder = &device->path->recorder;
+    for (uint32_t i = first; i <= last; i++) {
+        if (layer_device_was_read(device, i)) continue;
+        if (atomic_exchange(&device->touched[i], 1) || !recorder->touched) continue;
+        recorder->touched(recorder->context, device, i,
+                          i == first ? offset : device->table->chunks[i].stream_offset);
+    }
+}
+
 void layer_device_read(struct layer_device *device, uint64_t offset, size_t length,
                        device_read_done *done, void *context)
 {
@@ -253,6 +280,7 @@ void layer_device_read(struct layer_device *device, uint64_t offset, size_t leng
         while (last + 1 < table->chunk_count &&
                table->chunks[last + 1].stream_offset < offset + data_length)
             last++;
+        note_first_reads(device, offset, first, last);
     }
     if (read_hit(device, offset, length, data_length, first, last, done, context)) return;
     if (data_length == 0) {

@@ -11,6 +11,7 @@
 #ifndef SLUICE_FUSE_LAYER_DEVICE_H
 #define SLUICE_FUSE_LAYER_DEVICE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -54,6 +55,15 @@ char *data_path_last_error(struct data_path *path);
 
 struct layer_device;
 
+/* Who is told of the first read of each chunk since its device was opened: from any thread, not
+ * under the lock; must not wait. `offset` is where in the stream the read begins, or the chunk. */
+struct chunk_recorder {
+    void (*touched)(void *context, struct layer_device *device, uint32_t chunk, uint64_t offset);
+    void *context;
+};
+/* While nothing is read: before the tree is usable, or after. NULL takes it away. */
+void data_path_set_recorder(struct data_path *path, const struct chunk_recorder *recorder);
+
 struct layer_device_source {
     const char *registry, *repository; /* copied */
     const struct chunk_table *table;   /* borrowed, must outlive the device */
@@ -71,6 +81,9 @@ void layer_device_close(struct layer_device *device);
 /* How much of the layer the node has. */
 void layer_device_presence(struct layer_device *device, uint32_t *ret_chunks_present,
                            uint64_t *ret_bytes_present);
+
+/* Whether somebody has read (or waits for) a byte of the chunk since the device was opened. */
+bool layer_device_was_read(const struct layer_device *device, uint32_t chunk);
 
 /* `data` holds `result` bytes and is valid during the call only; or `result` is a negative errno.
  * Called exactly once, perhaps before layer_device_read() returns, on any thread; must not wait. */

@@ -14,15 +14,19 @@ _sluice() {
     COMPREPLY=()
     for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
         case $word in
-        index | inspect | mount | umount | status | cache)
+        index | inspect | profile | mount | umount | status | cache)
             command=$word
             break
             ;;
         esac
     done
     case $previous in
-    --output | --cache | --hosts-dir)
-        mapfile -t COMPREPLY < <(compgen -d -- "$current")
+    --output | --cache | --hosts-dir | --from | --record)
+        mapfile -t COMPREPLY < <(compgen -f -- "$current")
+        return
+        ;;
+    --network)
+        mapfile -t COMPREPLY < <(compgen -W 'host none' -- "$current")
         return
         ;;
     --platform)
@@ -33,20 +37,26 @@ _sluice() {
         mapfile -t COMPREPLY < <(compgen -W 'auto erofs fuse' -- "$current")
         return
         ;;
-    --threads | --index | --annotate | --read-timeout | --cache-size | --cache-reserve | --keep)
+    --threads | --index | --annotate | --read-timeout | --cache-size | --cache-reserve | --keep | \
+        --timeout | --prefetch-limit)
         return
         ;;
     esac
     case $command in
-    '') options='index inspect mount umount status cache --verbose --version --help' ;;
+    '') options='index inspect profile mount umount status cache --verbose --version --help' ;;
     index)
         options='--platform --output --annotate --threads --force --plain-http --hosts-dir
             --json --verbose --help'
         ;;
-    inspect) options='--platform --plain-http --hosts-dir --json --verbose --help' ;;
+    inspect) options='--platform --plain-http --hosts-dir --profile --json --verbose --help' ;;
+    profile)
+        options='--timeout --network --output --from --merge --annotate --cache --platform
+            --plain-http --hosts-dir --json --verbose --help'
+        ;;
     mount)
         options='--foreground --cache --cache-size --cache-reserve --front --index --trust
-            --read-timeout --platform --suid --dev --plain-http --hosts-dir --verbose --help'
+            --read-timeout --platform --suid --dev --no-profile --prefetch-limit --record
+            --plain-http --hosts-dir --verbose --help'
         ;;
     umount) options='--lazy --verbose --help' ;;
     status) options='--json --verbose --help' ;;

@@ -7,7 +7,7 @@ import re
 from tools import images, workplace
 from tools.testcase import EndToEnd
 
-COMMANDS = ("index", "inspect", "mount", "umount", "status", "cache")
+COMMANDS = ("index", "inspect", "profile", "mount", "umount", "status", "cache")
 
 
 def text_of(*path):
@@ -72,7 +72,12 @@ class ManualOfJson(EndToEnd):
         reference = self.push(image.layout, image.tag, "small")
         texts = {"index": self.sluice("index", "--json", reference).stdout,
                  "inspect": self.sluice("inspect", "--json", reference).stdout}
-        point = self.mount(reference)
+        record = os.path.join(self.directory, "record")
+        self.unmount(self.mount(reference, "--record", record, name="recording"))
+        texts["profile"] = self.sluice("profile", "--json", "--from", record, reference).stdout
+        texts["inspect"] = self.sluice("inspect", "--profile", "--json", reference).stdout
+        point = self.mount(reference, cache=self.cache + "-fresh")
+        self.wait_until(lambda: "chunks" in self.status(point)["profile"], "the profile is played")
         texts["status"] = self.sluice("status", "--json", point).stdout
         texts["cache"] = self.sluice("cache", "ls", "--json", "--cache", self.cache).stdout
         self.unmount(point)

@@ -38,14 +38,16 @@ class _WithReferrersApi(ProxyHandler):
         if "subject" not in manifest:
             return answer, data
         subject = manifest["subject"]["digest"]
-        proxy.referrers.setdefault(subject, []).append({
-            "mediaType": manifest["mediaType"], "artifactType": manifest["artifactType"],
-            "digest": answer.getheader("Docker-Content-Digest"), "size": len(body)})
+        entry = {"mediaType": manifest["mediaType"], "artifactType": manifest["artifactType"],
+                 "digest": answer.getheader("Docker-Content-Digest"), "size": len(body)}
+        if "annotations" in manifest:
+            entry["annotations"] = manifest["annotations"]
+        proxy.referrers.setdefault(subject, []).insert(0, entry)
         return _Answer(answer.status, {**dict(answer.getheaders()), "OCI-Subject": subject}), data
 
 
 class ReferrersApi(CountingProxy):
-    """`referrers` holds the lists, by the subject's digest."""
+    """`referrers` holds the lists, by the subject's digest; what came last stands first."""
 
     def __init__(self, upstream):
         self.referrers = {}
