@@ -14,6 +14,7 @@
 struct index_build {
     const struct image *image;
     struct registry_client *client;
+    const struct mapping *const *blobs; /* or NULL */
     struct image_config config;
     struct index_progress *progress;
     struct built_index *index;
@@ -23,7 +24,9 @@ struct index_build {
 /* ---- one layer ---- */
 
 struct layer_source {
-    struct blob_stream *stream;
+    struct blob_stream *stream; /* or */
+    const struct mapping *blob;
+    size_t position; /* in `blob` */
     struct index_progress *progress;
 };
 
@@ -33,6 +36,19 @@ static ssize_t read_layer(void *context, void *data, size_t capacity, struct err
     ssize_t count = blob_stream_read(source->stream, data, capacity, error);
     if (count > 0) atomic_fetch_add(&source->progress->bytes_read, (uint64_t)count);
     return count;
+}
+
+/* layer_read. What a damaged mapping gives has another digest. */
+static ssize_t read_mapped(void *context, void *data, size_t capacity, struct error **error)
+{
+    (void)error;
+    struct layer_source *source = context;
+    size_t left = mapping_length(source->blob) - source->position;
+    size_t count = capacity < left ? capacity : left;
+    memcpy(data, (const uint8_t *)mapping_data(source->blob) + source->position, count);
+    source->position += count;
+    atomic_fetch_add(&source->progress->bytes_read, (uint64_t)count);
+    return (ssize_t)count;
 }
 
 int built_part_pack(struct built_part *part, const struct buffer *content, struct error **error)
@@ -69,14 +85,18 @@ static int build_layer(void *context, size_t position, struct error **error)
     size_t number = build->image_layer[position];
     const struct descriptor *descriptor = &image->manifest.layers[number];
     struct built_layer *layer = &build->index->layers[position];
-    struct layer_source source = { NULL, build->progress };
-    int result = registry_open_blob(build->client, &image->repository, &descriptor->digest,
+    struct layer_source source = { .progress = build->progress };
+    int result = 0;
+    if (build->blobs)
+        source.blob = build->blobs[number];
+    else
+        result = registry_open_blob(build->client, &image->repository, &descriptor->digest,
                                     descriptor->size, &source.stream, error);
-    if (result == 0) {
-        result = layer_scan(read_layer, &source, descriptor->size, &descriptor->digest,
-                            &build->config.stream_digests[number], &layer->tables, error);
-        blob_stream_close(source.stream);
-    }
+    if (result == 0)
+        result = layer_scan(build->blobs ? read_mapped : read_layer, &source, descriptor->size,
+                            &descriptor->digest, &build->config.stream_digests[number],
+                            &layer->tables, error);
+    if (source.stream) blob_stream_close(source.stream);
     if (result == 0) result = pack_layer(layer, error);
     if (result < 0) {
         char text[DIGEST_TEXT_SIZE];
@@ -186,11 +206,12 @@ static int build_artifact(struct index_build *build, struct error **error)
 }
 
 int index_build(const struct image *image, struct registry_client *client, unsigned threads,
-                struct index_progress *progress, struct built_index *ret, struct error **error)
+                const struct mapping *const *blobs, struct index_progress *progress,
+                struct built_index *ret, struct error **error)
 {
     *ret = (struct built_index){ 0 };
     struct index_build build = {
-        .image = image, .client = client, .progress = progress, .index = ret
+        .image = image, .client = client, .blobs = blobs, .progress = progress, .index = ret
     };
     if (threads == 0) threads = (unsigned)sysconf(_SC_NPROCESSORS_ONLN);
     int result = fetch_config(&build, error);

@@ -6,6 +6,7 @@
 #include <stddef.h>
 
 #include "base/buffer.h"
+#include "base/mapping.h"
 #include "deploytool/image.h"
 #include "index/artifact.h"
 #include "index/layer_scan.h"
@@ -41,9 +42,11 @@ struct index_progress {
     void *context;
 };
 
-/* `threads`: layers at once, 0: the number of cores. */
+/* `threads`: layers at once, 0: the number of cores. `blobs`: the layers' blobs, for each layer of
+ * the image, where they are at hand; NULL: they are read from the registry. */
 int index_build(const struct image *image, struct registry_client *client, unsigned threads,
-                struct index_progress *progress, struct built_index *ret, struct error **error);
+                const struct mapping *const *blobs, struct index_progress *progress,
+                struct built_index *ret, struct error **error);
 /* Makes a built index the successor of the one before (of digest `digest`): takes over its profile
  * where that is of the same chunk tables, and counts the revision up where the two differ. 1: the
  * profile was kept, 0: there is none, or it is of no use (said in the log). */

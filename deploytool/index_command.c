@@ -279,7 +279,8 @@ static enum exit_code build_and_publish(const struct index_options *options,
     if (options->output && index_check_layout(options->output, &error) < 0)
         return command_failed(error);
     progress_start(&display, image, options->common.json);
-    int result = index_build(image, client, options->threads, &display.progress, &built, &error);
+    int result =
+        index_build(image, client, options->threads, NULL, &display.progress, &built, &error);
     progress_stop(&display);
     if (result < 0) return command_failed(error);
     struct outcome outcome = { .image = image,

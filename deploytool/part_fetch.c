@@ -1,12 +1,12 @@
 #include "deploytool/part_fetch.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/file.h"
+#include "deploytool/temporary_file.h"
 
 #define PIECE_BYTES (64u << 10)
 #define ATTEMPTS    3
@@ -76,13 +76,8 @@ static int empty_file(void *context, struct error **error)
 int part_fetch_mapped(struct registry_client *client, const struct repository *repository,
                       const struct index_part *part, struct mapping **ret, struct error **error)
 {
-    const char *directory = getenv("TMPDIR");
-    if (!directory || directory[0] != '/') directory = "/var/tmp";
-    cleanup_close int file = open(directory, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-    if (file < 0) {
-        error_set_errno(error, errno, "make a temporary file in '%s'", directory);
-        return error_hint(error, "TMPDIR names another directory");
-    }
+    cleanup_close int file = temporary_file_open(error);
+    if (file < 0) return -1;
     struct part_sink sink = { .write = write_to_file, .restart = empty_file, .context = &file };
     if (part_fetch(client, repository, part, &sink, error) < 0) return -1;
     return mapping_new(ret, file, part->content_size, MAPPING_READ_ONLY, error);

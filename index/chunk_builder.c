@@ -39,6 +39,11 @@ size_t chunk_builder_target(const struct chunk_builder *builder)
     return builder->target;
 }
 
+void chunk_builder_follow_frames(struct chunk_builder *builder)
+{
+    builder->target = CHUNK_MARKED_LEAST;
+}
+
 static void keep_tail(struct chunk_builder *builder)
 {
     const struct built_chunk *chunk = builder->current;

@@ -39,6 +39,8 @@ struct chunk_builder *chunk_builder_new(size_t target, struct built_chunk *first
 void chunk_builder_free(struct chunk_builder *builder);
 
 size_t chunk_builder_target(const struct chunk_builder *builder);
+/* From here on the blob is cut where it wants to be: CHUNK_MARKED_LEAST. */
+void chunk_builder_follow_frames(struct chunk_builder *builder);
 
 /* Room for decoded bytes (at least one); NULL: stop. */
 uint8_t *chunk_builder_room(struct chunk_builder *builder, size_t *ret_capacity);

@@ -32,6 +32,10 @@ const char *layer_kind_name(enum layer_kind kind); /* "tar", "gzip", "zstd" */
  * trade. */
 size_t chunk_target_length(uint64_t blob_length);
 
+/* Behind the mark of index/frame_mark.h each frame is a chunk, but for the last one not shorter
+ * than this: what a blob says must not make tables of any size. */
+#define CHUNK_MARKED_LEAST (16u << 10)
+
 /* RFC 1951: a deflate stream refers back at most this far. */
 #define GZIP_WINDOW_LENGTH 32768u
 /* Windows that are compressed together and fetched as one range. */

@@ -5,6 +5,7 @@
 #include <zlib.h>
 #include <zstd.h>
 
+#include "index/frame_mark.h"
 #include "index/gzip_member.h"
 #include "index/zstd_header.h"
 
@@ -28,6 +29,7 @@ struct layer_decode {
     ZSTD_DStream *zstd;
     bool in_frame;
     struct zstd_header frame_header;
+    struct frame_mark_reader mark;
     uint32_t window; /* the largest of any frame, as struct chunk_table has it */
 };
 
@@ -111,6 +113,7 @@ static int feed_zstd(struct layer_decode *decode, const uint8_t *data, size_t le
             chunk_builder_checkpoint(decode->builder, CHUNK_FRAME, decode->blob_offset + before, 0,
                                      0);
             decode->frame_header = (struct zstd_header){ 0 };
+            decode->mark = (struct frame_mark_reader){ 0 };
         }
         uint8_t *out = chunk_builder_room(decode->builder, &room);
         if (!out) return 1;
@@ -121,6 +124,8 @@ static int feed_zstd(struct layer_decode *decode, const uint8_t *data, size_t le
                              (unsigned long long)(decode->blob_offset + input.pos),
                              ZSTD_getErrorName(result));
         if (note_window(decode, data + before, input.pos - before, error) < 0) return -1;
+        if (frame_mark_feed(&decode->mark, data + before, input.pos - before))
+            chunk_builder_follow_frames(decode->builder);
         decode->in_frame = result != 0;
         output_full = output.pos == output.size && result != 0;
         chunk_builder_wrote(decode->builder, output.pos);

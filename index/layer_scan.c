@@ -1,11 +1,13 @@
 #include "index/layer_scan.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <zstd.h>
 
 #include "base/cleanup.h"
+#include "base/file.h"
 #include "index/chunk_builder.h"
 #include "index/layer_decode.h"
 #include "index/tar.h"
@@ -40,6 +42,7 @@ struct layer_scan {
     struct window_usage *usage;
     struct buffer group;   /* windows not yet compressed */
     struct buffer windows; /* the windows blob */
+    int copy;              /* where the stream is written to, or -1 */
 };
 
 void layer_tables_free(struct layer_tables *tables)
@@ -106,6 +109,8 @@ static int add_chunk(struct layer_scan *scan, struct built_chunk *built, struct 
                              .window = table->window_count };
     digest_of(built->data, built->length, &chunk->digest);
     digest_stream_update(scan->stream_digest, built->data, built->length);
+    if (scan->copy >= 0 && write_fully(scan->copy, built->data, built->length) < 0)
+        return error_set_errno(error, errno, "write a temporary file");
     table->stream_length += built->length;
     if (built->start == CHUNK_WINDOW && add_window(scan, built, error) < 0) return -1;
     return tar_reader_feed(scan->tar, built->data, built->length, error);
@@ -287,13 +292,14 @@ static inline void cleanup_scan_function(struct layer_scan **scan)
     layer_scan_free(*scan);
 }
 
-int layer_scan(layer_read *read, void *context, uint64_t blob_length,
-               const struct digest *blob_digest, const struct digest *stream_digest,
-               struct layer_tables *ret, struct error **error)
+int layer_scan_copy(layer_read *read, void *context, uint64_t blob_length,
+                    const struct digest *blob_digest, const struct digest *stream_digest, int file,
+                    struct layer_tables *ret, struct error **error)
 {
     __attribute__((cleanup(cleanup_scan_function))) struct layer_scan *scan = layer_scan_new();
     if (!scan) return error_set_memory(error);
     struct chunk_table *table = scan->table;
+    scan->copy = file;
     if (run(scan, read, context, blob_length, error) < 0) return -1;
     if (table->blob_length != blob_length)
         return error_set(error, ERROR_INVALID, "blob has %llu bytes and not %llu",
@@ -308,4 +314,11 @@ int layer_scan(layer_read *read, void *context, uint64_t blob_length,
                                   .windows = scan->windows };
     scan->windows = (struct buffer){ 0 };
     return 0;
+}
+
+int layer_scan(layer_read *read, void *context, uint64_t blob_length,
+               const struct digest *blob_digest, const struct digest *stream_digest,
+               struct layer_tables *ret, struct error **error)
+{
+    return layer_scan_copy(read, context, blob_length, blob_digest, stream_digest, -1, ret, error);
 }

@@ -36,5 +36,9 @@ void layer_tables_free(struct layer_tables *tables);
 int layer_scan(layer_read *read, void *context, uint64_t blob_length,
                const struct digest *blob_digest, const struct digest *stream_digest,
                struct layer_tables *ret, struct error **error);
+/* The same, and writes the stream into `file`, a descriptor, from where it stands. */
+int layer_scan_copy(layer_read *read, void *context, uint64_t blob_length,
+                    const struct digest *blob_digest, const struct digest *stream_digest, int file,
+                    struct layer_tables *ret, struct error **error);
 
 #endif

@@ -43,6 +43,11 @@ struct tar_reader {
     struct entry_xattr xattrs[2 * TAR_RECORDS_MAX];
     struct sparse_segments sparse; /* of a map that is not in PAX records */
     struct sparse_lines sparse_lines;
+
+    tar_place_seen *place_seen;
+    void *place_context;
+    uint64_t place_start;
+    bool speaks_for_others; /* between there and here is what is not the entry's own */
 };
 
 struct tar_reader *tar_reader_new(struct entry_table *table)
@@ -50,6 +55,12 @@ struct tar_reader *tar_reader_new(struct entry_table *table)
     struct tar_reader *reader = calloc(1, sizeof *reader);
     if (reader) reader->table = table;
     return reader;
+}
+
+void tar_reader_show_places(struct tar_reader *reader, tar_place_seen *seen, void *context)
+{
+    reader->place_seen = seen;
+    reader->place_context = context;
 }
 
 void tar_reader_free(struct tar_reader *reader)
@@ -83,16 +94,30 @@ static void pass_over(struct tar_reader *reader, uint64_t size)
     reader->skip = round_up(size);
 }
 
+static int show_place(struct tar_reader *reader, bool is_entry, uint64_t size, struct error **error)
+{
+    struct tar_place place = { .start = reader->place_start,
+                               .data = reader->position,
+                               .data_end = reader->position + size,
+                               .is_entry = is_entry,
+                               .stands_alone = !reader->speaks_for_others };
+    reader->place_start = reader->position + round_up(size);
+    reader->speaks_for_others = false;
+    return reader->place_seen ? reader->place_seen(reader->place_context, &place, error) : 0;
+}
+
 /* Everything about the entry is known, and its data starts here. */
 static int finish_entry(struct tar_reader *reader, struct error **error)
 {
     const struct tar_header *header = &reader->header;
     const struct sparse_segments *sparse =
         header->sparse == TAR_SPARSE_PAX ? &reader->local.sparse : &reader->sparse;
+    uint64_t size = tar_type_has_data(header->type) ? header->size : 0;
+    size_t entries = entry_table_count(reader->table);
     if (tar_entry_append(reader->table, header, sparse, reader->position, error) < 0) return -1;
     forget_extensions(reader);
-    pass_over(reader, tar_type_has_data(header->type) ? header->size : 0);
-    return 0;
+    pass_over(reader, size);
+    return show_place(reader, entry_table_count(reader->table) > entries, size, error);
 }
 
 static void let_long_names_speak(struct tar_reader *reader)
@@ -132,7 +157,7 @@ static int read_entry(struct tar_reader *reader, struct error **error)
     if (tar_type_is_passed_over(header->type)) {
         forget_extensions(reader);
         pass_over(reader, header->size);
-        return 0;
+        return show_place(reader, false, header->size, error);
     }
     if (tar_header_read(header, reader->block, error) < 0) return -1;
     if (pax_records_apply(&reader->global, &reader->local, header, error) < 0) return -1;
@@ -198,6 +223,7 @@ static int take_meta(struct tar_reader *reader, struct error **error)
     case 'K':
         return take_long_name(&reader->long_link, meta, length, error);
     case 'g':
+        reader->speaks_for_others = true;
         return pax_records_parse(&reader->global, meta->data, length, error);
     default:
         pax_records_clear(&reader->local); /* the last one holds */

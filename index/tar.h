@@ -7,6 +7,10 @@
 #ifndef SLUICE_INDEX_TAR_H
 #define SLUICE_INDEX_TAR_H
 
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
 #include "base/error.h"
 #include "index/entry_table.h"
 
@@ -14,6 +18,19 @@ struct tar_reader;
 
 /* Appends to `table` (borrowed). NULL: out of memory. */
 struct tar_reader *tar_reader_new(struct entry_table *table);
+
+/* Where a member of the archive stands in the stream. */
+struct tar_place {
+    uint64_t start; /* its first header: of those that extend it, if there are any */
+    uint64_t data;  /* where its data starts; padding to 512 bytes follows the data */
+    uint64_t data_end;
+    bool is_entry;     /* it became an entry of the table, the newest; else it was passed over */
+    bool stands_alone; /* no other member is said anything from `start` to `data` */
+};
+/* Called for each member once its headers are read; -1 ends the reading. */
+typedef int tar_place_seen(void *context, const struct tar_place *place, struct error **error);
+void tar_reader_show_places(struct tar_reader *reader, tar_place_seen *seen, void *context);
+
 /* ERROR_INVALID / ERROR_UNSUPPORTED name the entry and the stream offset. */
 int tar_reader_feed(struct tar_reader *reader, const void *data, size_t length,
                     struct error **error);

@@ -14,7 +14,7 @@ _sluice() {
     COMPREPLY=()
     for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
         case $word in
-        index | inspect | profile | mount | umount | status | cache)
+        index | inspect | profile | mount | umount | status | cache | convert)
             command=$word
             break
             ;;
@@ -38,12 +38,12 @@ _sluice() {
         return
         ;;
     --threads | --index | --annotate | --read-timeout | --cache-size | --cache-reserve | --keep | \
-        --timeout | --prefetch-limit)
+        --timeout | --prefetch-limit | --level)
         return
         ;;
     esac
     case $command in
-    '') options='index inspect profile mount umount status cache --verbose --version --help' ;;
+    '') options='index inspect profile mount umount status cache convert --verbose --version --help' ;;
     index)
         options='--platform --output --annotate --threads --force --plain-http --hosts-dir
             --json --verbose --help'
@@ -61,6 +61,9 @@ _sluice() {
     umount) options='--lazy --verbose --help' ;;
     status) options='--json --verbose --help' ;;
     cache) options='--cache --keep --all --json --verbose --help' ;;
+    convert)
+        options='--platform --level --threads --plain-http --hosts-dir --json --verbose --help'
+        ;;
     esac
     if [[ -z $command || $current == -* ]]; then
         mapfile -t COMPREPLY < <(compgen -W "$options" -- "$current")

@@ -7,7 +7,7 @@ import re
 from tools import images, workplace
 from tools.testcase import EndToEnd
 
-COMMANDS = ("index", "inspect", "profile", "mount", "umount", "status", "cache")
+COMMANDS = ("index", "inspect", "profile", "mount", "umount", "status", "cache", "convert")
 
 
 def text_of(*path):
@@ -81,6 +81,8 @@ class ManualOfJson(EndToEnd):
         texts["status"] = self.sluice("status", "--json", point).stdout
         texts["cache"] = self.sluice("cache", "ls", "--json", "--cache", self.cache).stdout
         self.unmount(point)
+        texts["convert"] = self.sluice("convert", "--json", "--level", 1, reference,
+                                       self.reference("small", "converted")).stdout
         for command, text in texts.items():
             with self.subTest(command):
                 words = set(re.findall(r"\w+", page("sluice-" + command)))

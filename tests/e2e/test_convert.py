@@ -1,0 +1,132 @@
+"""`sluice convert`: the same tree for every runtime, in blobs that are read at random."""
+
+import json
+import os
+import subprocess
+
+from tools import images, model, tree
+from tools.layers import PLAIN, ZSTD
+from tools.layout import MANIFEST, Layout
+from tools.testcase import EndToEnd
+
+from e2e.test_every_image import everything_image
+
+
+class ConvertTest(EndToEnd):
+    """What tests of conversions share."""
+
+    def convert(self, source, target, *options):
+        """Converts; returns what the command says of it."""
+        return json.loads(self.sluice("convert", source, target, "--json", *options).stdout)
+
+    def manifest(self, repository, tag="latest"):
+        return json.loads(self.client().manifest(repository, tag)[0])
+
+    def config(self, repository, tag="latest"):
+        digest = self.manifest(repository, tag)["config"]["digest"]
+        return self.client().blob(repository, digest)
+
+    def chunks(self, reference):
+        return [layer["chunks"] for layer in
+                json.loads(self.sluice("inspect", reference, "--json").stdout)["layers"]]
+
+    def unpacked_by_umoci(self, repository, tag="latest"):
+        """What umoci, which knows no zstd, makes of it once zstd(1) has decoded the layers."""
+        work = self.make_directory("umoci")
+        layout, tars = Layout(os.path.join(work, "layout")), []
+        for number, layer in enumerate(self.manifest(repository, tag)["layers"]):
+            tars.append(os.path.join(work, f"{number}.tar"))
+            with open(tars[-1], "wb") as tar:
+                subprocess.run(["zstd", "-dcq"], stdout=tar, check=True,
+                               input=self.client().blob(repository, layer["digest"]))
+        layout.add_image([(tar, tar, PLAIN) for tar in tars], "image")
+        subprocess.run(["umoci", "--log=error", "unpack", "--image", f"{work}/layout:image",
+                        f"{work}/bundle"], check=True)
+        return os.path.join(work, "bundle", "rootfs")
+
+    def assert_same_trees(self, expected, found, ignore=()):
+        lines = tree.differences(tree.snapshot(expected), tree.snapshot(found), ignore=ignore)
+        self.assertEqual(lines[:20], [], f"{len(lines)} differences")
+
+
+class ConvertDebian(ConvertTest):
+    """A real image, of gzip layers."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.image = images.debian()
+
+    def test_real_image(self):
+        source = self.push(self.image.layout, self.image.tag, "debian")
+        target = self.reference("converted")
+        said = self.convert(source, target)
+        self.assertLess(said["bytes_after"], said["bytes_before"])
+
+        # The manifest is complete, names its index, and has the layers that it says.
+        manifest = self.manifest("converted")
+        self.assertEqual(manifest["mediaType"], MANIFEST)
+        self.assertEqual({layer["mediaType"] for layer in manifest["layers"]}, {ZSTD})
+        self.assertEqual(sum(layer["size"] for layer in manifest["layers"]), said["bytes_after"])
+        self.assertEqual(manifest["annotations"]["vnd.sluice.index.digest"], said["index_digest"])
+        # Nothing was moved: the streams are the same, and so is the config.
+        self.assertEqual(self.config("converted"), self.config("debian"))
+
+        point = self.mount(target, "--trust", "pinned")
+        truth = model.Tree(list(self.image.tars))
+        lines = truth.differences(point)
+        self.assertEqual(lines[:20], [])
+        self.unmount(point)
+        self.assert_same_trees(images.unpacked(self.image), self.unpacked_by_umoci("converted"))
+
+
+class ConvertEverything(ConvertTest):
+    """All that tars and layers can say."""
+
+    def test_everything(self):
+        layout, tars = everything_image()
+        truth = model.Tree(tars)
+        for form in ("tar", "gzip-members", "zstd-one-frame"):
+            with self.subTest(form):
+                source = self.push(layout, form, form)
+                target = self.reference(form, "converted")
+                self.convert(source, target)
+                point = self.mount(target, name=form, cache=self.make_directory("cache-" + form))
+                lines = truth.differences(point)
+                self.assertEqual(lines[:20], [], f"{len(lines)} differences")
+                self.unmount(point)
+
+
+class ConvertSmall(ConvertTest):
+    """What does not depend on the content."""
+
+    def setUp(self):
+        self.image = images.small()
+        self.repository = self._testMethodName.replace("_", "-")
+        self.source = self.push(self.image.layout, self.image.tag, self.repository)
+
+    def test_equal_to_the_byte(self):
+        """Also with other numbers of threads, and from other compressions of the same tars."""
+        targets = [self.reference(self.repository, f"target-{number}") for number in range(3)]
+        self.convert(self.source, targets[0], "--threads", 1)
+        self.convert(self.source, targets[1], "--threads", 5)
+        other = self.push(self.image.layout, "zstd-one-frame", self.repository, "other")
+        self.convert(other, targets[2])
+        digests = {self.client().manifest_digest(self.repository, f"target-{number}")
+                   for number in range(3)}
+        self.assertEqual(len(digests), 1)
+        again = self.convert(self.source, self.reference(self.repository, "again"))
+        self.assertEqual(again["bytes_pushed"], 0)
+        self.convert(self.source, targets[1], "--level", 1)
+        self.assertNotIn(self.client().manifest_digest(self.repository, "target-1"), digests)
+
+    def test_names_that_are_refused(self):
+        digest = self.client().manifest_digest(self.repository, "latest")
+        for target in (self.source, self.source + "@" + digest,
+                       self.source.rpartition(":")[0] + "@" + digest):
+            self.fails("convert", self.source, target, code=2, says=("tag",))
+        self.fails("convert", self.source, self.reference(self.repository, "new"), "--level", 20, code=2,
+                   says=("--level",))
+        self.fails("convert", self.reference(self.repository, "missing"), self.reference(self.repository, "new"),
+                   says=("missing",))
+        self.assertEqual(self.client().tags(self.repository), ["latest"])
