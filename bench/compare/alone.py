@@ -1,7 +1,7 @@
 """Namespaces of its own for the whole benchmark.
 
-It starts daemons that start daemons, and mounts for which those are responsible. In a PID and a mount
-namespace all of them end with it, whatever happens, and nothing on the machine sees them.
+It starts daemons that start daemons, and mounts for which those are responsible. In a PID and a
+mount namespace all of them end with it, whatever happens, and nothing on the machine sees them.
 """
 
 import os

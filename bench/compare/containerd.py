@@ -60,12 +60,22 @@ class Daemon:
         return workloads.run(workload, arguments, group, at_first)
 
 
+def wait_for_socket(path, process, log_path):
+    """Until a daemon listens, or has ended."""
+    deadline = time.monotonic() + 30
+    while not os.path.exists(path):
+        if time.monotonic() > deadline or process.poll() is not None:
+            with open(log_path, encoding="utf-8", errors="replace") as log:
+                raise RuntimeError(f"{os.path.basename(log_path)}: {log.read()[-2000:]}")
+        time.sleep(0.05)
+
+
 def succeed(arguments, group, **options):
     done = subprocess.run(arguments, stdin=subprocess.DEVNULL, capture_output=True, check=False,
                           preexec_fn=group.join, **options)
     if done.returncode:
-        raise RuntimeError(f"{' '.join(arguments)}: "
-                           + done.stderr.decode(errors="replace")[-2000:])
+        said = done.stderr.decode(errors="replace").strip().splitlines() or ["nothing said"]
+        raise RuntimeError(f"exit code {done.returncode} of {' '.join(arguments[:8])}: {said[-1]}")
 
 
 class Containerd:

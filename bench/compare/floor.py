@@ -1,4 +1,4 @@
-"""The least time that a workload can take: on a local disk, or as long as its bytes need to arrive."""
+"""The least time that a workload can take: on a local disk, or until its bytes have arrived."""
 
 import contextlib
 import os
@@ -61,9 +61,9 @@ def _run(place, workload, root, cold):
         remove(directory)
 
 
-def _asked(place, workload, root):
+def _asked(place, workload, root, layers):
     _run(place, workload, root, True)
-    plain, compressed = asked.in_page_cache(place.layout, workload.image, root)
+    plain, compressed = asked.in_page_cache(layers, root)
     wire = place.speed.rtt_ms / 1000 + compressed * 8 / (place.speed.mbit * 1e6)
     return {"bytes": plain, "compressed_bytes": compressed, "wire_seconds": wire}
 
@@ -73,14 +73,16 @@ def measure(place, workload, count):
     the same work is shown beside."""
     note(f"{workload.image}: on the local disk")
     root = tree(place, workload.image)
+    layers = asked.layers_of(place.layout, workload.image)
     setting = _setting(root)
-    own = _asked(place, workload, root) | {"readahead_kb": _read(setting)}
+    own = _asked(place, workload, root, layers) | {"readahead_kb": _read(setting)}
     runs = [_run(place, workload, root, True) for _ in range(count)]
     warm = _run(place, workload, root, False)
     with _usual_readahead(setting):
-        usual = _asked(place, workload, root) | {"readahead_kb": _READAHEAD_KB}
+        usual = _asked(place, workload, root, layers) | {"readahead_kb": _READAHEAD_KB}
     local = {name: statistics.median(run[name] for run in runs) for name in runs[0]}
-    note(f"  local {local['total_seconds']:.2f} s; asked for {usual['bytes'] / 1e6:.0f} MB, compressed "
-         f"{usual['compressed_bytes'] / 1e6:.0f} MB, which take {usual['wire_seconds']:.2f} s")
+    note(f"  local {local['total_seconds']:.2f} s; asked for {usual['bytes'] / 1e6:.0f} MB, "
+         f"compressed {usual['compressed_bytes'] / 1e6:.0f} MB, which take "
+         f"{usual['wire_seconds']:.2f} s")
     return {"local": local, "local_warm": warm, "asked": usual, "asked_own_readahead": own,
             "floor_seconds": max(local["total_seconds"], usual["wire_seconds"])}

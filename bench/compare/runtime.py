@@ -7,7 +7,7 @@ import subprocess
 
 
 class Bundle:
-    """An overlay over `lower` with a writable layer in `directory`, and runc's description of it."""
+    """An overlay over `lower`, with its writable layer in `directory`, and what runc must know."""
 
     def __init__(self, directory, lower):
         self.directory = directory

@@ -28,6 +28,7 @@ def variants():
 
 class Sluice:
     program = "sluice"
+    made = set()  # repositories whose index is of this sluice, whichever variant made it
 
     def __init__(self, place, variant):
         self.place = place
@@ -35,7 +36,6 @@ class Sluice:
         self.variant = variant
         self.name = f"sluice, {variant}"
         self.directory = place.make_directory("sluice")
-        self.made = set()
 
     def _sluice(self, *arguments, **options):
         environment = {**os.environ, "HOME": self.directory, "XDG_RUNTIME_DIR": self.directory}

@@ -1,15 +1,14 @@
 """soci-snapshotter of Debian 13 with the containerd from there, in a root file system of its own.
 
-Over plain HTTP on the loopback it gives up lazy loading and says so only in its log. So its registry
-has TLS and a name, and each run looks for the FUSE mounts.
+Over plain HTTP on the loopback it gives up lazy loading and says so only in its log. So its
+registry has TLS and a name, and each run looks for the FUSE mounts.
 """
 
 import os
 import subprocess
-import time
 
 from compare import place as places
-from compare.containerd import Daemon, succeed
+from compare.containerd import Daemon, succeed, wait_for_socket
 from compare.cost import Group
 from measure import note
 from tools import workplace
@@ -113,16 +112,11 @@ class Soci:
         self.chroot = _Chroot(directory, self.authority)
         log_path = os.path.join(directory, "soci.log")
         with open(log_path, "wb") as log:
-            self.soci = subprocess.Popen(
+            daemon = subprocess.Popen(
                 [*self.chroot.prefix, self.program, "-address", "/bench/soci.sock",
                  "-root", _STATE], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 preexec_fn=group.join)
-        deadline = time.monotonic() + 30
-        while not os.path.exists(os.path.join(directory, "soci.sock")):
-            if time.monotonic() > deadline or self.soci.poll() is not None:
-                with open(log_path, encoding="utf-8", errors="replace") as log:
-                    raise RuntimeError("soci-snapshotter did not start: " + log.read()[-2000:])
-            time.sleep(0.05)
+        wait_for_socket(os.path.join(directory, "soci.sock"), daemon, log_path)
         self.daemon = Daemon(directory, group, self.chroot.prefix, "/bench", _MORE)
 
     def pull(self, workload, port, group):
@@ -135,7 +129,7 @@ class Soci:
 
     def check(self):
         if not fuse_mounts(self.directory):
-            raise RuntimeError("soci-snapshotter mounted nothing lazily: it fell back to a full pull")
+            raise RuntimeError("soci-snapshotter mounted nothing lazily: a full pull")
 
     def end(self):
         """The group's end is the daemons'."""

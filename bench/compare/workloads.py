@@ -1,4 +1,4 @@
-"""What runs in the images. Each says when it is ready, and prints what only a right run can know."""
+"""What runs in the images: it says when it is ready, and prints what only a right run knows."""
 
 import collections
 import hashlib
@@ -37,8 +37,8 @@ def command(workload):
 
 
 def run(workload, arguments, group, at_first=lambda: None):
-    """Runs `arguments`, which run the workload somewhere, and calls `at_first` when the first output
-    is there: (seconds to the first output, seconds)."""
+    """Runs `arguments`, which run the workload somewhere, and calls `at_first` when the first
+    output is there: (seconds to the first output, seconds)."""
     started = time.monotonic()
     with subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE, bufsize=0, preexec_fn=group.join) as process:
