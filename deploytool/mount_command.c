@@ -23,6 +23,9 @@ enum {
     OPTION_INDEX,
     OPTION_TRUST,
     OPTION_READ_TIMEOUT,
+    OPTION_FILL,
+    OPTION_FILL_RATE,
+    OPTION_FORCE,
     OPTION_SUID,
     OPTION_DEV,
     OPTION_RECORD,
@@ -232,6 +235,9 @@ static enum exit_code run(int argc, char **argv)
         { "index", required_argument, NULL, OPTION_INDEX },
         { "trust", required_argument, NULL, OPTION_TRUST },
         { "read-timeout", required_argument, NULL, OPTION_READ_TIMEOUT },
+        { "fill", required_argument, NULL, OPTION_FILL },
+        { "fill-rate", required_argument, NULL, OPTION_FILL_RATE },
+        { "force", no_argument, NULL, OPTION_FORCE },
         { "suid", no_argument, NULL, OPTION_SUID },
         { "dev", no_argument, NULL, OPTION_DEV },
         { "record", required_argument, NULL, OPTION_RECORD },
@@ -280,6 +286,17 @@ static enum exit_code run(int argc, char **argv)
             if (parse_seconds(optarg, &chosen.read_timeout_seconds, &error) < 0)
                 return bad_option("--read-timeout", error);
             break;
+        case OPTION_FILL:
+            if (fill_mode_parse(&chosen.fill, optarg, &error) < 0)
+                return bad_option("--fill", error);
+            break;
+        case OPTION_FILL_RATE:
+            if (parse_size(optarg, &chosen.fill_rate, &error) < 0)
+                return bad_option("--fill-rate", error);
+            break;
+        case OPTION_FORCE:
+            chosen.force = true;
+            break;
         case OPTION_SUID:
             chosen.allow_suid = true;
             break;
@@ -324,6 +341,11 @@ const struct command mount_command = {
             "  --trust LEVEL     refuse an index that is trusted less: referrer (any; the\n"
             "                    default) or pinned (by --index or by the image's manifest)\n"
             "  --read-timeout SECONDS  reads wait so long for the registry (60; at most 110)\n"
+            "  --fill WHEN       fetch the rest of the image in the background and verify it:\n"
+            "                    now, idle (while nobody waits for the registry), off (the\n"
+            "                    default)\n"
+            "  --fill-rate SIZE  so many bytes a second at the most, like 50M (not bounded)\n"
+            "  --force           use an index although this node found it not to tell the truth\n"
             "  --platform OS/ARCH[/VARIANT]  of a multi-platform image (this machine's)\n"
             "  --suid, --dev     obey set-user-id bits, device files (as root)\n"
             "  --no-profile      do not fetch ahead what the index's profile names\n"

@@ -136,9 +136,13 @@ static int load_index(struct loader *loader, const struct node_image_options *op
     struct node_image *node = loader->node;
     char manifest[DIGEST_TEXT_SIZE], index[DIGEST_TEXT_SIZE];
     struct chosen_index chosen;
-    if (index_choose(&node->image, loader->client, options->pinned, known ? &known->index : NULL,
-                     &chosen, error) < 0 ||
-        index_trust_require(&node->image, &chosen, options->least_trust, error) < 0)
+    /* In the place of one that lies there may be another by now. */
+    cleanup_free char *lie =
+        known && !options->force ? index_refusal(loader->cache, &node->image, &known->index) : NULL;
+    if (index_choose(&node->image, loader->client, options->pinned,
+                     known && !lie ? &known->index : NULL, &chosen, error) < 0 ||
+        index_trust_require(&node->image, &chosen, options->least_trust, error) < 0 ||
+        index_require_truth(loader->cache, &node->image, &chosen.digest, options->force, error) < 0)
         return -1;
     node->index_digest = chosen.digest;
     node->trust = chosen.trust;

@@ -35,6 +35,7 @@ struct node_image_options {
     const struct platform *platform; /* asked for, or NULL */
     const struct digest *pinned;     /* the digest of the index to use, or NULL */
     enum index_trust least_trust;
+    bool force; /* also an index that was found to lie */
     /* Called when the artifact is known and before its parts are fetched, for what may come at the
      * same time; perhaps a second time, with another index. May be NULL. */
     void (*artifact_known)(void *context, const struct node_image *node);

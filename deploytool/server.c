@@ -14,6 +14,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "deploytool/broker.h"
+#include "deploytool/fill.h"
 #include "deploytool/front.h"
 #include "deploytool/node_image.h"
 #include "deploytool/profile_player.h"
@@ -36,6 +37,7 @@ struct server {
     struct profile_player *profile; /* or NULL */
     struct record_file *record;     /* or NULL */
     struct control_server *control;
+    struct fill *fill; /* NULL: it is off */
     time_t started;
     pthread_mutex_t status_lock;
     bool stopping; /* under status_lock: what a status tells of is going away */
@@ -49,13 +51,15 @@ static json_t *layer_status(const struct server *server, size_t layer)
     uint32_t chunks_present;
     uint64_t bytes_present;
     const struct chunk_table *table = server->node.tables[layer];
+    struct digest note;
     layer_device_presence(server->devices[layer], &chunks_present, &bytes_present);
-    return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I}", "digest",
+    bool sealed = layer_cache_is_sealed(layer_device_cache(server->devices[layer]), &note);
+    return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:b}", "digest",
                      digest_format(&table->blob_digest, digest), "kind",
                      layer_kind_name(table->kind), "chunks", (json_int_t)table->chunk_count,
                      "chunks_present", (json_int_t)chunks_present, "bytes_present",
                      (json_int_t)bytes_present, "stream_bytes", (json_int_t)table->stream_length,
-                     "blob_bytes", (json_int_t)table->blob_length);
+                     "blob_bytes", (json_int_t)table->blob_length, "sealed", (int)sealed);
 }
 
 static void add_size(json_t *object, const char *name, uint64_t value)
@@ -122,6 +126,7 @@ static int append_status(const struct server *server, struct buffer *ret)
                         json_boolean(metadata && mapping_is_damaged(metadata)));
     add_counters(root, server->path);
     json_object_set_new(root, "profile", profile_player_status(server->profile));
+    json_object_set_new(root, "fill", fill_status(server->fill));
     json_t *layers = json_array();
     for (size_t i = 0; i < server->device_count; i++)
         json_array_append_new(layers, layer_status(server, i));
@@ -234,6 +239,25 @@ static char *directory_of(const char *absolute)
     return slash == absolute ? strdup("/") : strndup(absolute, (size_t)(slash - absolute));
 }
 
+static int start_fill(struct server *server, struct error **error)
+{
+    const struct server_options *options = server->options;
+    struct fill_options fill = { .mode = options->fill,
+                                 .bytes_per_second = options->fill_rate,
+                                 .force = options->force,
+                                 .node = &server->node,
+                                 .cache = server->cache,
+                                 .path = server->path,
+                                 .devices = server->devices,
+                                 .client = server->client };
+    struct fill *started;
+    if (fill_start(&started, &fill, error) < 0) return -1;
+    pthread_mutex_lock(&server->status_lock);
+    server->fill = started;
+    pthread_mutex_unlock(&server->status_lock);
+    return 0;
+}
+
 /* Before there is another thread, and before the first byte comes from outside. */
 static int give_up_privileges(struct server *server, struct error **error)
 {
@@ -265,6 +289,7 @@ static int load_image(struct server *server, struct error **error)
                                         .platform = options->platform,
                                         .pinned = options->pinned_index,
                                         .least_trust = options->least_trust,
+                                        .force = options->force,
                                         .artifact_known = prepare_profile,
                                         .context = server };
     if (!options->no_profile && profile_player_new(&server->profile, server->client, server->cache,
@@ -298,7 +323,7 @@ static int start(struct server *server, struct error **error)
     if (mount_tree(server, error) < 0) return -1;
     if (server->profile)
         profile_player_play(server->profile, &server->node, server->path, server->devices);
-    return 0;
+    return options->fill == FILL_OFF ? 0 : start_fill(server, error);
 }
 
 /* In the order that fuse/rootfs.h asks for; those who wait for the end are told last. */
@@ -307,6 +332,7 @@ static void stop(struct server *server)
     pthread_mutex_lock(&server->status_lock);
     server->stopping = true;
     pthread_mutex_unlock(&server->status_lock);
+    fill_stop(server->fill);
     profile_player_end(server->profile);
     record_file_end(server->record);
     for (size_t i = 0; i < server->device_count; i++)

@@ -7,6 +7,7 @@
 
 #include "base/digest.h"
 #include "base/error.h"
+#include "deploytool/fill.h"
 #include "deploytool/front.h"
 #include "deploytool/node_cache.h"
 #include "deploytool/trust.h"
@@ -28,6 +29,9 @@ struct server_options {
     bool no_profile;
     uint64_t prefetch_limit; /* bytes; 0: half of the cache's size */
     const char *record; /* absolute path of a file to write the order of first reads to, or NULL */
+    enum fill_mode fill;
+    uint64_t fill_rate; /* as struct fill_options */
+    bool force;         /* also an index that was found to lie */
 };
 
 /* The tree is usable. -1: nobody wants it any more; it is unmounted again. */

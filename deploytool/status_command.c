@@ -57,6 +57,8 @@ static void escape_fields(json_t *status)
                                           "last_error" };
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
         escape_field(status, fields[i]);
+    json_t *fill = json_object_get(status, "fill");
+    if (fill) escape_field(fill, "reason");
 }
 
 static void print_layers(const json_t *status)
@@ -65,11 +67,25 @@ static void print_layers(const json_t *status)
     json_t *layer;
     char present[SIZE_TEXT_SIZE], stream[SIZE_TEXT_SIZE];
     json_array_foreach(json_object_get(status, "layers"), i, layer)
-        printf("  layer %zu   %.19s %s: %u %% here (%s of %s unpacked)\n", i + 1,
+        printf("  layer %zu   %.19s %s: %u %% here (%s of %s unpacked)%s\n", i + 1,
                text_of(layer, "digest"), text_of(layer, "kind"),
                percent(size_of(layer, "bytes_present"), size_of(layer, "stream_bytes")),
                format_size(size_of(layer, "bytes_present"), present),
-               format_size(size_of(layer, "stream_bytes"), stream));
+               format_size(size_of(layer, "stream_bytes"), stream),
+               json_is_true(json_object_get(layer, "sealed")) ? ", sealed" : "");
+}
+
+static void print_fill(const json_t *status)
+{
+    char left[SIZE_TEXT_SIZE];
+    const json_t *fill = json_object_get(status, "fill");
+    if (!json_optional_text(fill, "state")) return;
+    printf("  fill      %s: %s, %s left, %llu of %zu layers verified%s%s\n", text_of(fill, "mode"),
+           text_of(fill, "state"), format_size(size_of(fill, "bytes_left"), left),
+           (unsigned long long)size_of(fill, "layers_verified"),
+           json_array_size(json_object_get(status, "layers")),
+           json_optional_text(fill, "reason") ? "; " : "",
+           json_optional_text(fill, "reason") ? text_of(fill, "reason") : "");
 }
 
 static void print_confinement(const json_t *status)
@@ -143,6 +159,7 @@ static void print_status(json_t *status)
              "again");
     if (json_optional_text(status, "last_error"))
         printf("  last error: %s\n", text_of(status, "last_error"));
+    print_fill(status);
     print_layers(status);
 }
 

@@ -4,6 +4,7 @@
 
 #include "base/digest.h"
 #include "base/error.h"
+#include "cache/cache.h"
 #include "deploytool/image.h"
 #include "fetcher/registry.h"
 
@@ -31,5 +32,20 @@ int index_choose(const struct image *image, struct registry_client *client,
 /* ERROR_DENIED where the index is trusted less than `least`. */
 int index_trust_require(const struct image *image, const struct chosen_index *chosen,
                         enum index_trust least, struct error **error);
+
+/* ---- indexes that were found to lie (deploytool/image_check.h) ---- */
+
+/* Notes it on this node. `of_image`: it contradicts this image's config, and may be true of
+ * others'.
+ */
+int index_refuse(struct cache *cache, const struct image *image, const struct digest *index,
+                 bool of_image, const char *reason, struct error **error);
+/* Why this index of the image is not to be used, in fresh memory; NULL: it may be. */
+char *index_refusal(struct cache *cache, const struct image *image, const struct digest *index);
+/* ERROR_DENIED where it is not to be used; with `force` a warning says so. */
+int index_require_truth(struct cache *cache, const struct image *image, const struct digest *index,
+                        bool force, struct error **error);
+/* It was checked and is true. */
+void index_end_refusal(struct cache *cache, const struct image *image, const struct digest *index);
 
 #endif

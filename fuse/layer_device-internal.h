@@ -373,6 +373,7 @@ struct layer_device {
     struct active_chunk *active[CHUNK_BUCKETS];
     unsigned busy; /* reads, runs, checks, stores, requests that are alive */
     _Atomic bool closing;
+    _Atomic bool refused; /* layer_device_refuse() */
 };
 
 static inline enum chunk_state chunk_state(const struct layer_device *device, uint32_t chunk)

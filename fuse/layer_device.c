@@ -165,6 +165,21 @@ void layer_device_close(struct layer_device *device)
     device_free(device);
 }
 
+struct layer_cache *layer_device_cache(struct layer_device *device)
+{
+    return device->cache;
+}
+
+void layer_device_refuse(struct layer_device *device, const char *reason)
+{
+    struct actions actions;
+    data_path_enter(device->path, &actions);
+    atomic_store(&device->refused, true);
+    fail_parked(device, &actions);
+    data_path_report(device->path, &actions, "%s", reason);
+    data_path_leave(device->path, &actions);
+}
+
 void layer_device_presence(struct layer_device *device, uint32_t *ret_chunks_present,
                            uint64_t *ret_bytes_present)
 {
@@ -269,6 +284,11 @@ void layer_device_read(struct layer_device *device, uint64_t offset, size_t leng
     const struct chunk_table *table = device->table;
     if (length > DEVICE_READ_MAX) {
         done(context, NULL, -EINVAL);
+        return;
+    }
+    if (atomic_load_explicit(&device->refused, memory_order_relaxed)) {
+        atomic_fetch_add(&device->path->counters.read_errors, 1);
+        done(context, NULL, -EIO);
         return;
     }
     size_t data_length = 0;

@@ -84,6 +84,11 @@ void layer_device_presence(struct layer_device *device, uint32_t *ret_chunks_pre
 
 /* Whether somebody has read (or waits for) a byte of the chunk since the device was opened. */
 bool layer_device_was_read(const struct layer_device *device, uint32_t chunk);
+/* The layer's place in the cache, for as long as the device is open. */
+struct layer_cache *layer_device_cache(struct layer_device *device);
+/* The layer's bytes are not to be believed: from now on every read is EIO, and `reason` (one line)
+ * is the newest error. */
+void layer_device_refuse(struct layer_device *device, const char *reason);
 
 /* `data` holds `result` bytes and is valid during the call only; or `result` is a negative errno.
  * Called exactly once, perhaps before layer_device_read() returns, on any thread; must not wait. */

@@ -58,6 +58,11 @@ size_t entry_table_count(const struct entry_table *table)
     return table->count;
 }
 
+uint64_t entry_table_memory(const struct entry_table *table)
+{
+    return table->memory;
+}
+
 const struct entry *entry_table_get(const struct entry_table *table, size_t position)
 {
     return &table->blocks[position / ENTRIES_PER_BLOCK][position % ENTRIES_PER_BLOCK];

@@ -77,6 +77,8 @@ struct entry_table *entry_table_new(void); /* NULL: out of memory */
 int entry_table_append(struct entry_table *table, const struct entry *entry, struct error **error);
 size_t entry_table_count(const struct entry_table *table);
 const struct entry *entry_table_get(const struct entry_table *table, size_t position);
+/* Bytes of memory that the entries take. */
+uint64_t entry_table_memory(const struct entry_table *table);
 void entry_table_free(struct entry_table *table);
 
 /* The format of docs/formats.md: magic and version, then compact records (paths as a

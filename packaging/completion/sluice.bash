@@ -37,8 +37,12 @@ _sluice() {
         mapfile -t COMPREPLY < <(compgen -W 'auto erofs fuse' -- "$current")
         return
         ;;
+    --fill)
+        mapfile -t COMPREPLY < <(compgen -W 'off idle now' -- "$current")
+        return
+        ;;
     --threads | --index | --annotate | --read-timeout | --cache-size | --cache-reserve | --keep | \
-        --timeout | --prefetch-limit | --level)
+        --timeout | --prefetch-limit | --level | --fill-rate)
         return
         ;;
     esac
@@ -56,7 +60,7 @@ _sluice() {
     mount)
         options='--foreground --cache --cache-size --cache-reserve --front --index --trust
             --read-timeout --platform --suid --dev --no-profile --prefetch-limit --record
-            --plain-http --hosts-dir --verbose --help'
+            --fill --fill-rate --force --plain-http --hosts-dir --verbose --help'
         ;;
     umount) options='--lazy --verbose --help' ;;
     status) options='--json --verbose --help' ;;
