@@ -253,7 +253,7 @@ int data_path_new(struct data_path **ret, struct registry_client *client, struct
     TAILQ_INIT(&path->parked);
     TAILQ_INIT(&path->runs);
     TAILQ_INIT(&path->windows);
-    if (worker_pool_new(&path->workers, workers, error) < 0 ||
+    if (supply_init_ahead(path, error) < 0 || worker_pool_new(&path->workers, workers, error) < 0 ||
         thread_start(&path->timer, "sluice-timer", timer_loop, path, error) < 0) {
         data_path_free(path);
         return -1;
@@ -274,6 +274,7 @@ void data_path_free(struct data_path *path)
     worker_pool_free(path->workers);
     for (unsigned i = 0; i < SUPPLY_KINDS; i++)
         data_path_set_supply(path, (enum supply_kind)i, NULL, NULL);
+    supply_free_ahead(path);
     pthread_cond_destroy(&path->timer_wake);
     pthread_cond_destroy(&path->changed);
     pthread_mutex_destroy(&path->lock);

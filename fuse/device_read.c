@@ -219,10 +219,12 @@ void read_park(struct layer_device *device, uint64_t offset, size_t length, size
     read->deadline = milliseconds_now() + path->read_timeout_ms;
     if (TAILQ_EMPTY(&path->parked)) pthread_cond_signal(&path->timer_wake);
     TAILQ_INSERT_TAIL(&path->parked, read, parked);
-    if (device->closing)
+    if (device->closing) {
         read_fail(read, &actions);
-    else
+    } else {
         read_await(read, &actions);
+        ahead_missed(device, first_chunk, last_chunk, &actions);
+    }
     data_path_leave(path, &actions);
 }
 

@@ -11,6 +11,7 @@
  *   device_read.c     parked reads: their pieces, answering; read_load.c: loading from disk
  *   chunk_state.c     the life of a chunk: awaited, checked, arrived, stored, failed
  *   supply.c          chunks that nobody waits for: asked for, handed back
+ *   read_ahead.c      which chunks a reader who goes forward will want next
  *   run_start.c       which chunks are fetched next, in one range
  *   run.c             the life of a run; run_suspend.c, run_failure.c
  *   run_decode.c      a run's bytes on their way through the decoder
@@ -149,6 +150,7 @@ struct chunk_bytes {
 /* What is fetched first. */
 enum urgency {
     URGENCY_DEMAND, /* a read waits for it */
+    URGENCY_AHEAD,  /* a reader who goes forward is about to come to it */
     URGENCY_PROFILE,
     URGENCY_FILL,
     URGENCIES
@@ -348,6 +350,7 @@ struct data_path {
     _Atomic uint64_t store_error_reported; /* milliseconds */
     uint64_t ahead_error_reported;         /* milliseconds */
     struct supply *supplies[SUPPLY_KINDS]; /* or NULL */
+    struct supply *ahead; /* who gets back what is fetched ahead of readers: nobody */
     struct fill_rate fill_rate;
     _Atomic uint64_t demanded_at; /* milliseconds: a read last had to wait for the registry */
     bool demanded;                /* one had to */
@@ -360,6 +363,16 @@ struct data_path {
 
 #define CHUNK_BUCKETS 256u
 
+/* One who goes forward through a layer. */
+struct ahead_reader {
+    uint32_t next;         /* behind the last chunk that it touched; 0: there is no such reader */
+    uint32_t end;          /* chunks before it were touched or fetched ahead */
+    uint64_t window;       /* bytes of the stream that are fetched ahead next; 0: one chunk */
+    _Atomic uint32_t mark; /* the chunk at which they are; 0: none */
+    uint64_t heard_of;     /* in the order of reads */
+};
+#define AHEAD_READERS 4u
+
 struct layer_device {
     struct data_path *path;
     char *registry, *repository;
@@ -371,6 +384,8 @@ struct layer_device {
     _Atomic uint32_t *generations; /* by chunk: the last one that this process has verified */
     _Atomic uint8_t *touched;      /* by chunk: 1 once it was read */
     struct active_chunk *active[CHUNK_BUCKETS];
+    struct ahead_reader readers[AHEAD_READERS];
+    uint64_t heard_of;
     unsigned busy; /* reads, runs, checks, stores, requests that are alive */
     _Atomic bool closing;
     _Atomic bool refused; /* layer_device_refuse() */
@@ -517,6 +532,10 @@ void chunk_store(struct active_chunk *record);
 
 /* ---- supply.c; under the lock unless said otherwise ---- */
 
+int supply_init_ahead(struct data_path *path, struct error **error);
+void supply_free_ahead(struct data_path *path);
+/* The chunk is to be fetched ahead of a reader, unless it is here or on its way. */
+void supply_name(struct layer_device *device, uint32_t chunk, struct actions *actions);
 /* Asks supplies for chunks, as many as they may have out. */
 void supply_take(struct data_path *path, struct actions *actions);
 /* All of these go back with `result`. */
@@ -532,6 +551,14 @@ void supply_called(struct data_path *path, struct supply_returns *returns);
 /* Whether a range for SUPPLY_FILL may be asked for now; if not, the timer is set. */
 bool fill_rate_allows(struct data_path *path);
 void fill_rate_use(struct data_path *path, uint64_t bytes);
+
+/* ---- read_ahead.c ---- */
+
+/* Under the lock: a read of chunks first to last is parked. */
+void ahead_missed(struct layer_device *device, uint32_t first, uint32_t last,
+                  struct actions *actions);
+/* Without the lock: such a read was answered from the cache. */
+void ahead_hit(struct layer_device *device, uint32_t first, uint32_t last);
 
 /* ---- the files of runs; under the lock unless said otherwise ---- */
 

@@ -251,6 +251,7 @@ static bool read_hit(struct layer_device *device, uint64_t offset, size_t length
     }
     thread_buffer_give(buffer);
     if (hit) note_use(device, &touched);
+    if (hit && touched.count > 0) ahead_hit(device, first, last);
     return hit;
 }
 

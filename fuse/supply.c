@@ -83,6 +83,38 @@ void supply_take(struct data_path *path, struct actions *actions)
         if (path->supplies[i]) take_chunks(path->supplies[i], (enum supply_kind)i, actions);
 }
 
+/* ---- ahead of readers ---- */
+
+int supply_init_ahead(struct data_path *path, struct error **error)
+{
+    path->ahead = calloc(1, sizeof *path->ahead);
+    if (!path->ahead) return error_set_memory(error);
+    path->ahead->references = 1;
+    return 0;
+}
+
+void supply_free_ahead(struct data_path *path)
+{
+    free(path->ahead);
+}
+
+void supply_name(struct layer_device *device, uint32_t chunk, struct actions *actions)
+{
+    struct supply *supply = device->path->ahead;
+    if (chunk_state(device, chunk) == CHUNK_PRESENT || chunk_state(device, chunk) == CHUNK_READY)
+        return;
+    struct supply_return *owed = calloc(1, sizeof *owed);
+    if (!owed) return; /* the reader will ask itself */
+    *owed = (struct supply_return){
+        .supply = supply, .device = device, .chunk = chunk, .urgency = URGENCY_AHEAD
+    };
+    supply->references++;
+    supply->out++;
+    supply->out_length += length_of(owed);
+    device_busy(device);
+    chunk_owe(device, owed, actions);
+}
+
 /* ---- giving back ---- */
 
 void supply_give_back(struct supply_returns *owed, int result, struct actions *actions)

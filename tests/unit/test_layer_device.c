@@ -178,7 +178,7 @@ static void chunk_is_fetched_once_whoever_asks(void **state)
 static void neighbours_come_in_one_range(void **state)
 {
     struct fixture *fixture = *state;
-    static const uint32_t chunks[] = { 22, 20, 21, 23 };
+    static const uint32_t chunks[] = { 23, 21, 22, 20 };
     struct asked *asked[4];
     reopen(fixture, &(struct data_path_options){ .ranges_in_flight = 1 });
     fake_hold(true);
@@ -239,7 +239,7 @@ static void hit_is_answered_while_a_thousand_misses_wait(void **state)
            chunk_state(fixture->device, 0) != CHUNK_PRESENT)
         usleep(1000);
     fake_hold(true);
-    for (unsigned i = 0; i < 1000; i++)
+    for (unsigned i = 1000; i-- > 0;)
         asked[i] = ask(fixture->device, (uint64_t)(i + 1) * CHUNK_SIZE, 4096);
     struct asked *hit = ask(fixture->device, 5, 100);
     expect_bytes(fixture, hit, 5, 100);
