@@ -17,7 +17,7 @@ enum broker_verb {
     BROKER_MOUNT = 'm',       /* text: what the table of mounts shows as source */
     BROKER_DEVICES = 'd',     /* device_mount_attach() */
     BROKER_KERNEL = 'k',      /* erofs_mount_attach(); text: as for BROKER_MOUNT */
-    BROKER_TUNE = 't',        /* fuse_mount_tune() */
+    BROKER_TUNE = 't',        /* text: readahead in KiB */
     BROKER_UNMOUNT = 'u',     /* what was mounted */
     BROKER_CREDENTIALS = 'c', /* text: a registry; the answer is registry_stored_credentials() */
 };

@@ -29,14 +29,16 @@
 #include "fuse/tree_mount.h"
 #include "index/erofs_image.h"
 
-#define SEARCHES_MAX         16u
-#define SEARCHES_END_SECONDS 5
+#define READAHEAD_KIBIBYTES_MAX (64u << 10)
+#define SEARCHES_MAX            16u
+#define SEARCHES_END_SECONDS    5
 
 struct state {
     const char *mountpoint;
     bool allow_suid, allow_devices;
     bool was_mounted;
     struct tree_mount mount;
+    bool by_fuse;
     int device_mount; /* until the kernel front door is mounted; or -1 */
     pthread_mutex_t lock;
     pthread_cond_t changed;
@@ -88,6 +90,7 @@ static void mount_fuse(struct state *state, const char *source, int to)
     forget_device_mount(state);
     if (check_first_mount(state, &error) == 0)
         descriptor = fuse_mount_attach(&state->mount, state->mountpoint, &options, &error);
+    state->by_fuse = descriptor >= 0;
     answer_mounted(state, to, error, descriptor);
 }
 
@@ -148,6 +151,16 @@ static void mount_by_kernel(struct state *state, const char *source, int to)
     /* From now on the kernel's EROFS keeps it. */
     forget_device_mount(state);
     answer_mounted(state, to, error, descriptor);
+}
+
+static void tune(const struct state *state, const char *readahead)
+{
+    char *end;
+    unsigned long kibibytes = strtoul(readahead, &end, 10);
+    if (!state->mount.attached) return;
+    if (state->by_fuse) fuse_mount_tune(state->mount.device_minor);
+    if (*readahead && !*end && kibibytes <= READAHEAD_KIBIBYTES_MAX)
+        tree_mount_set_readahead(&state->mount, (unsigned)kibibytes);
 }
 
 /* ---- credentials ---- */
@@ -238,7 +251,7 @@ static void handle(struct state *state, enum broker_verb verb, const char *text,
         mount_by_kernel(state, text, *to);
         return;
     case BROKER_TUNE:
-        if (state->mount.attached) fuse_mount_tune(&state->mount);
+        tune(state, text);
         answer(*to, NULL, NULL, -1);
         return;
     case BROKER_UNMOUNT:

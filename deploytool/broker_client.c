@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <spawn.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -138,23 +139,26 @@ static int attach_kernel(void *context, const struct kernel_tree *tree, struct e
     return ask_for_descriptor(context, BROKER_KERNEL, tree->source, tree, error);
 }
 
-static void ask_and_tell(const struct broker *broker, enum broker_verb verb, const char *what)
+static void ask_and_tell(const struct broker *broker, enum broker_verb verb, const char *text,
+                         const char *what)
 {
     cleanup_buffer struct buffer ignored = { 0 };
     cleanup_close int descriptor = -1;
     cleanup_error struct error *error = NULL;
-    if (ask(broker, verb, "", NULL, -1, &ignored, &descriptor, &error) < 0)
+    if (ask(broker, verb, text, NULL, -1, &ignored, &descriptor, &error) < 0)
         log_warning("%s: %s", what, error_message(error));
 }
 
-static void tune(void *context)
+static void tune(void *context, unsigned readahead)
 {
-    ask_and_tell(context, BROKER_TUNE, "set the mount's readahead");
+    char text[16];
+    snprintf(text, sizeof text, "%u", readahead);
+    ask_and_tell(context, BROKER_TUNE, text, "set the mount's readahead");
 }
 
 static void detach(void *context)
 {
-    ask_and_tell(context, BROKER_UNMOUNT, "unmount");
+    ask_and_tell(context, BROKER_UNMOUNT, "", "unmount");
 }
 
 const struct mounter *broker_mounter(const struct broker *broker)

@@ -15,6 +15,11 @@ struct front {
     char *reason;
 };
 
+static unsigned readahead_kibibytes(enum front_readahead readahead)
+{
+    return readahead == READAHEAD_MUCH ? 1024 : 128;
+}
+
 int front_parse(enum front_kind *ret, const char *text, struct error **error)
 {
     static const char *const names[] = { "auto", "erofs", "fuse" };
@@ -54,6 +59,7 @@ static int mount_by_kernel(struct front *front, const struct node_image *node,
                                            .mounter = options->mounter,
                                            .metadata = metadata,
                                            .mapping = node->metadata_content.mapping,
+                                           .readahead = readahead_kibibytes(options->readahead),
                                            .complete = options->complete };
     return kernel_front_mount(&front->kernel, &node->metadata, devices, device_count, &kernel,
                               error);
@@ -66,6 +72,7 @@ static int mount_by_fuse(struct front *front, const struct node_image *node,
     struct rootfs_options rootfs = { .mountpoint = options->mountpoint,
                                      .source = node->image.name,
                                      .metadata = node->metadata_content.mapping,
+                                     .readahead = readahead_kibibytes(options->readahead),
                                      .mounter = options->mounter };
     return rootfs_mount(&front->rootfs, &node->metadata, devices, device_count, &rootfs, error);
 }
@@ -116,6 +123,14 @@ int front_serve(struct front *front, void (*ready)(void *context), void *context
 {
     if (front->kernel) return kernel_front_serve(front->kernel, ready, context, error);
     return rootfs_serve(front->rootfs, ready, context, error);
+}
+
+void front_set_readahead(struct front *front, enum front_readahead readahead)
+{
+    if (front->kernel)
+        kernel_front_set_readahead(front->kernel, readahead_kibibytes(readahead));
+    else
+        rootfs_set_readahead(front->rootfs, readahead_kibibytes(readahead));
 }
 
 void front_stop(struct front *front)

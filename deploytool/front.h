@@ -15,10 +15,17 @@ int front_parse(enum front_kind *ret, const char *text, struct error **error);
 
 struct front;
 
+/* What the kernel reads ahead, and brings with each fault of a mapped file. */
+enum front_readahead {
+    READAHEAD_LITTLE, /* the kernel's own 128 KiB: more would be more to fetch */
+    READAHEAD_MUCH,   /* everything is on the node: it costs nothing but memory */
+};
+
 struct front_options {
     enum front_kind kind;
     const char *mountpoint;
     struct cache *cache; /* that the metadata is in */
+    enum front_readahead readahead;
     const struct mounter *mounter;
     /* Of each layer the file that has all of it, for the kernel front door, or -1; NULL: none. */
     const int *complete;
@@ -32,6 +39,8 @@ int front_mount(struct front **ret, const struct node_image *node,
 /* As rootfs_serve(), rootfs_stop() and rootfs_free(). */
 int front_serve(struct front *front, void (*ready)(void *context), void *context,
                 struct error **error);
+/* From now on, on any thread until front_free(). */
+void front_set_readahead(struct front *front, enum front_readahead readahead);
 void front_stop(struct front *front);
 void front_free(struct front *front);
 

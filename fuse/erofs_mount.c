@@ -20,12 +20,8 @@
 #include "base/log.h"
 #include "fuse/fuse_mount.h"
 
-/* The kernel starts with 128, which is what a fault brings of a mapped file, too: more of it is
- * more to fetch. */
-#define READAHEAD_KIBIBYTES 512u
-#define BLOCK_BYTES         512u /* of our metadata; EROFS reads devices in multiples of it */
-#define SOURCE_LENGTH_MAX   250u /* fsconfig(2) takes 255 */
-#define BDI_DIRECTORY       "/sys/class/bdi"
+#define BLOCK_BYTES       512u /* of our metadata; EROFS reads devices in multiples of it */
+#define SOURCE_LENGTH_MAX 250u /* fsconfig(2) takes 255 */
 
 /* ---- file system contexts ---- */
 
@@ -241,10 +237,10 @@ static int configure_erofs(int context, const char *source, const struct kernel_
     return 0;
 }
 
-/* The newest of all is the one with the highest number. */
-static void set_readahead(void)
+/* The newest of all is the one with the highest number; 0: there is none. */
+static unsigned long newest_bdi(void)
 {
-    DIR *listing = opendir(BDI_DIRECTORY);
+    DIR *listing = opendir(TREE_MOUNT_BDI);
     unsigned long newest = 0;
     const struct dirent *entry;
     while (listing && (entry = readdir(listing))) {
@@ -253,29 +249,27 @@ static void set_readahead(void)
         if (number > newest) newest = number;
     }
     if (listing) closedir(listing);
-    if (!newest) return;
-    char path[80];
-    snprintf(path, sizeof path, BDI_DIRECTORY "/erofs-%lu/read_ahead_kb", newest);
-    tree_mount_set(path, READAHEAD_KIBIBYTES);
+    return newest;
 }
 
 /* Makes the file system with `names` as the working directory, of this thread alone. */
-static int create_erofs(int context, int names, struct error **error)
+static int create_erofs(int context, int names, unsigned long *ret_bdi, struct error **error)
 {
     cleanup_close int before = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
     /* No other mount of ours comes between making the file system and looking for the newest. */
-    cleanup_close int lock = open(BDI_DIRECTORY, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    cleanup_close int lock = open(TREE_MOUNT_BDI, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (before < 0 || unshare(CLONE_FS) < 0 || fchdir(names) < 0)
         return error_set_errno(error, errno, "change the working directory");
     if (lock >= 0) flock(lock, LOCK_EX);
     int result = create(context, error);
-    if (result == 0) set_readahead();
+    *ret_bdi = newest_bdi();
     if (fchdir(before) < 0 && result == 0)
         result = error_set_errno(error, errno, "change the working directory");
     return result;
 }
 
-static int make_erofs(const struct kernel_tree *tree, const int *opened, struct error **error)
+static int make_erofs(const struct kernel_tree *tree, const int *opened, unsigned long *ret_bdi,
+                      struct error **error)
 {
     char source[SOURCE_LENGTH_MAX + 1];
     snprintf(source, sizeof source, EROFS_MOUNT_SOURCE "%s", tree->source);
@@ -288,7 +282,7 @@ static int make_erofs(const struct kernel_tree *tree, const int *opened, struct 
     if (make_name(names, source, tree->metadata) < 0)
         return error_set_errno(error, errno, "make a name '%s'", source);
     if (configure_erofs(context, source, tree, opened, error) < 0 ||
-        create_erofs(context, names, error) < 0) {
+        create_erofs(context, names, ret_bdi, error) < 0) {
         if (error && error_errno(*error) == ENOTBLK)
             error_hint(error, "the kernel mounts EROFS from a file from Linux 6.12 on, and not "
                               "from every file system");
@@ -309,9 +303,10 @@ static int watch_end(int mount, struct error **error)
 }
 
 static int attach(const char *resolved, const struct kernel_tree *tree, const int *opened,
-                  const struct erofs_mount_options *options, struct error **error)
+                  const struct erofs_mount_options *options, unsigned long *ret_bdi,
+                  struct error **error)
 {
-    cleanup_close int context = make_erofs(tree, opened, error);
+    cleanup_close int context = make_erofs(tree, opened, ret_bdi, error);
     if (context < 0) return -1;
     unsigned attributes = MOUNT_ATTR_RDONLY | (options->allow_suid ? 0 : MOUNT_ATTR_NOSUID) |
                           (options->allow_devices ? 0 : MOUNT_ATTR_NODEV);
@@ -328,7 +323,7 @@ static void tune_connection(int device_mount)
 {
     struct stat status;
     if (device_mount >= 0 && fstat(device_mount, &status) == 0)
-        fuse_mount_tune_connection(minor(status.st_dev));
+        fuse_mount_tune(minor(status.st_dev));
 }
 
 int erofs_mount_attach(struct tree_mount *ret, const char *mountpoint,
@@ -343,10 +338,12 @@ int erofs_mount_attach(struct tree_mount *ret, const char *mountpoint,
         opened[i] = -1;
     tune_connection(device_mount);
     cleanup_close int end = -1;
+    unsigned long bdi = 0;
     if (open_device_files(tree, device_mount, opened, error) == 0)
-        end = attach(resolved, tree, opened, options, error);
+        end = attach(resolved, tree, opened, options, &bdi, error);
     for (uint32_t i = 0; i < tree->device_count; i++)
         if (opened[i] >= 0) close(opened[i]);
     if (end < 0 || tree_mount_note(ret, &resolved, error) < 0) return -1;
+    snprintf(ret->bdi, sizeof ret->bdi, bdi ? "erofs-%lu" : "", bdi);
     return take_descriptor(&end);
 }

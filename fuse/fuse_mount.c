@@ -11,9 +11,6 @@
 #include "base/file.h"
 #include "fuse/fusermount-internal.h"
 
-/* The kernel starts with 128, which is eight requests for a chunk. */
-#define READAHEAD_KIBIBYTES 1024u
-
 /* mount(2) itself. The connection's descriptor, or -1 with *ret_denied telling that only the
  * helper can do it. */
 static int attach_directly(const char *mountpoint, const struct fuse_mount_options *options,
@@ -97,7 +94,7 @@ int fuse_mount_attach(struct tree_mount *ret, const char *mountpoint,
     return take_descriptor(&descriptor);
 }
 
-void fuse_mount_tune_connection(unsigned device_minor)
+void fuse_mount_tune(unsigned device_minor)
 {
     char path[80];
     /* The kernel's Documentation/filesystems/fuse.rst, "Control filesystem". */
@@ -105,13 +102,4 @@ void fuse_mount_tune_connection(unsigned device_minor)
     tree_mount_set(path, FUSE_MOUNT_BACKGROUND);
     snprintf(path, sizeof path, "/sys/fs/fuse/connections/%u/congestion_threshold", device_minor);
     tree_mount_set(path, FUSE_MOUNT_BACKGROUND);
-}
-
-void fuse_mount_tune(const struct tree_mount *mount)
-{
-    char path[80];
-    snprintf(path, sizeof path, "/sys/class/bdi/%u:%u/read_ahead_kb", mount->device_major,
-             mount->device_minor);
-    tree_mount_set(path, READAHEAD_KIBIBYTES);
-    fuse_mount_tune_connection(mount->device_minor);
 }

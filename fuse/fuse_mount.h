@@ -30,10 +30,9 @@ int fuse_mount_attach(struct tree_mount *ret, const char *mountpoint,
  * with 12 and then itself parks reads that could be answered at once behind others that wait for
  * the network. */
 #define FUSE_MOUNT_BACKGROUND 4096u
-/* Raises the kernel's readahead for this mount, and its bound for requests at once, which it takes
- * from the server's FUSE_INIT only up to a share of the memory; only root can. After FUSE_INIT. */
-void fuse_mount_tune(const struct tree_mount *mount);
-/* The bound alone. */
-void fuse_mount_tune_connection(unsigned device_minor);
+/* Raises the kernel's bound for requests at once, which it takes from the server's FUSE_INIT only
+ * up to a share of the memory; only root can. After FUSE_INIT. The number is that of the
+ * superblock's device. */
+void fuse_mount_tune(unsigned device_minor);
 
 #endif

@@ -24,6 +24,11 @@ static void detach(struct kernel_front *front)
     front->mounter->detach(front->mounter->context);
 }
 
+void kernel_front_set_readahead(struct kernel_front *front, unsigned kibibytes)
+{
+    front->mounter->tune(front->mounter->context, kibibytes);
+}
+
 static int serve_devices(struct kernel_front *front, const struct erofs_image *image,
                          struct layer_device *const *devices, uint32_t device_count,
                          const struct kernel_front_options *options, struct error **error)
@@ -53,7 +58,9 @@ static int attach(struct kernel_front *front, const struct erofs_image *image,
                                 .device_count = total };
     front->end = front->mounter->attach_kernel(front->mounter->context, &tree, error);
     front->attached = front->end >= 0;
-    return front->attached ? 0 : -1;
+    if (!front->attached) return -1;
+    kernel_front_set_readahead(front, options->readahead);
+    return 0;
 }
 
 int kernel_front_mount(struct kernel_front **ret, const struct erofs_image *image,

@@ -20,6 +20,7 @@ struct kernel_front_options {
     const struct mounter *mounter; /* borrowed */
     int metadata;                  /* a descriptor of the file that the image was read from */
     const struct mapping *mapping; /* of it, borrowed */
+    unsigned readahead;            /* KiB, as tree_mount_set_readahead() */
     const int *complete;           /* of each layer its file, or -1; NULL: none */
 };
 
@@ -31,6 +32,8 @@ int kernel_front_mount(struct kernel_front **ret, const struct erofs_image *imag
  * kernel_front_stop(). */
 int kernel_front_serve(struct kernel_front *front, void (*ready)(void *context), void *context,
                        struct error **error);
+/* From now on, on any thread. */
+void kernel_front_set_readahead(struct kernel_front *front, unsigned kibibytes);
 /* Safe in a signal handler and on any thread, until kernel_front_free(). */
 void kernel_front_stop(struct kernel_front *front);
 /* As rootfs_free(): who still uses the tree gets EIO for what the kernel does not have. */

@@ -22,8 +22,9 @@ struct mounter {
     int (*attach_devices)(void *context, struct error **error);
     /* As erofs_mount_attach(): a descriptor that tells the end, or -1. */
     int (*attach_kernel)(void *context, const struct kernel_tree *tree, struct error **error);
-    /* As fuse_mount_tune() and tree_mount_detach(). */
-    void (*tune)(void *context);
+    /* As tree_mount_set_readahead(); and fuse_mount_tune(), for a FUSE tree. Any thread. */
+    void (*tune)(void *context, unsigned readahead);
+    /* As tree_mount_detach(). */
     void (*detach)(void *context);
     void *context;
 };

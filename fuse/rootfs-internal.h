@@ -21,6 +21,7 @@ struct rootfs {
     struct fuse_server *server;
     struct extent_reader *reader;
     struct tree_mount mount;
+    unsigned readahead; /* KiB */
     bool no_open, no_opendir;
 };
 

@@ -12,6 +12,8 @@
 #include "fuse/fuse_mount.h"
 #include "fuse/rootfs-internal.h"
 
+#define DEFAULT_READAHEAD 128u /* the kernel's own */
+
 /* ---- the connection ---- */
 
 static void negotiate(void *context, struct fuse_conn_info *connection)
@@ -138,12 +140,14 @@ static void detach(struct rootfs *rootfs)
     }
 }
 
-static void tune(struct rootfs *rootfs)
+void rootfs_set_readahead(struct rootfs *rootfs, unsigned kibibytes)
 {
-    if (rootfs->mounter)
-        rootfs->mounter->tune(rootfs->mounter->context);
-    else
-        fuse_mount_tune(&rootfs->mount);
+    if (rootfs->mounter) {
+        rootfs->mounter->tune(rootfs->mounter->context, kibibytes);
+    } else {
+        fuse_mount_tune(rootfs->mount.device_minor);
+        tree_mount_set_readahead(&rootfs->mount, kibibytes);
+    }
 }
 
 static int attach(struct rootfs *rootfs, const struct rootfs_options *options, struct error **error)
@@ -169,6 +173,7 @@ int rootfs_mount(struct rootfs **ret, const struct erofs_image *image,
     rootfs->image = image;
     rootfs->metadata = options->metadata;
     rootfs->mounter = options->mounter;
+    rootfs->readahead = options->readahead ? options->readahead : DEFAULT_READAHEAD;
     if (prepare(rootfs, devices, device_count, error) < 0 || attach(rootfs, options, error) < 0) {
         rootfs_free(rootfs);
         return -1;
@@ -191,7 +196,7 @@ int rootfs_serve(struct rootfs *rootfs, void (*ready)(void *context), void *cont
 {
     int result = fuse_server_start(rootfs->server, error);
     if (!result) {
-        tune(rootfs);
+        rootfs_set_readahead(rootfs, rootfs->readahead);
         if (ready) ready(context);
         wait_for_wake(rootfs);
     }

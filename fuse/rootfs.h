@@ -27,6 +27,7 @@ struct rootfs_options {
     bool allow_devices;     /* default: nodev; only root may ask */
     bool allow_other;       /* implied for root; others need user_allow_other in /etc/fuse.conf */
     unsigned threads;       /* that take requests; 0: 4 */
+    unsigned readahead;     /* KiB, as tree_mount_set_readahead(); 0: 128 */
     /* NULL: this process itself. Else borrowed, and the three options above are the mounter's. */
     const struct mounter *mounter;
     /* What `image` lies in, or NULL where that cannot be damaged; borrowed. Once it is, whatever
@@ -45,6 +46,8 @@ int rootfs_mount(struct rootfs **ret, const struct erofs_image *image,
  * answered: from then on the tree can be used. */
 int rootfs_serve(struct rootfs *rootfs, void (*ready)(void *context), void *context,
                  struct error **error);
+/* From now on, on any thread. */
+void rootfs_set_readahead(struct rootfs *rootfs, unsigned kibibytes);
 /* Safe in a signal handler and on any thread, until rootfs_free(). */
 void rootfs_stop(struct rootfs *rootfs);
 /* Unmounts if still mounted, waits until the devices have answered what they were asked, and ends

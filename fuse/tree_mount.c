@@ -71,6 +71,7 @@ int tree_mount_note(struct tree_mount *ret, char **resolved, struct error **erro
                                 .device_minor = entry.device_minor,
                                 .mountpoint = take_pointer(resolved),
                                 .attached = true };
+    snprintf(ret->bdi, sizeof ret->bdi, "%u:%u", ret->device_major, ret->device_minor);
     return 0;
 }
 
@@ -116,4 +117,12 @@ void tree_mount_set(const char *path, unsigned number)
     int length = snprintf(text, sizeof text, "%u", number);
     if (descriptor < 0 || write_fully(descriptor, text, (size_t)length) < 0)
         log_info("'%s' stays as the kernel sets it: %s", path, strerror(errno));
+}
+
+void tree_mount_set_readahead(const struct tree_mount *mount, unsigned kibibytes)
+{
+    char path[80];
+    if (!mount->attached || !mount->bdi[0]) return;
+    snprintf(path, sizeof path, TREE_MOUNT_BDI "/%s/read_ahead_kb", mount->bdi);
+    tree_mount_set(path, kibibytes);
 }

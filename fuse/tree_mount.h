@@ -6,9 +6,12 @@
 
 #include "base/error.h"
 
+#define TREE_MOUNT_BDI "/sys/class/bdi"
+
 struct tree_mount {
     char *mountpoint;                    /* owned; resolved */
     unsigned device_major, device_minor; /* of the superblock */
+    char bdi[32];                        /* its entry in /sys/class/bdi; "": none is known */
     bool attached;
 };
 
@@ -22,6 +25,10 @@ int tree_mount_note(struct tree_mount *ret, char **resolved, struct error **erro
 void tree_mount_detach(struct tree_mount *mount);
 /* Detaches first. */
 void tree_mount_free(struct tree_mount *mount);
+
+/* How many KiB the kernel reads ahead of who reads in sequence, and brings with each fault of a
+ * mapped file; it starts with 128. Only root can. */
+void tree_mount_set_readahead(const struct tree_mount *mount, unsigned kibibytes);
 
 /* Writes a number to a file of /sys; a line in the log says where it cannot. */
 void tree_mount_set(const char *path, unsigned number);
