@@ -13,6 +13,7 @@ struct front {
     struct kernel_front *kernel;
     struct rootfs *rootfs;
     char *reason;
+    bool *has_file; /* of each layer; or NULL */
 };
 
 static unsigned readahead_kibibytes(enum front_readahead readahead)
@@ -49,9 +50,25 @@ static int open_metadata(const struct node_image *node, struct cache *cache, str
     return take_descriptor(&descriptor);
 }
 
-static int mount_by_kernel(struct front *front, const struct node_image *node,
-                           struct layer_device *const *devices, uint32_t device_count,
-                           const struct front_options *options, struct error **error)
+/* Descriptors for the kernel, or -1. */
+static void open_sealed(int *complete, struct layer_device *const *devices, uint32_t device_count,
+                        const struct front_options *options)
+{
+    for (uint32_t i = 0; i < device_count; i++) {
+        cleanup_error struct error *error = NULL;
+        complete[i] = -1;
+        if (options->all_through_server) continue;
+        if (layer_cache_open_sealed(layer_device_cache(devices[i]), &complete[i], &error) == 0 ||
+            error_kind_of(error) == ERROR_NOT_FOUND)
+            continue;
+        log_info("layer %u is not given to the kernel as a file: %s", i + 1, error_message(error));
+    }
+}
+
+static int mount_files(struct front *front, const struct node_image *node,
+                       struct layer_device *const *devices, uint32_t device_count,
+                       const struct front_options *options, const int *complete,
+                       struct error **error)
 {
     cleanup_close int metadata = open_metadata(node, options->cache, error);
     if (metadata < 0) return -1;
@@ -60,9 +77,25 @@ static int mount_by_kernel(struct front *front, const struct node_image *node,
                                            .metadata = metadata,
                                            .mapping = node->metadata_content.mapping,
                                            .readahead = readahead_kibibytes(options->readahead),
-                                           .complete = options->complete };
+                                           .complete = complete };
     return kernel_front_mount(&front->kernel, &node->metadata, devices, device_count, &kernel,
                               error);
+}
+
+static int mount_by_kernel(struct front *front, const struct node_image *node,
+                           struct layer_device *const *devices, uint32_t device_count,
+                           const struct front_options *options, struct error **error)
+{
+    cleanup_free int *complete = malloc((device_count + 1u) * sizeof *complete);
+    front->has_file = calloc(device_count + 1u, sizeof *front->has_file);
+    if (!complete || !front->has_file) return error_set_memory(error);
+    open_sealed(complete, devices, device_count, options);
+    int result = mount_files(front, node, devices, device_count, options, complete, error);
+    for (uint32_t i = 0; i < device_count; i++) {
+        front->has_file[i] = result == 0 && complete[i] >= 0;
+        if (complete[i] >= 0) close(complete[i]);
+    }
+    return result;
 }
 
 static int mount_by_fuse(struct front *front, const struct node_image *node,
@@ -147,7 +180,13 @@ void front_free(struct front *front)
     kernel_front_free(front->kernel);
     rootfs_free(front->rootfs);
     free(front->reason);
+    free(front->has_file);
     free(front);
+}
+
+bool front_has_file(const struct front *front, uint32_t layer)
+{
+    return front->has_file && front->has_file[layer];
 }
 
 const char *front_name(const struct front *front)

@@ -2,6 +2,9 @@
 #ifndef SLUICE_DEPLOYTOOL_FRONT_H
 #define SLUICE_DEPLOYTOOL_FRONT_H
 
+#include <stdbool.h>
+#include <stdint.h>
+
 #include "base/error.h"
 #include "cache/cache.h"
 #include "deploytool/node_image.h"
@@ -27,8 +30,9 @@ struct front_options {
     struct cache *cache; /* that the metadata is in */
     enum front_readahead readahead;
     const struct mounter *mounter;
-    /* Of each layer the file that has all of it, for the kernel front door, or -1; NULL: none. */
-    const int *complete;
+    /* Layers that are sealed are given to the kernel as files, unless who reads them is to be
+     * known. */
+    bool all_through_server;
 };
 
 /* All is borrowed. What asks the kernel front door for what it cannot do is an error only if that
@@ -44,6 +48,8 @@ void front_set_readahead(struct front *front, enum front_readahead readahead);
 void front_stop(struct front *front);
 void front_free(struct front *front);
 
+/* Whether the kernel reads the layer (from 0) without the server. */
+bool front_has_file(const struct front *front, uint32_t layer);
 /* "erofs" or "fuse", and why that one. */
 const char *front_name(const struct front *front);
 const char *front_reason(const struct front *front);

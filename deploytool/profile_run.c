@@ -21,7 +21,6 @@
 #include "index/profile.h"
 
 /* The kernel's default. More would show as read what was only near to it. */
-#define READAHEAD_KIBIBYTES  "128"
 #define READ_TIMEOUT_SECONDS 60
 
 /*
@@ -166,18 +165,6 @@ static int end_server(struct stage *stage, struct error **error)
     return error_set(error, ERROR_SYSTEM, "the server of the image failed");
 }
 
-static void set_readahead(const struct stage *stage)
-{
-    struct stat found;
-    char path[80];
-    if (!stage->lower || stat(stage->lower, &found) < 0) return;
-    snprintf(path, sizeof path, "/sys/class/bdi/%u:%u/read_ahead_kb", major(found.st_dev),
-             minor(found.st_dev));
-    cleanup_close int file = open(path, O_WRONLY | O_CLOEXEC);
-    if (file < 0 || write_fully(file, READAHEAD_KIBIBYTES, strlen(READAHEAD_KIBIBYTES)) < 0)
-        log_warning("'%s': %s; what the kernel reads ahead counts as read", path, strerror(errno));
-}
-
 /* ---- what the program sees ---- */
 
 static int mount_overlay(const struct stage *stage, struct error **error)
@@ -213,7 +200,6 @@ static int run_program(struct stage *stage, struct container_result *ret, struct
                                            .own_network = options->own_network,
                                            .output_to_error = options->output_to_error,
                                            .timeout_seconds = options->timeout_seconds };
-    set_readahead(stage);
     if (mount_overlay(stage, error) < 0) return -1;
     return container_run(&container, ret, error);
 }

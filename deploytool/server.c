@@ -128,8 +128,11 @@ static int append_status(const struct server *server, struct buffer *ret)
     json_object_set_new(root, "profile", profile_player_status(server->profile));
     json_object_set_new(root, "fill", fill_status(server->fill));
     json_t *layers = json_array();
-    for (size_t i = 0; i < server->device_count; i++)
-        json_array_append_new(layers, layer_status(server, i));
+    for (size_t i = 0; i < server->device_count; i++) {
+        json_t *layer = layer_status(server, i);
+        add_text(layer, "device", front_has_file(server->front, (uint32_t)i) ? "file" : "fuse");
+        json_array_append_new(layers, layer);
+    }
     json_object_set_new(root, "layers", layers);
     cleanup_free char *text = json_dumps(root, JSON_COMPACT);
     return text ? buffer_append(ret, text, strlen(text)) : -1;
@@ -205,6 +208,19 @@ static int open_devices(struct server *server, struct error **error)
     return 0;
 }
 
+/* What is recorded is what programs read, and not what the kernel reads for them. */
+static enum front_readahead choose_readahead(const struct server *server)
+{
+    bool complete = !server->options->record;
+    for (size_t i = 0; i < server->device_count && complete; i++) {
+        uint32_t chunks_present;
+        uint64_t ignored;
+        layer_device_presence(server->devices[i], &chunks_present, &ignored);
+        complete = chunks_present == server->node.tables[i]->chunk_count;
+    }
+    return complete ? READAHEAD_MUCH : READAHEAD_LITTLE;
+}
+
 /* From the socket on there is something to leave behind, so a signal must not end the process
  * where it stands: it waits until there is a handler. */
 static int mount_tree(struct server *server, struct error **error)
@@ -213,6 +229,8 @@ static int mount_tree(struct server *server, struct error **error)
     struct front_options how = { .kind = options->front,
                                  .mountpoint = options->mountpoint,
                                  .cache = server->cache,
+                                 .readahead = choose_readahead(server),
+                                 .all_through_server = options->record,
                                  .mounter = broker_mounter(server->broker) };
     struct front *front;
     cleanup_free char *socket = control_socket_path(options->mountpoint, error);

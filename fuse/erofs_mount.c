@@ -344,6 +344,7 @@ int erofs_mount_attach(struct tree_mount *ret, const char *mountpoint,
     for (uint32_t i = 0; i < tree->device_count; i++)
         if (opened[i] >= 0) close(opened[i]);
     if (end < 0 || tree_mount_note(ret, &resolved, error) < 0) return -1;
-    snprintf(ret->bdi, sizeof ret->bdi, bdi ? "erofs-%lu" : "", bdi);
+    ret->bdi[0] = 0;
+    if (bdi) snprintf(ret->bdi, sizeof ret->bdi, "erofs-%lu", bdi);
     return take_descriptor(&end);
 }
