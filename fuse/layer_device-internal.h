@@ -12,6 +12,7 @@
  *   chunk_state.c     the life of a chunk: awaited, checked, arrived, stored, failed
  *   supply.c          chunks that nobody waits for: asked for, handed back
  *   read_ahead.c      which chunks a reader who goes forward will want next
+ *   prefetch.c        the supply that a profile is; prefetch_plan.c, window_prefetch.c
  *   run_start.c       which chunks are fetched next, in one range
  *   run.c             the life of a run; run_suspend.c, run_failure.c
  *   run_decode.c      a run's bytes on their way through the decoder
@@ -538,6 +539,8 @@ void supply_free_ahead(struct data_path *path);
 void supply_name(struct layer_device *device, uint32_t chunk, struct actions *actions);
 /* Asks supplies for chunks, as many as they may have out. */
 void supply_take(struct data_path *path, struct actions *actions);
+/* Who had nothing may have something now. */
+void supply_look_again(struct data_path *path);
 /* All of these go back with `result`. */
 void supply_give_back(struct supply_returns *owed, int result, struct actions *actions);
 /* Those of supplies that were taken away are dropped. */

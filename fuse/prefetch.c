@@ -4,7 +4,7 @@
 #include <stdlib.h>
 
 #include "base/log.h"
-#include "fuse/layer_device-internal.h"
+#include "fuse/prefetch-internal.h"
 
 /* What cannot be fetched so often, one time after the other, is left for those who need it. */
 #define FAILURES_MAX 8u
@@ -14,10 +14,11 @@
 struct prefetch {
     struct data_path *path;
     struct layer_device *const *devices;
-    struct profile profile;
+    struct prefetch_plan plan;
+    struct window_prefetch windows;
     uint64_t limit;
 
-    size_t entry;      /* the next to be asked for ... */
+    size_t piece;      /* the next to be asked for ... */
     uint32_t within;   /* ... and the chunk of it */
     uint64_t asked;    /* bytes */
     _Atomic bool stop; /* asks for nothing more */
@@ -35,13 +36,16 @@ static bool next_chunk(void *context, struct layer_device **ret_device, uint32_t
 {
     struct prefetch *prefetch = context;
     if (prefetch->stop) return false;
-    if (prefetch->entry == prefetch->profile.entry_count) {
+    if (prefetch->piece == prefetch->plan.piece_count) {
         prefetch->all_asked = true;
         return false;
     }
-    const struct profile_entry *entry = &prefetch->profile.entries[prefetch->entry];
-    struct layer_device *device = prefetch->devices[entry->layer];
-    uint32_t chunk = entry->first + prefetch->within;
+    const struct prefetch_piece *piece = &prefetch->plan.pieces[prefetch->piece];
+    /* Its windows come with others', in fewer requests than if it asked for them itself. */
+    if (piece->windows != NO_WINDOWS && !prefetch->plan.ranges[piece->windows].settled)
+        return false;
+    struct layer_device *device = prefetch->devices[piece->layer];
+    uint32_t chunk = piece->first + prefetch->within;
     uint64_t length = chunk_length(device->table, chunk);
     if (prefetch->limit && length > prefetch->limit - prefetch->asked) {
         prefetch->limited = true;
@@ -49,8 +53,8 @@ static bool next_chunk(void *context, struct layer_device **ret_device, uint32_t
         return false;
     }
     prefetch->asked += length;
-    if (++prefetch->within == entry->count) {
-        prefetch->entry++;
+    if (++prefetch->within == piece->count) {
+        prefetch->piece++;
         prefetch->within = 0;
     }
     atomic_fetch_add(&prefetch->out, 1);
@@ -92,14 +96,14 @@ static void chunk_came(void *context, struct layer_device *device, uint32_t chun
 
 static void prefetch_free(struct prefetch *prefetch)
 {
-    profile_free(&prefetch->profile);
+    prefetch_plan_free(&prefetch->plan);
     pthread_mutex_destroy(&prefetch->lock);
     free(prefetch);
 }
 
 int prefetch_start(struct prefetch **ret, struct data_path *path,
-                   struct layer_device *const *devices, struct profile *profile, uint64_t limit,
-                   struct error **error)
+                   struct layer_device *const *devices, const struct profile *profile,
+                   uint64_t limit, struct error **error)
 {
     struct prefetch *prefetch = calloc(1, sizeof *prefetch);
     if (!prefetch) return error_set_memory(error);
@@ -107,10 +111,14 @@ int prefetch_start(struct prefetch **ret, struct data_path *path,
     prefetch->path = path;
     prefetch->devices = devices;
     prefetch->limit = limit;
-    prefetch->profile = *profile;
-    *profile = (struct profile){ 0 };
     struct chunk_supply supply = { next_chunk, chunk_came, prefetch };
+    if (prefetch_plan_make(&prefetch->plan, devices, profile, error) < 0) {
+        prefetch_free(prefetch);
+        return -1;
+    }
+    window_prefetch_start(&prefetch->windows, path, &prefetch->plan);
     if (data_path_set_supply(path, SUPPLY_PROFILE, &supply, error) < 0) {
+        window_prefetch_end(&prefetch->windows);
         prefetch_free(prefetch);
         return -1;
     }
@@ -122,16 +130,17 @@ void prefetch_end(struct prefetch *prefetch)
 {
     if (!prefetch) return;
     data_path_set_supply(prefetch->path, SUPPLY_PROFILE, NULL, NULL);
+    window_prefetch_end(&prefetch->windows);
     prefetch_free(prefetch);
 }
 
 /* ---- how far ---- */
 
-static void count_entry(const struct prefetch *prefetch, const struct profile_entry *entry,
+static void count_piece(const struct prefetch *prefetch, const struct prefetch_piece *piece,
                         struct prefetch_progress *ret)
 {
-    const struct layer_device *device = prefetch->devices[entry->layer];
-    for (uint32_t chunk = entry->first; chunk < entry->first + entry->count; chunk++) {
+    const struct layer_device *device = prefetch->devices[piece->layer];
+    for (uint32_t chunk = piece->first; chunk < piece->first + piece->count; chunk++) {
         uint64_t length = chunk_length(device->table, chunk);
         ret->chunks++;
         ret->bytes += length;
@@ -151,8 +160,8 @@ static enum prefetch_state state_of(const struct prefetch *prefetch)
 void prefetch_progress(struct prefetch *prefetch, struct prefetch_progress *ret)
 {
     *ret = (struct prefetch_progress){ .state = state_of(prefetch) };
-    for (size_t i = 0; i < prefetch->profile.entry_count; i++)
-        count_entry(prefetch, &prefetch->profile.entries[i], ret);
+    for (size_t i = 0; i < prefetch->plan.piece_count; i++)
+        count_piece(prefetch, &prefetch->plan.pieces[i], ret);
     pthread_mutex_lock(&prefetch->lock);
     ret->chunks_here = prefetch->chunks_here;
     ret->bytes_here = prefetch->bytes_here;

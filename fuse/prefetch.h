@@ -14,11 +14,12 @@
 
 struct prefetch;
 
-/* At most `limit` bytes (decoded) are asked for; 0: all of the profile. `profile` was decoded for
- * these devices' tables; its entries are moved out of it. The array is borrowed. */
+/* At most `limit` bytes (decoded) are asked for; 0: all of the profile, and what lies between its
+ * chunks where that saves requests. `profile` was decoded for these devices' tables. The array is
+ * borrowed. */
 int prefetch_start(struct prefetch **ret, struct data_path *path,
-                   struct layer_device *const *devices, struct profile *profile, uint64_t limit,
-                   struct error **error);
+                   struct layer_device *const *devices, const struct profile *profile,
+                   uint64_t limit, struct error **error);
 /* Before the devices close. NULL is fine. */
 void prefetch_end(struct prefetch *prefetch);
 
@@ -32,9 +33,9 @@ enum prefetch_state {
 /* Bytes are decoded ones. */
 struct prefetch_progress {
     enum prefetch_state state;
-    uint64_t chunks, bytes;           /* of the profile */
+    uint64_t chunks, bytes;           /* all that is to be asked for */
     uint64_t chunks_here, bytes_here; /* of those, that it brought or found */
-    uint64_t chunks_read, bytes_read; /* of the profile, that somebody has read since */
+    uint64_t chunks_read, bytes_read; /* of all, that somebody has read */
 };
 void prefetch_progress(struct prefetch *prefetch, struct prefetch_progress *ret);
 

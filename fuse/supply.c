@@ -212,12 +212,17 @@ int data_path_set_supply(struct data_path *path, enum supply_kind kind,
     return 0;
 }
 
+void supply_look_again(struct data_path *path)
+{
+    for (unsigned i = 0; i < SUPPLY_KINDS; i++)
+        if (path->supplies[i]) path->supplies[i]->dry = false;
+}
+
 void data_path_wake(struct data_path *path)
 {
     struct actions actions;
     data_path_enter(path, &actions);
-    for (unsigned i = 0; i < SUPPLY_KINDS; i++)
-        if (path->supplies[i]) path->supplies[i]->dry = false;
+    supply_look_again(path);
     data_path_leave(path, &actions);
 }
 

@@ -168,7 +168,7 @@ class Records(ProfileTest):
         inspected = json.loads(self.sluice("inspect", "--profile", "--json", self.direct).stdout)
         self.assertIn(path, [entry["path"] for entry in inspected["profile"]["files"]])
         other = self.fresh(self.counted, name="other")
-        self.assertEqual(self.play(other)["chunks_here"], told["profile_chunks"])
+        self.assertGreaterEqual(self.play(other)["chunks_here"], told["profile_chunks"])
 
     def test_written_at_once(self):
         file = os.path.join(self.directory, "at-once")
