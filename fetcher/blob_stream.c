@@ -135,7 +135,9 @@ static void done(struct request *request, struct error *error)
     unlock_and_drop(stream);
 }
 
-static const struct request_operations operations = { begin, take_bytes, end, done };
+static const struct request_operations operations = {
+    .begin = begin, .bytes = take_bytes, .end = end, .done = done
+};
 
 /* The reader has made room. */
 static void on_continue(struct transfer_task *task)

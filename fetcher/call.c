@@ -76,7 +76,9 @@ static void done(struct request *request, struct error *error)
     pthread_mutex_unlock(&call->lock);
 }
 
-static const struct request_operations operations = { begin, take_bytes, end, done };
+static const struct request_operations operations = {
+    .begin = begin, .bytes = take_bytes, .end = end, .done = done
+};
 
 int repository_check(const struct repository *repository, struct error **error)
 {

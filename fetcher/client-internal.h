@@ -39,6 +39,7 @@ struct registry_client {
 
     /* From any thread. */
     atomic_uint_fast64_t sent, bytes_received, retries;
+    atomic_uint_fast64_t single_until; /* of the hosts' ones, the latest */
     pthread_mutex_t lock;
     pthread_cond_t left;
     unsigned calls; /* that wait in this client */

@@ -17,7 +17,8 @@
 struct answer {
     long status; /* 0: none came */
     char *location;
-    char *content_type; /* without parameters */
+    char *content_type;             /* without parameters */
+    const char *content_parameters; /* of it, behind the first semicolon; NULL: it has none */
     char *content_range;
     char *content_digest; /* Docker-Content-Digest */
     char *link;

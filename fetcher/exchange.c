@@ -92,6 +92,14 @@ static void take_header_line(struct answer *answer, const char *line, size_t len
     if (copy) keep_header(answer, line, (size_t)(colon - line), &copy);
 }
 
+static void split_content_type(struct answer *answer)
+{
+    char *end = answer->content_type + strcspn(answer->content_type, "; \t\r");
+    const char *semicolon = strchr(end, ';');
+    if (semicolon) answer->content_parameters = semicolon + 1;
+    *end = '\0';
+}
+
 /* The headers have ended: what libcurl has parsed of them, and a plain media type. */
 static void complete_answer(struct exchange *exchange)
 {
@@ -99,7 +107,7 @@ static void complete_answer(struct exchange *exchange)
     curl_off_t seconds = 0;
     curl_easy_getinfo(exchange->easy, CURLINFO_RETRY_AFTER, &seconds);
     answer->retry_after = seconds > 0 ? (uint64_t)seconds : 0;
-    if (answer->content_type) answer->content_type[strcspn(answer->content_type, "; \t\r")] = '\0';
+    if (answer->content_type) split_content_type(answer);
     answer->complete = true;
 }
 

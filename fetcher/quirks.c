@@ -50,9 +50,10 @@ static const struct {
  * - A redirect's signature ends after five minutes at GHCR (stargz-snapshotter, as above), and the
  *   refusal is a 400, 401, 403, 404 or 410: redirects.c, wants_new_redirect() in request.c.
  * - distribution as a pull-through cache gives the whole blob for a range until it has it
- *   (https://github.com/distribution/distribution/issues/4667); ECR answers several ranges at once
- *   so (https://github.com/containerd/stargz-snapshotter/pull/350): one range a request, and
- *   ranged.c takes the bytes out of the whole.
+ *   (https://github.com/distribution/distribution/issues/4667): ranged.c takes the bytes out of it.
+ * - ECR, and storages like S3, answer several ranges with the whole blob or the first of them
+ *   (https://github.com/containerd/stargz-snapshotter/pull/350): such a host is then asked for one
+ *   at a time (ranges.c).
  * - distribution on a file system reads what another push of the same manifest has half written,
  *   and refuses with DIGEST_INVALID: answer_is_transient().
  * - Content-Encoding: gzip may be the storage's mark on a blob that is gzip itself. Bytes are taken

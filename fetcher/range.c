@@ -74,7 +74,9 @@ static void finished(struct request *request, struct error *error)
     release(range);
 }
 
-static const struct request_operations operations = { begin, take_bytes, end, finished };
+static const struct request_operations operations = {
+    .begin = begin, .bytes = take_bytes, .end = end, .done = finished
+};
 
 static void refuse(struct transfer_task *task)
 {

@@ -1,42 +1,16 @@
 #include "fetcher/ranged-internal.h"
 
-#include <string.h>
-#include <strings.h>
-
 #include "base/log.h"
+#include "fetcher/content_range-internal.h"
 #include "fetcher/host-internal.h"
 
 #define LEAST_SKIP (1u << 20) /* where somebody else can be asked for the range */
-
-static bool take_number(const char **at, uint64_t *ret)
-{
-    const char *from = *at;
-    uint64_t value = 0;
-    for (; **at >= '0' && **at <= '9'; ++*at) {
-        if (*at - from >= 18) return false;
-        value = value * 10 + (uint64_t)(**at - '0');
-    }
-    *ret = value;
-    return *at > from;
-}
-
-/* "bytes first-last/length" or "bytes first-last/ *" */
-static bool parse_content_range(const char *text, uint64_t *ret_first, uint64_t *ret_last)
-{
-    uint64_t length;
-    if (strncasecmp(text, "bytes ", 6) != 0) return false;
-    text += 6;
-    if (!take_number(&text, ret_first) || *text++ != '-') return false;
-    if (!take_number(&text, ret_last) || *text++ != '/') return false;
-    if (strcmp(text, "*") == 0) return true;
-    return take_number(&text, &length) && !*text && *ret_last < length;
-}
 
 static int begin_partial(const struct ranged *ranged, const struct answer *answer,
                          struct error **error)
 {
     uint64_t first, last;
-    if (!answer->content_range || !parse_content_range(answer->content_range, &first, &last))
+    if (!answer->content_range || !content_range_parse(answer->content_range, &first, &last))
         return error_set(error, ERROR_INVALID, "the partial answer does not say which part it is");
     if (first != ranged->offset || last != ranged->offset + ranged->length - 1)
         return error_set(error, ERROR_INVALID,

@@ -4,7 +4,7 @@
  * One client owns one thread that runs libcurl's multi interface; no thread
  * waits per request. All functions may be called from any thread except that
  * thread (that is: not from a range_done callback, apart from
- * registry_fetch_range() itself, which may). Connections are kept and used
+ * registry_fetch_range() and its like, which may). Connections are kept and used
  * again. Authentication (anonymous, basic, bearer token), credentials (docker
  * config and helpers), retries with back-off and jitter, and redirects (without
  * the Authorization header to other hosts) are handled inside. Errors never
@@ -176,6 +176,30 @@ void registry_stream_range(struct registry_client *client, const struct reposito
                            const struct digest *digest, uint64_t offset, size_t length,
                            struct range_time time, range_part *part, range_done *done,
                            void *context);
+
+/* One of several ranges, answered as by registry_stream_range(), or registry_fetch_range() where
+ * `part` is NULL. */
+struct registry_range {
+    uint64_t offset;
+    size_t length;
+    range_part *part;
+    range_done *done;
+    void *context;
+};
+#define REGISTRY_RANGES_MAX 64u
+
+/*
+ * Several ranges of a blob, at most REGISTRY_RANGES_MAX, that do not overlap: by one request, if
+ * the host answers such (RFC 9110 section 14.6), else by one after the other. They are asked for in
+ * this order, may come in any, and each is done as soon as it is there. `time` is for one request
+ * and its retries. `ranges` is copied.
+ */
+void registry_fetch_ranges(struct registry_client *client, const struct repository *repository,
+                           const struct digest *digest, const struct registry_range *ranges,
+                           size_t count, struct range_time time);
+/* Whether that is one request, as far as is known: false for some minutes after any host gave one
+ * range only. */
+bool registry_takes_ranges(struct registry_client *client);
 
 /* Bytes [offset, offset + length) of the blob, as fetched lately, were not what they should be:
  * where another host can be asked, the one they came from is left out for a while. From any thread.

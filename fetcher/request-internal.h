@@ -37,6 +37,12 @@ struct request_operations {
     /* The last call, exactly one. `error` is NULL on success, else owned by the callee, and names
      * registry and question. The request may be freed in it. */
     void (*done)(struct request *request, struct error *error);
+    /* The next exchange is about to go to request->host: sets what range or ranges are asked for.
+     * NULL: they are as the owner has set them. */
+    void (*ask)(struct request *request);
+    /* What was answered is a refusal, or was found wrong: true, when the same host is to be asked
+     * again at once, in another way. NULL: never. */
+    bool (*otherwise)(struct request *request);
 };
 
 enum request_state {
@@ -65,6 +71,7 @@ struct request {
     const void *body;
     size_t body_length;
     uint64_t range_offset, range_length; /* length 0: no range; may move on between attempts */
+    const char *range_list;              /* instead, several: "0-99,200-299"; or NULL */
     bool keep_redirect;                  /* it is a blob: the target serves the next request too */
     bool redirect_suffices;              /* as an answer: where it leads does not matter */
     unsigned attempts;                   /* of all hosts; 0: as many as the client is set to */

@@ -264,6 +264,20 @@ static struct curl_slist *add_own_header(struct curl_slist *headers, const char 
     return longer;
 }
 
+static struct curl_slist *add_range(struct curl_slist *headers, const struct request *request)
+{
+    char range[64];
+    if (request->range_list) {
+        cleanup_free char *list = format_text("bytes=%s", request->range_list);
+        if (list) return add_header(headers, "Range", list);
+        curl_slist_free_all(headers);
+        return NULL;
+    }
+    snprintf(range, sizeof range, "bytes=%llu-%llu", (unsigned long long)request->range_offset,
+             (unsigned long long)(request->range_offset + request->range_length - 1));
+    return add_header(headers, "Range", range);
+}
+
 static struct curl_slist *make_headers(const struct request *request)
 {
     /* The second one: libcurl would wait for a "100 Continue" before larger bodies. */
@@ -274,12 +288,7 @@ static struct curl_slist *make_headers(const struct request *request)
     if (headers && request->accept) headers = add_header(headers, "Accept", request->accept);
     if (headers && request->content_type)
         headers = add_header(headers, "Content-Type", request->content_type);
-    if (headers && request->range_length > 0) {
-        char range[64];
-        snprintf(range, sizeof range, "bytes=%llu-%llu", (unsigned long long)request->range_offset,
-                 (unsigned long long)(request->range_offset + request->range_length - 1));
-        headers = add_header(headers, "Range", range);
-    }
+    if (headers && request->range_length > 0) headers = add_range(headers, request);
     if (!is_at_origin(request)) return headers;
     if (headers && request->authorization)
         headers = add_header(headers, "Authorization", request->authorization);
@@ -304,6 +313,7 @@ static void start_exchange(struct request *request)
     request->enough = request->hopeless = false;
     set_failure(request, NULL);
     request->refusal.length = 0;
+    if (request->operations->ask) request->operations->ask(request);
     exchange_clear(exchange);
     exchange->headers = make_headers(request);
     if (!exchange->headers) error_set_memory(&error);
@@ -582,12 +592,25 @@ static size_t on_body(struct exchange *exchange, const uint8_t *data, size_t len
     return 0; /* ends the exchange: `length` is never 0 */
 }
 
+/* Takes `error`: why what the host answered is of no use. */
+static void answer_failed(struct request *request, struct error *error, bool final)
+{
+    if (!request->operations->otherwise || !request->operations->otherwise(request)) {
+        host_failed(request, error, final);
+        return;
+    }
+    log_debug("registry %s: %s: %s; asking otherwise", request->registry, request->what,
+              error_message(error));
+    error_free(error);
+    go_to(request, strdup(request->current_url));
+}
+
 static void succeeded(struct request *request)
 {
     struct error *error = NULL;
     if (!request->enough && request->operations->end &&
         request->operations->end(request, &error) < 0) {
-        host_failed(request, error, false);
+        answer_failed(request, error, false);
     } else {
         if (request->host) host_take_back(request->host);
         finish(request, NULL);
@@ -669,7 +692,7 @@ static void answered(struct request *request)
         renew_redirect(request);
     } else {
         answer_error(request, &error);
-        host_failed(request, error, !answer_is_transient(request));
+        answer_failed(request, error, !answer_is_transient(request));
     }
 }
 
@@ -679,7 +702,7 @@ static void on_finished(struct exchange *exchange, CURLcode code)
     struct error *error = request->failure;
     request->failure = NULL;
     if (error) {
-        host_failed(request, error, request->hopeless);
+        answer_failed(request, error, request->hopeless);
     } else if (code == CURLE_OK || request->enough) {
         answered(request);
     } else {

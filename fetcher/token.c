@@ -99,7 +99,9 @@ static void done(struct request *request, struct error *error)
     release(asking);
 }
 
-static const struct request_operations operations = { begin, take_bytes, NULL, done };
+static const struct request_operations operations = { .begin = begin,
+                                                      .bytes = take_bytes,
+                                                      .done = done };
 
 /* A challenge may name several scopes with blanks between; each is a parameter of its own. */
 static char *add_scopes(char *query, const char *scopes)
