@@ -1,11 +1,13 @@
 """sluice: a mount, an overlay on it, runc."""
 
+import contextlib
 import functools
 import os
 import subprocess
 
 from compare import runtime, workloads
 from tools import workplace
+from tools.registry import Client
 
 
 @functools.cache
@@ -45,6 +47,14 @@ class Sluice:
     def _repository(self, image):
         return image if self.variant in ("plain", "fill now") else f"{image}-{self.variant}"
 
+    def _exists(self, repository, tag):
+        with contextlib.closing(Client(self.registry.name)) as client:
+            return client.manifest(repository, tag) is not None
+
+    def can(self, image):
+        """Converting compresses anew, and the gigabytes of CUDA would take too long."""
+        return self.variant != "converted" or image != "cuda"
+
     def prepare(self, workload):
         """Its index, in the registry."""
         repository = self._repository(workload.image)
@@ -62,10 +72,11 @@ class Sluice:
         if self.variant in ("profiled", "converted"):
             self._sluice("profile", reference, "--", *command, **quiet)
         if self.variant == "converted":
-            converted = f"{self.registry.name}/{workload.image}-converted:made"
-            self._sluice("convert", reference, converted, **quiet)
-            self._sluice("index", "--force", converted, **quiet)
-            self._sluice("profile", converted, "--", *command, **quiet)
+            converted = f"{self.registry.name}/{repository}:made"
+            if not self._exists(repository, "made"):
+                self._sluice("convert", reference, converted, **quiet)
+            # Its manifest names the index, so that has to be said anew with the profile.
+            self._sluice("profile", converted, "--annotate", "made", "--", *command, **quiet)
 
     def begin(self, directory, _):
         """Nothing runs before a mount; the cache is an empty one each time."""
