@@ -147,11 +147,11 @@ class Station:
     def cache(self, name):
         return os.path.join(self.directory, "cache-" + name)
 
-    def mount(self, reference, cache, path="."):
+    def mount(self, reference, cache, path=".", options=()):
         """Seconds from the start of the command to the answer of the first stat."""
         started = time.monotonic()
-        subprocess.run([workplace.SLUICE, "mount", reference, self.point, "--cache", cache],
-                       env=self.environment, check=True)
+        subprocess.run([workplace.SLUICE, "mount", reference, self.point, "--cache", cache,
+                        *options], env=self.environment, check=True)
         os.lstat(os.path.join(self.point, path))
         return time.monotonic() - started
 
@@ -161,6 +161,12 @@ class Station:
     def server_memory(self):
         (pid, _), = servers_under(self.point)
         return memory_of(pid)
+
+    def server_cpu(self):
+        """Seconds of a processor, of the kernel's work for it, too."""
+        with open(f"/proc/{self.status()['pid']}/stat", encoding="ascii") as file:
+            fields = file.read().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @contextlib.contextmanager

@@ -44,6 +44,14 @@ static uint64_t length_of_layer(const struct sealing *sealing)
 
 /* ---- one piece ---- */
 
+/* Who stores it again writes to its place, and the disk may find another for it. */
+static bool lose_chunk(struct sealing *sealing, uint32_t chunk)
+{
+    bool lost = layer_files_clear(&sealing->files, chunk, sealing->generations[chunk]);
+    if (lost) sealing->damaged++;
+    return lost;
+}
+
 static void end_chunk(struct sealing *sealing)
 {
     const struct layer_files *files = &sealing->files;
@@ -51,8 +59,7 @@ static void end_chunk(struct sealing *sealing)
     struct digest found;
     digest_stream_finish(sealing->chunk_stream, &found);
     if (sealing->chunk < files->chunk_count) sealing->chunk_left = files->lengths[sealing->chunk];
-    if (digest_equal(&found, &sealing->seal->chunks[chunk])) return;
-    if (layer_files_clear(files, chunk, sealing->generations[chunk])) sealing->damaged++;
+    if (!digest_equal(&found, &sealing->seal->chunks[chunk])) lose_chunk(sealing, chunk);
 }
 
 static void hash_chunks(struct sealing *sealing, const uint8_t *data, size_t length)
@@ -88,6 +95,10 @@ static int take_piece(struct sealing *sealing, uint64_t offset, struct error **e
     const struct layer_seal *seal = sealing->seal;
     uint64_t left = length_of_layer(sealing) - offset;
     ssize_t count = read_piece(sealing, offset);
+    if (count < 0 && errno == EIO && lose_chunk(sealing, sealing->chunk))
+        return error_set(error, ERROR_NOT_FOUND,
+                         "the disk cannot read chunk %u of layer %s, which is removed",
+                         sealing->chunk, sealing->files.name);
     if (count < 0)
         return error_set_errno(error, errno, "read layer %s in the cache", sealing->files.name);
     size_t length = (uint64_t)count < left ? (size_t)count : (size_t)left;

@@ -183,6 +183,7 @@ static void note_measured(struct fill *fill, const struct measured *measured)
 {
     fill->bytes_left = measured->bytes_left;
     for (size_t i = 0; i < fill->layer_count; i++) {
+        if (measured->complete[i] && !fill->complete[i]) pthread_cond_broadcast(&fill->changed);
         fill->complete[i] = measured->complete[i];
         if (!fill->complete[i]) fill->checked[i] = false;
     }

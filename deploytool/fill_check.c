@@ -215,9 +215,8 @@ void *fill_check_run(void *argument)
         pthread_mutex_unlock(&fill->lock);
         enum check_result result = take_step(&checker, step, layer);
         pthread_mutex_lock(&fill->lock);
-        uint64_t until = fill_now_ms() + pause_after(&checker, step, result);
-        for (uint64_t now; !atomic_load(&fill->ending) && (now = fill_now_ms()) < until;)
-            fill_wait(fill, (unsigned)(until - now));
+        unsigned pause = pause_after(&checker, step, result);
+        if (pause > 0 && !atomic_load(&fill->ending)) fill_wait(fill, pause);
     }
     pthread_mutex_unlock(&fill->lock);
     return NULL;
