@@ -55,6 +55,33 @@ static int start(struct converting *converting, struct error **error)
     return 0;
 }
 
+/* The order of a layer that the image has twice is kept: what may be moved depends on what lies
+ * below. */
+static bool occurs_twice(const struct image_manifest *manifest, size_t number)
+{
+    for (size_t i = 0; i < manifest->layer_count; i++)
+        if (i != number &&
+            digest_equal(&manifest->layers[i].digest, &manifest->layers[number].digest))
+            return true;
+    return false;
+}
+
+static int convert_with_profile(struct converting *converting, struct layer_to_convert layer,
+                                size_t number, struct error **error)
+{
+    const struct source_profile *source = converting->conversion->profile;
+    struct layer_profile profile = { &source->profile, source->target.tables[number],
+                                     (uint32_t)number };
+    cleanup_free const struct entry_table **lower = calloc(number + 1, sizeof *lower);
+    if (!lower) return error_set_memory(error);
+    for (size_t i = 0; i < number; i++)
+        lower[i] = converting->layers[converting->made_as[i]].entries;
+    layer.profile = &profile;
+    layer.lower = lower;
+    layer.lower_count = number;
+    return layer_convert(&layer, &converting->layers[number], error);
+}
+
 static int convert_layer(struct converting *converting, size_t number, struct error **error)
 {
     char text[DIGEST_TEXT_SIZE];
@@ -68,9 +95,13 @@ static int convert_layer(struct converting *converting, size_t number, struct er
                                       .level = conversion->level,
                                       .threads = conversion->threads };
     if (layer.threads == 0) layer.threads = (unsigned)sysconf(_SC_NPROCESSORS_ONLN);
-    if (layer_convert(&layer, &converting->layers[number], error) < 0)
+    bool by_profile = conversion->profile && !occurs_twice(&source->manifest, number);
+    int result = by_profile ? convert_with_profile(converting, layer, number, error)
+                            : layer_convert(&layer, &converting->layers[number], error);
+    if (result < 0)
         return error_prefix(error, "image %s: layer %zu (%.19s)", source->name, number + 1,
                             digest_format(&descriptor->digest, text));
+    if (converting->layers[number].reordered) converting->result->layers_reordered++;
     if (conversion->layer_done)
         conversion->layer_done(conversion->context, number, &converting->layers[number]);
     return 0;
@@ -159,6 +190,19 @@ static int push_image(struct converting *converting, struct error **error)
 
 /* ---- the index ---- */
 
+static int move_profile(struct converting *converting, struct error **error)
+{
+    struct conversion_result *result = converting->result;
+    const struct source_profile *source = converting->conversion->profile;
+    cleanup_free const struct converted_layer **layers =
+        calloc(converting->layer_count, sizeof *layers);
+    if (!layers) return error_set_memory(error);
+    for (size_t i = 0; i < converting->layer_count; i++)
+        layers[i] = &converting->layers[converting->made_as[i]];
+    return source_profile_move(source, layers, &result->index, &result->profile_before,
+                               &result->profile_after, error);
+}
+
 static int make_index(struct converting *converting, struct error **error)
 {
     const struct conversion *conversion = converting->conversion;
@@ -170,6 +214,7 @@ static int make_index(struct converting *converting, struct error **error)
         blobs[i] = converting->layers[converting->made_as[i]].blob;
     if (index_build(conversion->target, conversion->client, conversion->threads, blobs, &progress,
                     &result->index, error) < 0 ||
+        (conversion->profile && move_profile(converting, error) < 0) ||
         index_push(conversion->target, conversion->client, &result->index, &result->index_published,
                    error) < 0)
         return -1;

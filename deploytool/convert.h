@@ -2,6 +2,7 @@
 #ifndef SLUICE_DEPLOYTOOL_CONVERT_H
 #define SLUICE_DEPLOYTOOL_CONVERT_H
 
+#include "deploytool/convert_profile.h"
 #include "deploytool/image.h"
 #include "deploytool/index_build.h"
 #include "deploytool/index_publish.h"
@@ -11,6 +12,7 @@ struct conversion {
     const struct image *source; /* resolved */
     struct image *target;       /* parsed, with a tag; the new manifest is set in it */
     struct registry_client *client;
+    const struct source_profile *profile; /* NULL: none */
     int level;
     unsigned threads; /* 0: the number of cores */
     /* Called when a layer of the source is done. May be NULL. */
@@ -24,6 +26,8 @@ struct conversion_result {
     struct digest manifest;             /* that the tag names; it names the index */
     uint64_t bytes_before, bytes_after; /* of the layers' blobs */
     uint64_t bytes_pushed;              /* of them; those that were there are not */
+    size_t layers_reordered;
+    struct profile_cost profile_before, profile_after; /* where there is a profile */
 };
 
 /* Pushes layers, config and index first, and last the manifest under the tag: until then nobody

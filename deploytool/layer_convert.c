@@ -1,10 +1,15 @@
 #include "deploytool/layer_convert.h"
 
+#include <stdlib.h>
+
 #include "base/cleanup.h"
 #include "deploytool/temporary_file.h"
 #include "index/frame_plan.h"
 #include "index/frame_writer.h"
+#include "index/layer_members.h"
 #include "index/layer_scan.h"
+#include "index/layer_touches.h"
+#include "index/member_order.h"
 
 /* The layer as it is: its stream in a file, and what is in it. */
 struct unpacked_layer {
@@ -72,15 +77,66 @@ static int write_blob(const struct layer_to_convert *layer, const struct unpacke
     return mapping_new(&ret->blob, file, written.length, MAPPING_READ_ONLY, error);
 }
 
+/* ---- with a profile ---- */
+
+static int plan_with(const struct layer_to_convert *layer, const struct layer_members *members,
+                     const struct layer_touches *touches, struct frame_plan *ret,
+                     bool *ret_reordered, struct error **error)
+{
+    bool kept;
+    cleanup_free size_t *order = calloc(members->count + 1, sizeof *order);
+    if (!order) return error_set_memory(error);
+    if (member_order(members, touches->ranks, layer->lower, layer->lower_count, order, &kept,
+                     error) < 0)
+        return -1;
+    *ret_reordered = !kept;
+    return kept ? frame_plan_keep(ret, members, error)
+                : frame_plan_reorder(ret, members, order, error);
+}
+
+static int move_touches(const struct layer_touches *touches, const struct frame_plan *plan,
+                        struct converted_layer *ret, struct error **error)
+{
+    ret->touches = calloc(touches->count + 1, sizeof *ret->touches);
+    if (!ret->touches) return error_set_memory(error);
+    for (size_t i = 0; i < touches->count; i++) {
+        const struct touch *touch = &touches->touches[i];
+        /* The analyzer does not know that error_set_memory() returns -1, and so that there is a
+         * plan. */
+        // NOLINTNEXTLINE(clang-analyzer-core.NullDereference)
+        ret->touches[i] = (struct moved_touch){ plan->member_starts[touch->member] + touch->offset,
+                                                touch->length, touch->entry, touch->named };
+    }
+    ret->touch_count = touches->count;
+    return 0;
+}
+
+static int plan_by_profile(const struct layer_to_convert *layer,
+                           const struct layer_members *members, struct frame_plan *ret_plan,
+                           struct converted_layer *ret, struct error **error)
+{
+    struct layer_touches touches;
+    const struct layer_profile *profile = layer->profile;
+    if (layer_touches_find(&touches, members, profile->table, profile->profile, profile->layer,
+                           error) < 0)
+        return -1;
+    int result = plan_with(layer, members, &touches, ret_plan, &ret->reordered, error);
+    if (result == 0) result = move_touches(&touches, ret_plan, ret, error);
+    layer_touches_free(&touches);
+    return result;
+}
+
 int layer_convert(const struct layer_to_convert *layer, struct converted_layer *ret,
                   struct error **error)
 {
     cleanup_unpacked struct unpacked_layer unpacked = { 0 };
-    struct frame_plan plan;
+    struct frame_plan plan = { 0 };
     *ret = (struct converted_layer){ 0 };
-    if (unpack(layer, &unpacked, error) < 0 || frame_plan_keep(&plan, &unpacked.members, error) < 0)
-        return -1;
-    int result = write_blob(layer, &unpacked, &plan, ret, error);
+    if (unpack(layer, &unpacked, error) < 0) return -1;
+    int result = layer->profile ? plan_by_profile(layer, &unpacked.members, &plan, ret, error)
+                                : frame_plan_keep(&plan, &unpacked.members, error);
+    if (result == 0) result = write_blob(layer, &unpacked, &plan, ret, error);
+    ret->entries = take_pointer(&unpacked.members.table);
     frame_plan_free(&plan);
     return result;
 }
@@ -88,5 +144,7 @@ int layer_convert(const struct layer_to_convert *layer, struct converted_layer *
 void converted_layer_free(struct converted_layer *layer)
 {
     mapping_free(layer->blob);
+    entry_table_free(layer->entries);
+    free(layer->touches);
     *layer = (struct converted_layer){ 0 };
 }

@@ -23,6 +23,7 @@ void frame_plan_free(struct frame_plan *plan)
 {
     free(plan->runs);
     free(plan->frame_ends);
+    free(plan->member_starts);
     *plan = (struct frame_plan){ 0 };
 }
 
@@ -157,15 +158,24 @@ static int take_member(struct planning *planning, size_t position, uint64_t end,
     return take_small(planning, member->entry, end - place->start, error);
 }
 
+static int start_plan(struct frame_plan *plan, const struct layer_members *members,
+                      struct error **error)
+{
+    *plan = (struct frame_plan){ 0 };
+    plan->member_starts = calloc(members->count + 1, sizeof *plan->member_starts);
+    return plan->member_starts ? 0 : error_set_memory(error);
+}
+
 int frame_plan_keep(struct frame_plan *ret, const struct layer_members *members,
                     struct error **error)
 {
-    *ret = (struct frame_plan){ 0 };
     struct planning planning = { ret, members, 0 };
     uint64_t end = 0;
-    int result = add_run(ret, 0, members->stream_length, error);
+    int result = start_plan(ret, members, error);
+    if (result == 0) result = add_run(ret, 0, members->stream_length, error);
     for (size_t i = 0; result == 0 && i < members->count; i++) {
         end = layer_member_end(members, i);
+        ret->member_starts[i] = members->members[i].place.start;
         result = take_member(&planning, i, end, error);
     }
     if (result == 0) result = take(&planning, members->stream_length - end, error);
@@ -182,12 +192,12 @@ static uint64_t whole_blocks(uint64_t length)
 int frame_plan_reorder(struct frame_plan *ret, const struct layer_members *members,
                        const size_t *order, struct error **error)
 {
-    *ret = (struct frame_plan){ 0 };
     struct planning planning = { ret, members, 0 };
-    int result = 0;
+    int result = start_plan(ret, members, error);
     for (size_t i = 0; result == 0 && i < members->count; i++) {
         uint64_t start = members->members[order[i]].place.start;
         uint64_t end = layer_member_end(members, order[i]), whole = whole_blocks(end);
+        ret->member_starts[order[i]] = ret->stream_length;
         result = add_run(ret, start, end - start, error);
         /* The last one of the old stream may lack its padding. */
         if (result == 0) result = add_run(ret, RUN_OF_ZEROS, whole - end, error);

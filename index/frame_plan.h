@@ -29,6 +29,7 @@ struct frame_plan {
     size_t run_count, run_capacity;
     uint64_t *frame_ends; /* in the new stream */
     size_t frame_count, frame_capacity;
+    uint64_t *member_starts; /* in the new stream, for each member by its old position */
     uint64_t stream_length;
 };
 

@@ -66,7 +66,8 @@ _sluice() {
     status) options='--json --verbose --help' ;;
     cache) options='--cache --keep --all --json --verbose --help' ;;
     convert)
-        options='--platform --level --threads --plain-http --hosts-dir --json --verbose --help'
+        options='--platform --level --profile --no-profile --threads --plain-http --hosts-dir --json
+            --verbose --help'
         ;;
     esac
     if [[ -z $command || $current == -* ]]; then

@@ -5,11 +5,14 @@ import os
 import subprocess
 
 from tools import images, model, tree
+from tools.counting_proxy import CountingProxy
 from tools.layers import PLAIN, ZSTD
 from tools.layout import MANIFEST, Layout
 from tools.testcase import EndToEnd
 
 from e2e.test_every_image import everything_image
+
+HELLO = ("python3", "-c", "import json; print(json.dumps([1]))")
 
 
 class ConvertTest(EndToEnd):
@@ -26,10 +29,6 @@ class ConvertTest(EndToEnd):
         digest = self.manifest(repository, tag)["config"]["digest"]
         return self.client().blob(repository, digest)
 
-    def chunks(self, reference):
-        return [layer["chunks"] for layer in
-                json.loads(self.sluice("inspect", reference, "--json").stdout)["layers"]]
-
     def unpacked_by_umoci(self, repository, tag="latest"):
         """What umoci, which knows no zstd, makes of it once zstd(1) has decoded the layers."""
         work = self.make_directory("umoci")
@@ -44,8 +43,8 @@ class ConvertTest(EndToEnd):
                         f"{work}/bundle"], check=True)
         return os.path.join(work, "bundle", "rootfs")
 
-    def assert_same_trees(self, expected, found, ignore=()):
-        lines = tree.differences(tree.snapshot(expected), tree.snapshot(found), ignore=ignore)
+    def assert_same_trees(self, expected, found, **options):
+        lines = tree.differences(tree.snapshot(expected), tree.snapshot(found), **options)
         self.assertEqual(lines[:20], [], f"{len(lines)} differences")
 
 
@@ -95,6 +94,81 @@ class ConvertEverything(ConvertTest):
                 lines = truth.differences(point)
                 self.assertEqual(lines[:20], [], f"{len(lines)} differences")
                 self.unmount(point)
+
+
+class ConvertByProfile(ConvertTest):
+    """Files that were read first come first."""
+
+    def setUp(self):
+        self.image, _ = images.python_images()
+        self.repository = self._testMethodName.replace("_", "-")
+        self.source = self.push(self.image.layout, self.image.tag, self.repository)
+        self.target = self.reference(self.repository, "converted")
+        self.proxy = CountingProxy(self.registry.name)
+        self.addCleanup(self.proxy.close)
+
+    def ranges_of_play(self, tag, name):
+        """How many ranges of blobs a fresh node asks for until it has what the profile names."""
+        self.proxy.forget()
+        point = self.mount(self.reference(self.repository, tag, self.proxy), name=name,
+                           cache=self.make_directory("cache-" + name))
+        self.wait_until(lambda: self.status(point)["profile"]["state"] == "done",
+                        "the profile was played")
+        ranges = [request for request in self.proxy.blob_requests() if request.range]
+        printed = subprocess.run(["chroot", point, *HELLO], text=True, stdout=subprocess.PIPE,
+                                 check=True).stdout
+        self.assertEqual(printed, "[1]\n")
+        read = self.status(point)["profile"]
+        self.assertGreater(read["chunks_read"], read["chunks"] / 2)
+        return len(ranges), point
+
+    def test_profiled_files_come_first(self):
+        self.sluice("index", self.source)
+        self.sluice("profile", self.source, "--", *HELLO)
+        said = self.convert(self.source, self.target)
+        self.assertEqual(said["layers_reordered"], 2)
+        profile = said["profile"]
+        self.assertLess(profile["profile_runs_after"], profile["profile_runs_before"] / 4)
+        self.assertLess(profile["profile_bytes_after"], profile["profile_bytes_before"])
+
+        # Only the order has changed: of the tars, and of nothing else in the config.
+        old, new = (json.loads(self.config(self.repository, tag)) for tag in
+                    ("latest", "converted"))
+        moved = new["rootfs"].pop("diff_ids")
+        self.assertNotEqual(moved, old["rootfs"].pop("diff_ids"))
+        self.assertEqual(new, old)
+        truth = model.Tree(list(self.image.tars))
+        before, _ = self.ranges_of_play("latest", "before")
+        after, point = self.ranges_of_play("converted", "after")
+        self.assertLess(after, before / 2)
+        self.assertEqual(truth.differences(point), [])
+        self.assert_same_trees(images.unpacked(self.image),
+                               self.unpacked_by_umoci(self.repository, "converted"),
+                               directory_times=True)
+
+        # Again, to the byte; and without the profile.
+        again = self.reference(self.repository, "again")
+        self.assertEqual(self.convert(self.source, again)["target_digest"], said["target_digest"])
+        plain = self.convert(self.source, again, "--no-profile", "--level", 1)
+        self.assertEqual(plain["layers_reordered"], 0)
+        self.assertNotIn("profile", plain)
+
+    def test_a_record_of_a_node(self):
+        record = os.path.join(self.directory, "record")
+        self.fails("convert", self.source, self.target, "--profile", record,
+                   says=("has no sluice index",))
+        self.sluice("index", self.source)
+        point = self.mount(self.source, "--record", record, name="recording",
+                           cache=self.make_directory("cache"))
+        subprocess.run(["chroot", point, *HELLO], stdout=subprocess.DEVNULL, check=True)
+        self.unmount(point)
+        said = self.convert(self.source, self.target, "--profile", record, "--level", 1)
+        self.assertEqual(said["layers_reordered"], 2)
+        with open(record, "r+b") as file:
+            file.truncate(100)
+        self.fails("convert", self.source, self.target, "--profile", record, says=("record",))
+        self.fails("convert", self.source, self.target, "--profile", record, "--no-profile",
+                   code=2, says=("--no-profile",))
 
 
 class ConvertSmall(ConvertTest):
