@@ -29,6 +29,9 @@ struct fill_options {
     struct data_path *path;
     struct layer_device *const *devices; /* one a layer */
     struct registry_client *client;
+    /* Everything is here and right; on any thread. May be NULL. */
+    void (*complete)(void *context);
+    void *context;
 };
 
 struct fill;

@@ -111,6 +111,7 @@ static void end_well(struct checker *checker, bool tree)
     fill_set_state(fill, FILL_COMPLETE,
                    tree ? NULL : "the tree was not verified: the image has too many files");
     pthread_mutex_unlock(&fill->lock);
+    if (fill->options.complete) fill->options.complete(fill->options.context);
 }
 
 static enum check_result check_tree(struct checker *checker, struct error **error)

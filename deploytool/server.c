@@ -16,6 +16,7 @@
 #include "deploytool/broker.h"
 #include "deploytool/fill.h"
 #include "deploytool/front.h"
+#include "deploytool/image_check.h"
 #include "deploytool/node_image.h"
 #include "deploytool/profile_player.h"
 #include "deploytool/record_file.h"
@@ -221,6 +222,15 @@ static enum front_readahead choose_readahead(const struct server *server)
     return complete ? READAHEAD_MUCH : READAHEAD_LITTLE;
 }
 
+/* Recording needs to know of every read. And what a check finds false is not served any more, which
+ * the kernel cannot be told of files that it has. */
+static bool must_see_reads(const struct server *server)
+{
+    struct image_check check = { .node = &server->node, .cache = server->cache };
+    if (server->options->record) return true;
+    return server->options->fill != FILL_OFF && !image_check_recall(&check);
+}
+
 /* From the socket on there is something to leave behind, so a signal must not end the process
  * where it stands: it waits until there is a handler. */
 static int mount_tree(struct server *server, struct error **error)
@@ -230,7 +240,7 @@ static int mount_tree(struct server *server, struct error **error)
                                  .mountpoint = options->mountpoint,
                                  .cache = server->cache,
                                  .readahead = choose_readahead(server),
-                                 .all_through_server = options->record,
+                                 .all_through_server = must_see_reads(server),
                                  .mounter = broker_mounter(server->broker) };
     struct front *front;
     cleanup_free char *socket = control_socket_path(options->mountpoint, error);
@@ -257,6 +267,13 @@ static char *directory_of(const char *absolute)
     return slash == absolute ? strdup("/") : strndup(absolute, (size_t)(slash - absolute));
 }
 
+/* fill_options */
+static void read_ahead_much(void *context)
+{
+    struct server *server = context;
+    if (!server->options->record) front_set_readahead(server->front, READAHEAD_MUCH);
+}
+
 static int start_fill(struct server *server, struct error **error)
 {
     const struct server_options *options = server->options;
@@ -267,7 +284,9 @@ static int start_fill(struct server *server, struct error **error)
                                  .cache = server->cache,
                                  .path = server->path,
                                  .devices = server->devices,
-                                 .client = server->client };
+                                 .client = server->client,
+                                 .complete = read_ahead_much,
+                                 .context = server };
     struct fill *started;
     if (fill_start(&started, &fill, error) < 0) return -1;
     pthread_mutex_lock(&server->status_lock);

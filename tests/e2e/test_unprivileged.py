@@ -1,5 +1,6 @@
 """An ordinary user mounts by fusermount3, for nobody but himself."""
 
+import json
 import os
 import shutil
 import signal
@@ -70,7 +71,9 @@ class Unprivileged(EndToEnd):
         # Not even root, as is usual with FUSE: it could be led astray.
         with self.assertRaises(PermissionError):
             os.lstat(path)
-        self.assertIn(self.point, self.expect(0, "status", self.point).stdout)
+        status = json.loads(self.expect(0, "status", self.point, "--json").stdout)
+        self.assertEqual((status["mountpoint"], status["front"]), (self.point, "fuse"))
+        self.assertIn("CAP_SYS_ADMIN", status["front_reason"])
         self.assertTrue(os.path.isdir(os.path.join(self.place, "home/.cache/sluice")))
         self.expect(0, "umount", self.point)
         self.assertFalse(os.path.ismount(self.point))
