@@ -223,7 +223,10 @@ void read_park(struct layer_device *device, uint64_t offset, size_t length, size
         read_fail(read, &actions);
     } else {
         read_await(read, &actions);
-        ahead_missed(device, first_chunk, last_chunk, &actions);
+        if (read->missed)
+            ahead_missed(device, first_chunk, last_chunk, &actions);
+        else
+            ahead_found(device, first_chunk, last_chunk, &actions);
     }
     data_path_leave(path, &actions);
 }

@@ -557,10 +557,13 @@ void fill_rate_use(struct data_path *path, uint64_t bytes);
 
 /* ---- read_ahead.c ---- */
 
-/* Under the lock: a read of chunks first to last is parked. */
+/* Under the lock: a read of chunks first to last waits for the registry. */
 void ahead_missed(struct layer_device *device, uint32_t first, uint32_t last,
                   struct actions *actions);
-/* Without the lock: such a read was answered from the cache. */
+/* Under the lock: it does not. */
+void ahead_found(struct layer_device *device, uint32_t first, uint32_t last,
+                 struct actions *actions);
+/* The same without the lock. */
 void ahead_hit(struct layer_device *device, uint32_t first, uint32_t last);
 
 /* ---- the files of runs; under the lock unless said otherwise ---- */

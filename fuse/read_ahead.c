@@ -72,9 +72,21 @@ static void go_forward(struct layer_device *device, struct ahead_reader *reader,
         fetch_window(device, reader, actions);
 }
 
+/* Who wrote a profile has seen where its reader goes. */
+static bool is_profiled(const struct layer_device *device, uint32_t chunk)
+{
+    const struct active_chunk *record = active_chunk_find(device, chunk);
+    const struct supply_return *owed;
+    if (!record) return false;
+    STAILQ_FOREACH(owed, &record->owed, link)
+    if (owed->urgency == URGENCY_PROFILE) return true;
+    return false;
+}
+
 void ahead_missed(struct layer_device *device, uint32_t first, uint32_t last,
                   struct actions *actions)
 {
+    if (is_profiled(device, last)) return;
     struct ahead_reader *reader = reader_at(device, first);
     if (!reader)
         reader = new_reader(device, last + 1);
@@ -94,15 +106,20 @@ static struct ahead_reader *reader_with_mark(struct layer_device *device, uint32
     return NULL;
 }
 
+void ahead_found(struct layer_device *device, uint32_t first, uint32_t last,
+                 struct actions *actions)
+{
+    struct ahead_reader *reader = reader_with_mark(device, first, last);
+    if (!reader || device->closing) return;
+    go_forward(device, reader, last, actions);
+    reader->heard_of = ++device->heard_of;
+}
+
 void ahead_hit(struct layer_device *device, uint32_t first, uint32_t last)
 {
     if (!reader_with_mark(device, first, last)) return;
     struct actions actions;
     data_path_enter(device->path, &actions);
-    struct ahead_reader *reader = reader_with_mark(device, first, last);
-    if (reader && !device->closing) {
-        go_forward(device, reader, last, &actions);
-        reader->heard_of = ++device->heard_of;
-    }
+    ahead_found(device, first, last, &actions);
     data_path_leave(device->path, &actions);
 }

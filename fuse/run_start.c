@@ -14,6 +14,10 @@
 #define FILL_PIECE_BESIDE_READERS (1u << 20)
 #define READERS_GONE_MS           1000u
 
+/* Bytes of the blob that nobody asked for: at 1 Gbit/s they take a millisecond, and what they
+ * decode to is stored, too. */
+#define GAP_MAX (128u << 10)
+
 /* Left for readers who come while others' ranges are under way. */
 #define RANGES_FOR_DEMAND 2u
 /* One arrives while the next is asked for. */
@@ -50,24 +54,60 @@ static bool fits(const struct run *run, uint32_t first, uint32_t last)
     return length <= run->piece;
 }
 
-/* A chunk that neither continues another nor is continued, and is wanted as urgently. */
-static bool may_come_along(const struct layer_device *device, uint32_t chunk, enum urgency least)
+/* A chunk that neither continues another nor is continued, nor is here or on its way. */
+static bool may_come_along(const struct layer_device *device, uint32_t chunk)
 {
-    return chunk_state(device, chunk) == CHUNK_WANTED && !continues(device->table, chunk) &&
-           !continues(device->table, chunk + 1) &&
+    enum chunk_state state = chunk_state(device, chunk);
+    return (state == CHUNK_ABSENT || state == CHUNK_WANTED) &&
+           !layer_cache_generation(device->cache, chunk) && !continues(device->table, chunk) &&
+           !continues(device->table, chunk + 1) && !run_in_place(device, chunk, chunk);
+}
+
+static bool is_wanted(const struct layer_device *device, uint32_t chunk, enum urgency least)
+{
+    return chunk_state(device, chunk) == CHUNK_WANTED &&
            active_chunk_find(device, chunk)->urgency <= least;
+}
+
+static uint64_t blob_length(const struct chunk_table *table, uint32_t first, uint32_t last)
+{
+    uint64_t offset, length;
+    chunk_table_blob_range(table, first, last, &offset, &length);
+    return length;
+}
+
+/* The next chunk behind the run that is wanted, across a gap that is cheaper than a request; or the
+ * run's last. */
+static uint32_t next_behind(const struct run *run, enum urgency least)
+{
+    const struct layer_device *device = run->device;
+    for (uint32_t i = run->last + 1; i < device->table->chunk_count; i++) {
+        if (!may_come_along(device, i) || !fits(run, run->first, i)) break;
+        if (is_wanted(device, i, least)) return i;
+        if (blob_length(device->table, run->last + 1, i) > GAP_MAX) break;
+    }
+    return run->last;
+}
+
+static uint32_t next_before(const struct run *run, enum urgency least)
+{
+    const struct layer_device *device = run->device;
+    for (uint32_t i = run->first; i-- > 0;) {
+        if (!may_come_along(device, i) || !fits(run, i, run->last)) break;
+        if (is_wanted(device, i, least)) return i;
+        if (blob_length(device->table, i, run->first - 1) > GAP_MAX) break;
+    }
+    return run->first;
 }
 
 static void choose_single(struct run *run)
 {
-    const struct layer_device *device = run->device;
     enum urgency behind = run->urgency == URGENCY_FILL ? URGENCY_FILL : URGENCY_PROFILE;
-    while (run->last + 1 < device->table->chunk_count &&
-           may_come_along(device, run->last + 1, behind) && fits(run, run->first, run->last + 1))
-        run->last++;
-    while (run->first > 0 && may_come_along(device, run->first - 1, run->urgency) &&
-           fits(run, run->first - 1, run->last))
-        run->first--;
+    uint32_t next;
+    for (; (next = next_behind(run, behind)) != run->last; run->last = next)
+        continue;
+    for (; (next = next_before(run, run->urgency)) != run->first; run->first = next)
+        continue;
     run->wanted_last = run->last;
 }
 

@@ -25,9 +25,10 @@ struct supply {
 
 #define CHUNKS_OUT_MAX 4096u
 
-/* Decoded bytes: enough that neighbours are found and the ranges that may be in flight are full. */
+/* Decoded bytes. A profile names neighbours at any time, so all of it is looked at together; what
+ * is filled comes in order, and needs no more than to keep the ranges full. */
 static const uint64_t most_out[SUPPLY_KINDS] = {
-    [SUPPLY_PROFILE] = UINT64_C(96) << 20, [SUPPLY_FILL] = UINT64_C(32) << 20
+    [SUPPLY_PROFILE] = UINT64_C(1) << 30, [SUPPLY_FILL] = UINT64_C(32) << 20
 };
 
 static const enum urgency urgencies[SUPPLY_KINDS] = {

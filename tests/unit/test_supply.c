@@ -184,21 +184,36 @@ static void ranges_are_left_for_readers(void **state)
 {
     const struct fixture *fixture = *state;
     struct named_chunks profile, fill;
-    uint32_t scattered[400];
-    for (uint32_t i = 0; i < 400; i++)
-        scattered[i] = 3 * i;
+    uint32_t scattered[120];
+    for (uint32_t i = 0; i < 120; i++)
+        scattered[i] = 10 * i; /* too far apart for one range */
     fake_hold(true);
-    named_chunks_start(&profile, fixture->path, SUPPLY_PROFILE, fixture->device, scattered, 200);
-    named_chunks_start(&fill, fixture->path, SUPPLY_FILL, fixture->device, scattered + 200, 200);
+    named_chunks_start(&profile, fixture->path, SUPPLY_PROFILE, fixture->device, scattered, 60);
+    named_chunks_start(&fill, fixture->path, SUPPLY_FILL, fixture->device, scattered + 60, 60);
     fake_wait_waiting(1);
     unsigned before = fake_requests(0);
-    struct asked *asked = ask_chunk(fixture, 1);
+    struct asked *asked = ask_chunk(fixture, 5);
     fake_wait_waiting(before + 1);
-    assert_int_equal(chunk_of_request(before), 1);
+    assert_int_equal(chunk_of_request(before), 5);
     fake_hold(false);
-    expect_chunk(fixture, asked, 1);
-    named_chunks_wait(&profile, 200);
-    named_chunks_wait(&fill, 200);
+    expect_chunk(fixture, asked, 5);
+    named_chunks_wait(&profile, 60);
+    named_chunks_wait(&fill, 60);
+}
+
+static void small_gaps_do_not_cost_a_request(void **state)
+{
+    const struct fixture *fixture = *state;
+    static const uint32_t chunks[] = { 20, 22, 25, 29, 50 };
+    struct named_chunks named;
+    expect_chunk(fixture, ask_chunk(fixture, 27), 27); /* nothing is fetched twice */
+    named_chunks_start(&named, fixture->path, SUPPLY_PROFILE, fixture->device, chunks, 5);
+    named_chunks_wait(&named, 5);
+    assert_int_equal(fake_requests(0), 4);
+    assert_int_equal(fake.log[1].offset, 20 * CHUNK_SIZE);
+    assert_int_equal(fake.log[1].length, 6 * CHUNK_SIZE);
+    expect_chunk(fixture, ask_chunk(fixture, 24), 24);
+    assert_int_equal(fake_requests(0), 4);
 }
 
 static void what_is_fetched_ahead_leaves_memory_to_readers(void **state)
@@ -348,6 +363,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(readers_go_first_then_the_profile_then_what_is_filled,
                                         set_up, tear_down),
         cmocka_unit_test_setup_teardown(ranges_are_left_for_readers, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(small_gaps_do_not_cost_a_request, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_is_fetched_ahead_leaves_memory_to_readers, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(bound_of_what_is_filled_holds_up_nobody_else, set_up,
