@@ -123,7 +123,7 @@ soak: all ## random reads, faults, crashes and layers; SECONDS=600 for each test
 	packaging/install-packages run test
 	$(if $(SEED),SLUICE_SEED=$(SEED)) SLUICE_SOAK_SECONDS=$(or $(SECONDS),600) \
 	    tests/run --e2e $(or $(TEST),RandomReads UnderEviction Faults Crashes \
-	        RandomLayers LongForms)
+	        RandomLayers LongForms ConvertAnything)
 
 bench: all ## measure the figures of docs/performance.md (long)
 	bench/run

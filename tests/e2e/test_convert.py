@@ -2,11 +2,15 @@
 
 import json
 import os
+import random
+import stat
 import subprocess
+import time
 
-from tools import images, model, tree
+from tools import images, layers, model, random_layers, rounds, tree
+from tools.containerd import Containerd
 from tools.counting_proxy import CountingProxy
-from tools.layers import PLAIN, ZSTD
+from tools.layers import PLAIN, ZSTD, LayerWriter
 from tools.layout import MANIFEST, Layout
 from tools.testcase import EndToEnd
 
@@ -29,15 +33,21 @@ class ConvertTest(EndToEnd):
         digest = self.manifest(repository, tag)["config"]["digest"]
         return self.client().blob(repository, digest)
 
-    def unpacked_by_umoci(self, repository, tag="latest"):
-        """What umoci, which knows no zstd, makes of it once zstd(1) has decoded the layers."""
-        work = self.make_directory("umoci")
-        layout, tars = Layout(os.path.join(work, "layout")), []
+    def decoded_layers(self, repository, tag, directory):
+        """The tars, as zstd(1) decodes the layers."""
+        tars = []
         for number, layer in enumerate(self.manifest(repository, tag)["layers"]):
-            tars.append(os.path.join(work, f"{number}.tar"))
+            tars.append(os.path.join(directory, f"decoded-{number}.tar"))
             with open(tars[-1], "wb") as tar:
                 subprocess.run(["zstd", "-dcq"], stdout=tar, check=True,
                                input=self.client().blob(repository, layer["digest"]))
+        return tars
+
+    def unpacked_by_umoci(self, repository, tag="latest"):
+        """What umoci, which knows no zstd, makes of it once zstd(1) has decoded the layers."""
+        work = self.make_directory("umoci")
+        layout = Layout(os.path.join(work, "layout"))
+        tars = self.decoded_layers(repository, tag, work)
         layout.add_image([(tar, tar, PLAIN) for tar in tars], "image")
         subprocess.run(["umoci", "--log=error", "unpack", "--image", f"{work}/layout:image",
                         f"{work}/bundle"], check=True)
@@ -59,7 +69,7 @@ class ConvertDebian(ConvertTest):
     def test_real_image(self):
         source = self.push(self.image.layout, self.image.tag, "debian")
         target = self.reference("converted")
-        said = self.convert(source, target)
+        said = self.convert(source, target, "--level", 6)
         self.assertLess(said["bytes_after"], said["bytes_before"])
 
         # The manifest is complete, names its index, and has the layers that it says.
@@ -122,10 +132,29 @@ class ConvertByProfile(ConvertTest):
         self.assertGreater(read["chunks_read"], read["chunks"] / 2)
         return len(ranges), point
 
+    def assert_containerd_unpacks_the_same(self):
+        """Also the times of directories, but for those that say when containerd came by."""
+        started = time.time_ns()
+        containerd = Containerd(self.make_directory("containerd"))
+        self.addCleanup(containerd.stop)
+        points = []
+        for reference in (self.source, self.target):
+            points.append(self.make_directory("pulled-%d" % len(points)))
+            containerd.pull(reference)
+            containerd.mount(reference, points[-1])
+            self.addCleanup(containerd.unmount, points[-1])
+        expected, found = map(tree.snapshot, points)
+        for node in (*expected.values(), *found.values()):
+            node.time = min(node.time, started)
+        self.assertEqual(tree.differences(expected, found, directory_times=True), [])
+        printed = subprocess.run(["chroot", points[1], *HELLO], text=True, stdout=subprocess.PIPE,
+                                 check=True).stdout
+        self.assertEqual(printed, "[1]\n")
+
     def test_profiled_files_come_first(self):
         self.sluice("index", self.source)
         self.sluice("profile", self.source, "--", *HELLO)
-        said = self.convert(self.source, self.target)
+        said = self.convert(self.source, self.target, "--level", 9)
         self.assertEqual(said["layers_reordered"], 2)
         profile = said["profile"]
         self.assertLess(profile["profile_runs_after"], profile["profile_runs_before"] / 4)
@@ -145,10 +174,12 @@ class ConvertByProfile(ConvertTest):
         self.assert_same_trees(images.unpacked(self.image),
                                self.unpacked_by_umoci(self.repository, "converted"),
                                directory_times=True)
+        self.assert_containerd_unpacks_the_same()
 
         # Again, to the byte; and without the profile.
         again = self.reference(self.repository, "again")
-        self.assertEqual(self.convert(self.source, again)["target_digest"], said["target_digest"])
+        self.assertEqual(self.convert(self.source, again, "--level", 9)["target_digest"],
+                         said["target_digest"])
         plain = self.convert(self.source, again, "--no-profile", "--level", 1)
         self.assertEqual(plain["layers_reordered"], 0)
         self.assertNotIn("profile", plain)
@@ -169,6 +200,58 @@ class ConvertByProfile(ConvertTest):
         self.fails("convert", self.source, self.target, "--profile", record, says=("record",))
         self.fails("convert", self.source, self.target, "--profile", record, "--no-profile",
                    code=2, says=("--no-profile",))
+
+
+class ConvertAnything(ConvertTest):
+    """Layers of every kind, with profiles of files that were chosen at random."""
+
+    def record(self, reference, generator, name):
+        """A record of a node that reads some of the files, from the last to the first."""
+        record = os.path.join(self.directory, name + ".record")
+        point = self.mount(reference, "--record", record, name=name,
+                           cache=os.path.join(self.directory, "cache-" + name))
+        files = [path for path, node in tree.snapshot(point, contents=False).items()
+                 if stat.S_ISREG(node.mode)]
+        for path in sorted(files, reverse=True):
+            if generator.random() < 0.5:
+                with open(os.path.join(point, path), "rb") as file:
+                    file.read(100_000)
+        self.unmount(point)
+        return record
+
+    def check(self, layout, tag, tars, generator, name):
+        """How many layers were reordered."""
+        source = self.push(layout, tag, name)
+        self.sluice("index", source)
+        record = self.record(source, generator, name)
+        target = self.reference(name, "converted")
+        said = self.convert(source, target, "--profile", record, "--level", 1)
+        point = self.mount(target, name=name, cache=os.path.join(self.directory, "c-" + name))
+        lines = model.Tree(tars).differences(point)
+        self.assertEqual(lines[:20], [], f"{len(lines)} differences")
+        self.unmount(point)
+        # What others unpack is the layers, not the index.
+        work = self.make_directory("layers-" + name)
+        decoded = self.decoded_layers(name, "converted", work)
+        self.assertEqual(model.Tree(decoded).nodes, model.Tree(tars).nodes)
+        return said["layers_reordered"]
+
+    def test_everything(self):
+        layout, tars = everything_image()
+        self.check(layout, "gzip", tars, random.Random(3), "everything")
+
+    def test_random_layers(self):
+        reordered = 0
+        for number, generator in rounds.of(self._testMethodName, 12):
+            with self.subTest(round=number):
+                work = self.make_directory(f"work-{number}")
+                tars, possible = random_layers.write(work, generator, model.is_possible)
+                if not possible:
+                    continue
+                layout = Layout(os.path.join(work, "layout"))
+                images.add(layout, "image", tars, ("gzip",) * len(tars), work)
+                reordered += self.check(layout, "image", tars, generator, f"random-{number}")
+        self.assertGreater(reordered, 0)
 
 
 class ConvertSmall(ConvertTest):
@@ -204,3 +287,27 @@ class ConvertSmall(ConvertTest):
         self.fails("convert", self.reference(self.repository, "missing"), self.reference(self.repository, "new"),
                    says=("missing",))
         self.assertEqual(self.client().tags(self.repository), ["latest"])
+
+    def test_layers_that_are_not_what_they_should_be(self):
+        """Nothing of them is pushed under the tag."""
+        work = self.make_directory("work")
+        tars = [os.path.join(work, name) for name in ("right.tar", "other.tar", "none.tar")]
+        for tar, content in zip(tars, (b"right", b"other")):
+            with LayerWriter(tar) as writer:
+                writer.file("file", content * 50_000)
+        with open(tars[2], "wb") as file:
+            file.write(b"this is no tar archive at all\n" * 100)
+        blob = os.path.join(work, "blob")
+        layout = Layout(os.path.join(work, "layout"))
+        for tag, tar, compressed, length in (
+                ("cut", tars[0], tars[0], 100), ("lies", tars[0], tars[1], None),
+                ("no-tar", tars[2], tars[2], None)):
+            with self.subTest(tag):
+                media_type = layers.compress(compressed, blob, "gzip")
+                if length:
+                    os.truncate(blob, length)
+                layout.add_image([(tar, blob, media_type)], tag)
+                source = self.push(layout, tag, self.repository, tag)
+                self.fails("convert", source, self.reference(self.repository, "converted"),
+                           says=("layer 1",))
+        self.assertNotIn("converted", self.client().tags(self.repository))
