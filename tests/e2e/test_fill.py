@@ -6,12 +6,13 @@ import os
 import signal
 import time
 
+from e2e.test_every_image import everything_image
 from tools import images, lying_index, tree
 from tools.counting_proxy import CountingProxy, ProxyHandler
 from tools.layers import LayerWriter
 from tools.layout import MANIFEST, Layout
 from tools.small_image import SmallImage
-from tools.testcase import servers_under
+from tools.testcase import EndToEnd, servers_under
 
 
 class Refusing(ProxyHandler):
@@ -153,6 +154,27 @@ class Filling(Fill):
     def test_usage(self):
         for option, value, says in (("--fill", "later", "later"), ("--fill-rate", "much", "size")):
             self.fails("mount", self.proxied, "/mnt", option, value, says=(option, says), code=2)
+
+
+class Honest(EndToEnd):
+    """Whatever an honest index is of, it is not called a lie."""
+
+    def expect_true(self, layout, tag):
+        reference = self.push(layout, tag, tag)
+        self.sluice("index", reference)
+        point = self.mount(reference, "--fill", "now", name=tag)
+        self.wait_until(lambda: self.status(point)["fill"]["state"] in ("complete", "false-index"),
+                        f"{tag} is verified", 60)
+        self.assertEqual(self.status(point)["fill"]["reason"], None)
+        self.assertTrue(self.status(point)["fill"]["tree_verified"])
+
+    def test_all_that_layers_can_say(self):
+        layout, _ = everything_image()
+        for form in ("gzip", "zstd-one-frame"):
+            self.expect_true(layout, form)
+
+    def test_debian(self):
+        self.expect_true(images.debian().layout, images.debian().tag)
 
 
 class Lies(Fill):
