@@ -384,6 +384,7 @@ struct layer_device {
     _Atomic uint8_t *states;       /* enum chunk_state by chunk; written under the lock */
     _Atomic uint32_t *generations; /* by chunk: the last one that this process has verified */
     _Atomic uint8_t *touched;      /* by chunk: 1 once it was read */
+    uint8_t *profiled;             /* by chunk: 1 where a profile names it; or NULL */
     struct active_chunk *active[CHUNK_BUCKETS];
     struct ahead_reader readers[AHEAD_READERS];
     uint64_t heard_of;
@@ -391,6 +392,11 @@ struct layer_device {
     _Atomic bool closing;
     _Atomic bool refused; /* layer_device_refuse() */
 };
+
+static inline bool chunk_is_profiled(const struct layer_device *device, uint32_t chunk)
+{
+    return device->profiled && device->profiled[chunk];
+}
 
 static inline enum chunk_state chunk_state(const struct layer_device *device, uint32_t chunk)
 {

@@ -84,6 +84,7 @@ static void device_free(struct layer_device *device)
     free(device->states);
     free(device->generations);
     free(device->touched);
+    free(device->profiled);
     free(device);
 }
 

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/log.h"
 #include "fuse/prefetch-internal.h"
@@ -32,6 +33,16 @@ struct prefetch {
 
 /* ---- the supply ---- */
 
+/* Of the pieces that will not be asked for nobody knows more than who guesses. */
+static void unmark_rest(const struct prefetch *prefetch)
+{
+    for (size_t i = prefetch->piece; i < prefetch->plan.piece_count; i++) {
+        const struct prefetch_piece *piece = &prefetch->plan.pieces[i];
+        uint8_t *profiled = prefetch->devices[piece->layer]->profiled;
+        if (profiled) memset(profiled + piece->first, 0, piece->count);
+    }
+}
+
 static bool next_chunk(void *context, struct layer_device **ret_device, uint32_t *ret_chunk)
 {
     struct prefetch *prefetch = context;
@@ -48,6 +59,7 @@ static bool next_chunk(void *context, struct layer_device **ret_device, uint32_t
     uint32_t chunk = piece->first + prefetch->within;
     uint64_t length = chunk_length(device->table, chunk);
     if (prefetch->limit && length > prefetch->limit - prefetch->asked) {
+        unmark_rest(prefetch);
         prefetch->limited = true;
         prefetch->all_asked = true;
         return false;
@@ -94,6 +106,20 @@ static void chunk_came(void *context, struct layer_device *device, uint32_t chun
 
 /* ---- making and ending ---- */
 
+/* For who would guess otherwise. Without memory they guess. */
+static void mark_pieces(const struct prefetch *prefetch)
+{
+    struct actions actions;
+    data_path_enter(prefetch->path, &actions);
+    for (size_t i = 0; i < prefetch->plan.piece_count; i++) {
+        const struct prefetch_piece *piece = &prefetch->plan.pieces[i];
+        struct layer_device *device = prefetch->devices[piece->layer];
+        if (!device->profiled) device->profiled = calloc(device->table->chunk_count, 1);
+        if (device->profiled) memset(device->profiled + piece->first, 1, piece->count);
+    }
+    data_path_leave(prefetch->path, &actions);
+}
+
 static void prefetch_free(struct prefetch *prefetch)
 {
     prefetch_plan_free(&prefetch->plan);
@@ -116,6 +142,7 @@ int prefetch_start(struct prefetch **ret, struct data_path *path,
         prefetch_free(prefetch);
         return -1;
     }
+    mark_pieces(prefetch);
     window_prefetch_start(&prefetch->windows, path, &prefetch->plan);
     if (data_path_set_supply(path, SUPPLY_PROFILE, &supply, error) < 0) {
         window_prefetch_end(&prefetch->windows);

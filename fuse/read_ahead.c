@@ -5,7 +5,8 @@
  * that misses the chunk behind its last has the next one fetched ahead; when it
  * comes to what was fetched ahead last, which the path of a hit sees by a mark,
  * twice as much is, up to what keeps the link busy. Who reads here and there
- * has nothing fetched.
+ * has nothing fetched, nor has who reads what a profile names: it would name the
+ * next chunk, too, if that were wanted.
  */
 #include "fuse/layer_device-internal.h"
 
@@ -62,13 +63,20 @@ static struct ahead_reader *new_reader(struct layer_device *device, uint32_t nex
     return oldest;
 }
 
+static bool profile_knows(const struct layer_device *device, uint32_t chunk)
+{
+    return chunk_is_profiled(device, chunk) || (chunk > 0 && chunk_is_profiled(device, chunk - 1));
+}
+
 static void go_forward(struct layer_device *device, struct ahead_reader *reader, uint32_t last,
                        struct actions *actions)
 {
     uint32_t mark = atomic_load_explicit(&reader->mark, memory_order_relaxed);
     reader->next = last + 1;
     if (reader->end < reader->next) reader->end = reader->next;
-    if (reader->end == reader->next || (mark != NO_MARK && last >= mark))
+    if (profile_knows(device, last))
+        atomic_store_explicit(&reader->mark, NO_MARK, memory_order_relaxed);
+    else if (reader->end == reader->next || (mark != NO_MARK && last >= mark))
         fetch_window(device, reader, actions);
 }
 

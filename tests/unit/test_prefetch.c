@@ -25,41 +25,58 @@
 #define BLOB        0u
 #define WINDOWS     1u
 
-struct fixture {
-    char *directory;
+/* Packed once, for it takes longer than the tests. */
+static struct {
     struct buffer stream, blob;
     struct layer_tables tables;
+    struct digest blob_digest, windows_digest;
+} layer;
+
+struct fixture {
+    char *directory;
     struct cache *cache;
     struct data_path *path;
     struct layer_device *device;
     struct prefetch *prefetch;
 };
 
-static const struct chunk_table *table_of(const struct fixture *fixture)
+static int pack_layer(void **state)
 {
-    return fixture->tables.chunks;
+    (void)state;
+    layer_of_words(&layer.stream, FILE_LENGTH, false);
+    gzip_append(&layer.blob, layer.stream.data, layer.stream.length, 6, Z_DEFAULT_STRATEGY);
+    struct memory_reader reader = { &layer.blob, 0, SIZE_MAX };
+    digest_of(layer.blob.data, layer.blob.length, &layer.blob_digest);
+    assert_int_equal(layer_scan(read_memory, &reader, layer.blob.length, &layer.blob_digest, NULL,
+                                &layer.tables, NULL),
+                     0);
+    digest_of(layer.tables.windows.data, layer.tables.windows.length, &layer.windows_digest);
+    return 0;
+}
+
+static int drop_layer(void **state)
+{
+    (void)state;
+    layer_tables_free(&layer.tables);
+    buffer_free(&layer.stream);
+    buffer_free(&layer.blob);
+    return 0;
 }
 
 static int set_up(void **state)
 {
     struct fixture *fixture = calloc(1, sizeof *fixture);
+    struct layer_device_source source = { .registry = "localhost:1",
+                                          .repository = "test",
+                                          .table = layer.tables.chunks,
+                                          .table_digest = layer.blob_digest,
+                                          .windows_digest = layer.windows_digest };
     fixture->directory = temporary_directory_make();
-    layer_of_words(&fixture->stream, FILE_LENGTH, false);
-    gzip_append(&fixture->blob, fixture->stream.data, fixture->stream.length, 6,
-                Z_DEFAULT_STRATEGY);
-    struct memory_reader reader = { &fixture->blob, 0, SIZE_MAX };
-    struct layer_device_source source = { .registry = "localhost:1", .repository = "test" };
-    digest_of(fixture->blob.data, fixture->blob.length, &source.table_digest);
-    assert_int_equal(layer_scan(read_memory, &reader, fixture->blob.length, &source.table_digest,
-                                NULL, &fixture->tables, NULL),
-                     0);
-    source.table = fixture->tables.chunks;
-    digest_of(fixture->tables.windows.data, fixture->tables.windows.length, &source.windows_digest);
     fake_start();
     fake.blobs[BLOB] =
-        (struct fake_blob){ source.table_digest, fixture->blob.data, fixture->blob.length, 0 };
-    fake.blobs[WINDOWS] = (struct fake_blob){ source.windows_digest, fixture->tables.windows.data,
-                                              fixture->tables.windows.length, 0 };
+        (struct fake_blob){ layer.blob_digest, layer.blob.data, layer.blob.length, 0 };
+    fake.blobs[WINDOWS] = (struct fake_blob){ layer.windows_digest, layer.tables.windows.data,
+                                              layer.tables.windows.length, 0 };
     assert_int_equal(cache_open(&fixture->cache, fixture->directory, NULL), 0);
     assert_int_equal(data_path_new(&fixture->path, NULL, fixture->cache, NULL, NULL), 0);
     assert_int_equal(layer_device_open(fixture->path, &source, &fixture->device, NULL), 0);
@@ -76,9 +93,6 @@ static int tear_down(void **state)
     cache_free(fixture->cache);
     fake_stop();
     temporary_directory_remove(fixture->directory);
-    layer_tables_free(&fixture->tables);
-    buffer_free(&fixture->stream);
-    buffer_free(&fixture->blob);
     free(fixture);
     return 0;
 }
@@ -110,10 +124,10 @@ static struct prefetch_progress wait_for_end(struct fixture *fixture)
 
 static void expect_chunk(const struct fixture *fixture, uint32_t chunk)
 {
-    uint64_t offset = table_of(fixture)->chunks[chunk].stream_offset;
-    size_t length = (size_t)chunk_length(table_of(fixture), chunk);
-    expect_bytes_of(ask(fixture->device, offset, length), fixture->stream.data,
-                    fixture->stream.length, offset, length);
+    uint64_t offset = layer.tables.chunks->chunks[chunk].stream_offset;
+    size_t length = (size_t)chunk_length(layer.tables.chunks, chunk);
+    expect_bytes_of(ask(fixture->device, offset, length), layer.stream.data, layer.stream.length,
+                    offset, length);
 }
 
 static void what_is_named_is_there_without_the_registry(void **state)
@@ -134,9 +148,9 @@ static void what_is_named_is_there_without_the_registry(void **state)
     expect_chunk(fixture, 2);
     prefetch_progress(fixture->prefetch, &progress);
     assert_int_equal(progress.chunks_read, 3);
-    assert_int_equal(progress.bytes_read, chunk_length(table_of(fixture), 31) +
-                                              chunk_length(table_of(fixture), 34) +
-                                              chunk_length(table_of(fixture), 2));
+    assert_int_equal(progress.bytes_read, chunk_length(layer.tables.chunks, 31) +
+                                              chunk_length(layer.tables.chunks, 34) +
+                                              chunk_length(layer.tables.chunks, 2));
 }
 
 static void small_gaps_are_filled_and_windows_come_together(void **state)
@@ -148,16 +162,35 @@ static void small_gaps_are_filled_and_windows_come_together(void **state)
     assert_int_equal(progress.chunks, 55); /* 21 and 60 come along */
     assert_int_equal(progress.chunks_here, 55);
     /* In pieces of at most 2 MiB, two chunks of which need windows of another group. */
-    uint64_t bytes = table_of(fixture)->chunks[64].blob_offset;
+    uint64_t bytes = layer.tables.chunks->chunks[64].blob_offset;
     assert_true(fake_requests(BLOB) <= 2 + bytes / (1u << 20));
     assert_true(fake_requests(WINDOWS) <= 2);
+}
+
+/* A reader who goes forward has what comes next fetched, unless a profile knows better. */
+static void what_a_profile_ends_with_is_not_guessed_beyond(void **state)
+{
+    struct fixture *fixture = *state;
+    static const uint32_t entries[][2] = { { 10, 20 } };
+    uint32_t chunks;
+    uint64_t bytes;
+    play(fixture, entries, 1, 0);
+    wait_for_end(fixture);
+    unsigned requests = fake_requests(BLOB);
+    for (uint32_t chunk = 10; chunk < 31; chunk++)
+        expect_chunk(fixture, chunk);
+    do {
+        usleep(1000);
+        layer_device_presence(fixture->device, &chunks, &bytes);
+    } while (chunks < 21);
+    assert_int_equal(fake_requests(BLOB), requests + 1);
 }
 
 static void the_limit_holds(void **state)
 {
     struct fixture *fixture = *state;
     static const uint32_t entries[][2] = { { 0, 60 } };
-    uint64_t limit = table_of(fixture)->chunks[10].stream_offset + 1;
+    uint64_t limit = layer.tables.chunks->chunks[10].stream_offset + 1;
     play(fixture, entries, 1, limit);
     struct prefetch_progress progress = wait_for_end(fixture);
     assert_int_equal(progress.state, PREFETCH_LIMITED);
@@ -185,8 +218,8 @@ static void windows_that_are_wrong_are_asked_for_again(void **state)
     struct fixture *fixture = *state;
     static const uint32_t entries[][2] = { { 30, 2 } };
     fake_corrupt(
-        1,
-        table_of(fixture)->groups[table_of(fixture)->chunks[30].window / WINDOWS_PER_GROUP].offset);
+        1, layer.tables.chunks->groups[layer.tables.chunks->chunks[30].window / WINDOWS_PER_GROUP]
+               .offset);
     play(fixture, entries, 1, 0);
     assert_int_equal(wait_for_end(fixture).chunks_here, 2);
     fake_be_unreachable(true);
@@ -212,8 +245,8 @@ static void first_reads_are_recorded_in_their_order(void **state)
     struct recorder *recorder;
     struct recorded_touch *touches;
     assert_int_equal(recorder_new(&recorder, fixture->path, &fixture->device, 1, NULL), 0);
-    uint64_t inside = table_of(fixture)->chunks[20].stream_offset + 700;
-    expect_bytes_of(ask(fixture->device, inside, 100), fixture->stream.data, fixture->stream.length,
+    uint64_t inside = layer.tables.chunks->chunks[20].stream_offset + 700;
+    expect_bytes_of(ask(fixture->device, inside, 100), layer.stream.data, layer.stream.length,
                     inside, 100);
     expect_chunk(fixture, 5);
     expect_chunk(fixture, 20);
@@ -234,11 +267,12 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(what_is_named_is_there_without_the_registry),
         TEST(small_gaps_are_filled_and_windows_come_together),
+        TEST(what_a_profile_ends_with_is_not_guessed_beyond),
         TEST(the_limit_holds),
         TEST(a_registry_that_gives_nothing_is_not_asked_for_ever),
         TEST(windows_that_are_wrong_are_asked_for_again),
         TEST(it_ends_while_everything_is_awaited),
         TEST(first_reads_are_recorded_in_their_order),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, pack_layer, drop_layer);
 }
