@@ -11,8 +11,8 @@ from tools.testcase import EndToEnd, brokers_under, servers_under
 
 # What scripts may rely on.
 STATUS = {"reference": str, "manifest_digest": str, "index_digest": str, "trust": str,
-          "mountpoint": str, "cache": str, "front": str, "front_reason": str, "pid": int, "uptime_seconds": int,
-          "layers": list, "chunks_fetched": int, "bytes_fetched": int, "window_bytes_fetched": int,
+          "mountpoint": str, "cache": str, "front": str, "front_reason": str, "pid": int,
+          "uptime_seconds": int, "layers": list, "chunks_fetched": int, "bytes_fetched": int, "window_bytes_fetched": int,
           "bytes_served": int, "reads_hit": int, "reads_missed": int, "chunks_in_flight": int,
           "reads_waiting": int, "errors": int}
 LAYER = {"digest": str, "kind": str, "chunks": int, "chunks_present": int, "bytes_present": int,
