@@ -9,25 +9,7 @@
  */
 #include "index/tar.h"
 #include "tests/fuzz/merge_and_rebuild.h"
-
-#define BLOCK 512
-
-/* Also data that is no header: it is only somebody's bytes. */
-static void seal_blocks(uint8_t *stream, size_t length)
-{
-    for (size_t at = 0; at + BLOCK <= length; at += BLOCK) {
-        uint8_t *block = stream + at;
-        unsigned sum = 0, any = 0;
-        for (size_t i = 0; i < BLOCK; i++) {
-            sum += i >= 148 && i < 156 ? ' ' : block[i];
-            any |= block[i];
-        }
-        if (!any) continue;
-        char text[9];
-        snprintf(text, sizeof text, "%06o", sum);
-        memcpy(block + 148, text, 7);
-    }
-}
+#include "tests/fuzz/tar_blocks.h"
 
 /* NULL: refused, with the error in *ret_error. */
 static struct entry_table *read_tar(const uint8_t *stream, size_t length, size_t piece,
