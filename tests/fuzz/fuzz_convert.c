@@ -63,7 +63,7 @@ static void check_reordered(const struct layer_members *members, const uint8_t *
     EXPECT_SUCCESS(frame_plan_reorder(&plan, members, order, &error));
     gather_all(&plan, stream, &made);
     EXPECT_SUCCESS(layer_members_read(&again, made.data, made.length, &error));
-    EXPECT(again.count == members->count);
+    EXPECT(again.count == members->count && made.data);
     for (size_t i = 0; i < again.count; i++)
         check_member(&again.members[i], made.data, &members->members[order[i]], stream,
                      plan.member_starts[order[i]]);
