@@ -189,9 +189,10 @@ struct registry_range {
 #define REGISTRY_RANGES_MAX 64u
 
 /*
- * Several ranges of a blob, at most REGISTRY_RANGES_MAX, that do not overlap: by one request, if
- * the host answers such (RFC 9110 section 14.6), else by one after the other. They are asked for in
- * this order, may come in any, and each is done as soon as it is there. `time` is for one request
+ * Several ranges of a blob, at most REGISTRY_RANGES_MAX: by one request, if the host answers such
+ * (RFC 9110 section 14.6), else by one after the other; of two that overlap, one comes with another
+ * request. They are asked for in this order, may come in any, and each is done as soon as it is
+ * there. `time` is for one request
  * and its retries. `ranges` is copied.
  */
 void registry_fetch_ranges(struct registry_client *client, const struct repository *repository,

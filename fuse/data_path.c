@@ -65,7 +65,6 @@ static void perform(struct actions *actions)
 {
     struct device_read *read;
     struct active_chunk *chunk;
-    struct range_request *request;
     struct report *report;
     while (TAKE(&actions->answers, read))
         read_answer(read);
@@ -73,8 +72,7 @@ static void perform(struct actions *actions)
         read_answer_failure(read);
     while (TAKE(&actions->expirations, read))
         read_answer_expired(read);
-    while (TAKE(&actions->requests, request))
-        range_request_send(request);
+    range_requests_send(&actions->requests);
     while (TAKE(&actions->loads, read))
         read_load(read);
     while (TAKE(&actions->checks, chunk))

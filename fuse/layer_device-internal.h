@@ -78,6 +78,8 @@ bool memory_hold(struct memory_budget *budget, enum memory_kind kind, size_t byt
 void memory_let_go(struct memory_budget *budget, enum memory_kind kind, size_t bytes);
 /* Counts bytes without a holder. */
 void memory_charge(struct memory_budget *budget, size_t bytes);
+/* Whether so much could be held. */
+bool memory_has_room(const struct memory_budget *budget, enum memory_kind kind, size_t bytes);
 void memory_release(struct memory_budget *budget, size_t bytes);
 
 /* ---- range_request.c ---- */
@@ -107,6 +109,7 @@ struct range_request {
     uint64_t offset;
     size_t length;
     uint64_t retry_until; /* milliseconds_now() */
+    unsigned batch; /* those of one number are asked for by one request, if possible; 0: alone */
     _Atomic int state;
     bool dropped;               /* abandoned while an answer waited for the lock; under the lock */
     struct body_piece *filling; /* the client's thread's: what was not handed on yet */
@@ -126,8 +129,12 @@ struct range_request *range_request_new(struct layer_device *device, const struc
 bool range_request_had_its_time(const struct range_request *request);
 /* Under the lock: the receiver will not be called any more. */
 void range_request_abandon(struct range_request *request);
-/* Without the lock. */
-void range_request_send(struct range_request *request);
+STAILQ_HEAD(range_requests, range_request);
+/* Takes them. Without the lock. */
+void range_requests_send(struct range_requests *requests);
+/* Ranges that lie in many places are worth a batch: how many one request may ask for. Under the
+ * lock. */
+unsigned range_batch_max(const struct data_path *path);
 
 /* ---- chunks ---- */
 
@@ -252,6 +259,7 @@ struct run {
     enum memory_kind memory_kind; /* what its memory is held as */
     size_t piece;                 /* the longest range it asks for at once */
     bool ahead;                   /* its range was asked for when nobody waited */
+    bool counted;                 /* its range is one of those that are under way */
     uint32_t first, last;
     uint32_t next;                 /* the chunk to be decoded next */
     uint32_t wanted_last;          /* the furthest chunk that somebody wants */
@@ -323,6 +331,14 @@ struct fill_rate {
 TAILQ_HEAD(chunk_queue, active_chunk);
 TAILQ_HEAD(read_queue, device_read);
 
+/* Ranges of several runs for one request. */
+struct run_batch {
+    unsigned number;  /* 0: there is none */
+    unsigned count;   /* ranges */
+    uint64_t length;  /* bytes of theirs */
+    struct run *last; /* the last of them; counts for all */
+};
+
 struct data_path {
     struct registry_client *client;
     struct cache *cache;
@@ -340,8 +356,10 @@ struct data_path {
     struct read_queue loads;  /* QUEUED */
     struct read_queue parked; /* by deadline */
     TAILQ_HEAD(, run) runs;   /* suspended ones: least recently used first */
-    unsigned ranges;          /* runs that are FETCHING */
-    unsigned ranges_ahead;    /* of those: that were not demand when their range was asked for */
+    unsigned ranges;          /* requests that are under way, of runs */
+    unsigned ranges_ahead;    /* of those: that were not demand when they were asked for */
+    unsigned batches;         /* so far */
+    struct run_batch batch;   /* that is being put together */
     size_t suspended_bytes;
     TAILQ_HEAD(, window_group_entry) windows;
     size_t windows_bytes;
@@ -427,7 +445,7 @@ struct actions {
     STAILQ_HEAD(, device_read) loads;
     STAILQ_HEAD(, active_chunk) checks;
     STAILQ_HEAD(, active_chunk) stores;
-    STAILQ_HEAD(, range_request) requests;
+    struct range_requests requests;
     STAILQ_HEAD(, run) dead_runs;
     STAILQ_HEAD(, chunk_bytes) dead_bytes;
     STAILQ_HEAD(, report) reports;

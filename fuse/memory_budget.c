@@ -34,11 +34,16 @@ static bool must_wait(const struct memory_budget *budget, enum memory_kind kind)
     return holders > 0 || budget->storing > 0;
 }
 
-bool memory_hold(struct memory_budget *budget, enum memory_kind kind, size_t bytes)
+bool memory_has_room(const struct memory_budget *budget, enum memory_kind kind, size_t bytes)
 {
     size_t limit = limit_for(budget, kind);
     bool fits = budget->used <= limit && bytes <= limit - budget->used;
-    if (!fits && must_wait(budget, kind)) return false;
+    return fits || !must_wait(budget, kind);
+}
+
+bool memory_hold(struct memory_budget *budget, enum memory_kind kind, size_t bytes)
+{
+    if (!memory_has_room(budget, kind, bytes)) return false;
     budget->holders[kind]++;
     memory_charge(budget, bytes);
     return true;

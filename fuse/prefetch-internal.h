@@ -16,12 +16,14 @@ struct prefetch_piece {
     uint32_t windows; /* in the plan's window ranges: what it takes to begin; or NO_WINDOWS */
 };
 
-/* Groups of windows that are fetched by one request. */
+/* Groups of windows that are fetched as one range. */
 struct window_range {
     struct window_prefetch *owner;
     struct layer_device *device;
     uint32_t first, count; /* groups */
     bool settled;          /* they are in the cache, or will not be; under the data path's lock */
+    struct window_range *leader; /* the first of those that its request asks for */
+    unsigned unsettled;          /* of a leader: how many of these */
     struct range_request *request;
     struct buffer body;
     struct job job;
@@ -46,7 +48,8 @@ struct window_prefetch {
     struct data_path *path;
     struct window_range *ranges;
     size_t count, next;
-    unsigned under_way;
+    unsigned under_way; /* ranges */
+    unsigned requests;  /* that ask for them */
     bool stop;
 };
 

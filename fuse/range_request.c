@@ -14,6 +14,10 @@
  * each packet. */
 #define PIECE_LENGTH (64u << 10)
 
+/* Enough that requests are few, and not so many that what comes last waits for long. */
+#define RANGES_IN_BATCH 32u
+_Static_assert(RANGES_IN_BATCH <= REGISTRY_RANGES_MAX, "one request asks for a batch");
+
 enum request_state { REQUEST_ASKED, REQUEST_ANSWERING, REQUEST_ABANDONED };
 
 struct range_request *range_request_new(struct layer_device *device, const struct digest *digest,
@@ -148,28 +152,81 @@ static void request_done(void *context, struct buffer *body, struct error *error
     free(request);
 }
 
-void range_request_send(struct range_request *request)
+/* ---- sending ---- */
+
+unsigned range_batch_max(const struct data_path *path)
 {
-    /* The answer may have freed the request before the call is over. */
-    struct layer_device *device = request->device;
-    struct data_path *path = device->path;
-    struct repository repository = { device->registry, device->repository };
-    struct digest digest = request->digest;
+    return registry_takes_ranges(path->client) ? RANGES_IN_BATCH : 1;
+}
+
+static struct range_time time_of(const struct range_request *request)
+{
+    unsigned read_timeout_ms = request->device->path->read_timeout_ms;
     uint64_t now = milliseconds_now();
-    struct range_time time = {
+    return (struct range_time){
         /* A little less than readers wait, so that they hear the reason and not only that it took
          * long. */
-        .timeout_ms = path->read_timeout_ms - path->read_timeout_ms / 20,
+        .timeout_ms = read_timeout_ms - read_timeout_ms / 20,
         .retry_ms = request->retry_until > now ? (unsigned)(request->retry_until - now) : 0,
     };
-    if (request->receiver->piece)
-        registry_stream_range(path->client, &repository, &digest, request->offset, request->length,
-                              time, request_part, request_done, request);
+}
+
+static struct registry_range range_of(struct range_request *request)
+{
+    return (struct registry_range){ .offset = request->offset,
+                                    .length = request->length,
+                                    .part = request->receiver->piece ? request_part : NULL,
+                                    .done = request_done,
+                                    .context = request };
+}
+
+/* Takes the first, and those behind it that are of its batch. */
+static size_t take_batch(struct range_requests *requests, struct registry_range *ret)
+{
+    const struct range_request *first = STAILQ_FIRST(requests);
+    struct range_request *next;
+    size_t count = 0;
+    while ((next = STAILQ_FIRST(requests))) {
+        if (count > 0 && (!first->batch || next->batch != first->batch)) break;
+        if (count == RANGES_IN_BATCH) break;
+        STAILQ_REMOVE_HEAD(requests, action);
+        ret[count++] = range_of(next);
+    }
+    return count;
+}
+
+static void fetch_one(struct registry_client *client, const struct repository *repository,
+                      const struct digest *digest, const struct registry_range *range,
+                      struct range_time time)
+{
+    if (range->part)
+        registry_stream_range(client, repository, digest, range->offset, range->length, time,
+                              range->part, range->done, range->context);
     else
-        registry_fetch_range(path->client, &repository, &digest, request->offset, request->length,
-                             time, request_done, request);
-    struct actions actions;
-    data_path_enter(path, &actions);
-    device_idle(device);
-    data_path_leave(path, &actions);
+        registry_fetch_range(client, repository, digest, range->offset, range->length, time,
+                             range->done, range->context);
+}
+
+void range_requests_send(struct range_requests *requests)
+{
+    const struct range_request *first;
+    struct registry_range ranges[RANGES_IN_BATCH];
+    while ((first = STAILQ_FIRST(requests))) {
+        /* The answers may have freed the requests before the call is over. */
+        struct layer_device *device = first->device;
+        struct data_path *path = device->path;
+        struct repository repository = { device->registry, device->repository };
+        struct digest digest = first->digest;
+        struct range_time time = time_of(first);
+        size_t count = take_batch(requests, ranges);
+        if (count == 1)
+            fetch_one(path->client, &repository, &digest, ranges, time);
+        else
+            registry_fetch_ranges(path->client, &repository, &digest, ranges, count, time);
+        struct actions actions;
+        data_path_enter(path, &actions);
+        for (size_t i = 0; i < count; i++)
+            device_idle(device);
+        data_path_leave(path, &actions);
+    }
 }

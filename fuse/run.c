@@ -92,20 +92,34 @@ void run_begin(struct run *run, struct actions *actions)
 
 /* ---- the range ---- */
 
-static void range_asked(struct run *run)
+static void count_range(struct run *run, bool under_way)
 {
     struct data_path *path = run->device->path;
+    if (run->counted == under_way) return;
+    run->counted = under_way;
+    path->ranges += under_way ? 1 : -1u;
+    if (run->ahead) path->ranges_ahead += under_way ? 1 : -1u;
+}
+
+/* Of a batch the last counts, which is likely to come last. */
+static void range_asked(struct run *run)
+{
+    struct run_batch *batch = &run->device->path->batch;
     run->ahead = run->urgency != URGENCY_DEMAND;
-    path->ranges++;
-    if (run->ahead) path->ranges_ahead++;
+    count_range(run, true);
+    if (!batch->number) return;
+    run->request->batch = batch->number;
+    batch->length += run->request->length;
+    if (batch->last) count_range(batch->last, false);
+    batch->last = run;
 }
 
 static void range_over(struct run *run)
 {
-    struct data_path *path = run->device->path;
+    struct run_batch *batch = &run->device->path->batch;
     run->request = NULL;
-    path->ranges--;
-    if (run->ahead) path->ranges_ahead--;
+    count_range(run, false);
+    if (batch->last == run) batch->last = NULL;
 }
 
 static void abandon_range(struct run *run)

@@ -216,6 +216,52 @@ static enum start_result start_for(struct active_chunk *record, struct actions *
     return STARTED;
 }
 
+/* Bytes of a batch after which nothing more joins it: what comes last waits for the others. */
+#define BATCH_LENGTH (4u << 20)
+
+/* Puts runs of one layer together. */
+static enum start_result start_batch(struct data_path *path, enum urgency urgency,
+                                     struct actions *actions)
+{
+    unsigned most = range_batch_max(path), count = 0;
+    const struct layer_device *device = NULL;
+    struct active_chunk *record = TAILQ_FIRST(&path->wanted[urgency]);
+    enum start_result result = NOT_NOW;
+    path->batch = (struct run_batch){ .number = most > 1 ? ++path->batches : 0 };
+    while (record && count < most && path->batch.length < BATCH_LENGTH) {
+        const struct layer_device *other = record->device;
+        result = !device || other == device ? start_for(record, actions) : NOT_NOW;
+        if (result == NO_MEMORY) break;
+        if (result == STARTED) {
+            device = other;
+            count++;
+            record = TAILQ_FIRST(&path->wanted[urgency]); /* took others out of the queue too */
+        } else {
+            record = TAILQ_NEXT(record, queue);
+        }
+    }
+    path->batch = (struct run_batch){ 0 };
+    return count > 0 && result != NO_MEMORY ? STARTED : result;
+}
+
+/* Where one request may ask for many ranges, it waits until there is memory for many. */
+static bool has_room_for_batch(const struct data_path *path)
+{
+    return range_batch_max(path) == 1 ||
+           memory_has_room(&path->memory, MEMORY_AHEAD, path->memory.limit / 4);
+}
+
+/* As start_queue(). */
+static bool start_batches(struct data_path *path, enum urgency urgency, struct actions *actions)
+{
+    while (!TAILQ_EMPTY(&path->wanted[urgency]) && may_start(path, urgency)) {
+        if (!has_room_for_batch(path)) return false;
+        enum start_result result = start_batch(path, urgency, actions);
+        if (result != STARTED) return result == NOT_NOW;
+    }
+    return true;
+}
+
 /* False: nothing more can be started now, however urgent it is or not. */
 static bool start_queue(struct data_path *path, enum urgency urgency, struct actions *actions)
 {
@@ -237,6 +283,9 @@ static bool start_queue(struct data_path *path, enum urgency urgency, struct act
 
 void run_start_wanted(struct data_path *path, struct actions *actions)
 {
-    for (unsigned i = 0; i < URGENCIES; i++)
-        if (!start_queue(path, (enum urgency)i, actions)) return;
+    for (unsigned i = 0; i < URGENCIES; i++) {
+        /* Readers and what is filled go forward; what a profile names is everywhere. */
+        bool scattered = i == URGENCY_PROFILE;
+        if (!(scattered ? start_batches : start_queue)(path, (enum urgency)i, actions)) return;
+    }
 }

@@ -4,20 +4,28 @@
 #include "fuse/prefetch-internal.h"
 
 #define REQUESTS_AT_ONCE 3u
+/* Bytes after which no further range joins a request: chunks wait until all of it is here. */
+#define REQUEST_LENGTH (1u << 20)
 
 static struct window_range *range_of(struct job *job)
 {
     return (struct window_range *)(void *)((char *)job - offsetof(struct window_range, job));
 }
 
+/* The supply goes on when all of a request is there, so that what it names can be asked for
+ * together, too. */
 static void settle(struct window_range *range)
 {
+    struct window_prefetch *windows = range->owner;
     range->settled = true;
-    range->owner->under_way--;
+    windows->under_way--;
     buffer_free(&range->body);
     device_idle(range->device);
-    supply_look_again(range->owner->path);
-    pthread_cond_broadcast(&range->owner->path->changed);
+    if (--range->leader->unsettled == 0) {
+        windows->requests--;
+        supply_look_again(windows->path);
+    }
+    pthread_cond_broadcast(&windows->path->changed);
 }
 
 static void start_next(struct window_prefetch *windows, struct actions *actions);
@@ -81,24 +89,60 @@ static void range_came(void *owner, struct buffer *body, struct error *error,
 
 static const struct range_receiver receiver = { .done = range_came };
 
-static void start(struct window_range *range, struct actions *actions)
+static uint64_t blob_offset(const struct window_range *range)
 {
-    const struct window_group *groups = range->device->table->groups;
-    const struct window_group *last = &groups[range->first + range->count - 1];
-    uint64_t offset = groups[range->first].offset;
+    return range->device->table->groups[range->first].offset;
+}
+
+static size_t blob_length(const struct window_range *range)
+{
+    const struct window_group *last =
+        &range->device->table->groups[range->first + range->count - 1];
+    return (size_t)(last->offset + last->length - blob_offset(range));
+}
+
+static void start(struct window_range *range, unsigned batch, struct actions *actions)
+{
     range->owner->under_way++;
     device_busy(range->device);
-    range->request = range_request_new(range->device, &range->device->windows_digest, offset,
-                                       (size_t)(last->offset + last->length - offset), &receiver,
-                                       range, 0, actions);
-    if (!range->request) settle(range);
+    range->request =
+        range_request_new(range->device, &range->device->windows_digest, blob_offset(range),
+                          blob_length(range), &receiver, range, 0, actions);
+    if (range->request)
+        range->request->batch = batch;
+    else
+        settle(range);
+}
+
+/* How many of the next ranges one request asks for. */
+static unsigned count_together(const struct window_prefetch *windows)
+{
+    const struct window_range *first = &windows->ranges[windows->next];
+    size_t left = windows->count - windows->next, length = 0;
+    unsigned most = range_batch_max(windows->path), count = 0;
+    while (count < most && count < left && first[count].device == first->device &&
+           length < REQUEST_LENGTH)
+        length += blob_length(&first[count++]);
+    return count;
+}
+
+static void start_request(struct window_prefetch *windows, struct actions *actions)
+{
+    struct window_range *leader = &windows->ranges[windows->next];
+    unsigned count = count_together(windows), batch = count > 1 ? ++windows->path->batches : 0;
+    leader->unsettled = count;
+    windows->requests++;
+    for (unsigned i = 0; i < count; i++) {
+        windows->next++;
+        leader[i].leader = leader;
+        start(&leader[i], batch, actions);
+    }
 }
 
 static void start_next(struct window_prefetch *windows, struct actions *actions)
 {
-    while (!windows->stop && windows->next < windows->count &&
-           windows->under_way < REQUESTS_AT_ONCE)
-        start(&windows->ranges[windows->next++], actions);
+    while (!windows->stop && windows->next < windows->count && windows->requests < REQUESTS_AT_ONCE)
+        start_request(windows, actions);
 }
 
 void window_prefetch_start(struct window_prefetch *windows, struct data_path *path,

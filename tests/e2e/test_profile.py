@@ -7,7 +7,8 @@ import subprocess
 
 from fakes.referrers import ReferrersApi
 from tools import images
-from tools.counting_proxy import CountingProxy
+from tools.counting_proxy import CountingProxy, ProxyHandler
+from tools.nginx import BLOBS_OF, Nginx
 from tools.testcase import EndToEnd, mounts_under, servers_under
 
 PROFILE = "application/vnd.sluice.profile.v1+zstd"
@@ -144,6 +145,65 @@ class Profiles(ProfileTest):
         self.assertGreater(both["profile_chunks"], one["profile_chunks"])
         alone = self.profile(self.direct, "--", "true")
         self.assertLess(alone["profile_chunks"], both["profile_chunks"])
+
+
+class SingleRanges(ProxyHandler):
+    """Gives the whole blob when it is asked for several ranges, as many a storage does."""
+
+    def forward(self, proxy, body):
+        if "," in self.headers.get("Range", ""):
+            del self.headers["Range"]
+        return super().forward(proxy, body)
+
+
+class Requests(ProfileTest):
+    """How many it takes to fetch what a profile names."""
+
+    def image(self):
+        return images.debian()
+
+    def setUp(self):
+        super().setUp()
+        told = self.profile(self.direct, "--", *HELLO)
+        self.chunks = told["profile_chunks"]
+
+    def requests(self, registry, proxy):
+        """Those for blobs, and how many ranges they asked for, once it was all fetched."""
+        proxy.forget()
+        point = self.fresh(self.reference(self.repository, registry=registry))
+        played = self.play(point)
+        self.assertEqual(played["state"], "done")
+        self.assertGreaterEqual(played["chunks_here"], self.chunks)
+        self.assertEqual(self.run_in(point, *HELLO), '{"a": "2"}\n')
+        self.assertEqual(self.status(point)["chunks_damaged"], 0)
+        requests = proxy.blob_requests()
+        return requests, sum((request.range or "").count(",") + 1 for request in requests)
+
+    def assert_few(self, registry, proxy):
+        requests, ranges = self.requests(registry, proxy)
+        # A handful for the index's parts and for what the kernel reads further around.
+        self.assertLess(len(requests), sum(request.length for request in requests) / 1e6 + 15)
+        self.assertGreater(ranges, 2 * len(requests))
+
+    def test_a_registry_gives_many_ranges_at_once(self):
+        self.assert_few(self.proxy, self.proxy)
+
+    def test_nginx_does(self):
+        nginx = Nginx(os.path.join(self.directory, "nginx"), self.registry.name,
+                      location=BLOBS_OF.format(storage=self.registry.storage))
+        self.addCleanup(nginx.stop)
+        proxy = self.proxy_of(nginx.name)
+        self.addCleanup(proxy.close)
+        self.assert_few(proxy, proxy)
+
+    def test_who_does_not_is_asked_for_each(self):
+        proxy = CountingProxy(self.registry.name, SingleRanges)
+        self.addCleanup(proxy.close)
+        requests, _ = self.requests(proxy, proxy)
+        several = [request for request in requests if "," in (request.range or "")]
+        # Those that were sent before the first was answered.
+        self.assertLess(len(several), 10)
+        self.assertGreater(len(requests), 2 * len(several))
 
 
 class Records(ProfileTest):

@@ -38,6 +38,13 @@ http {{
 
 PROGRAM = shutil.which("nginx", path=os.environ["PATH"] + ":/usr/sbin")
 
+# Blobs come from the registry's files ({storage}): nginx itself gives the ranges.
+BLOBS_OF = """\
+location ~ "/blobs/sha256:(..)([0-9a-f]{{62}})$" {{
+    alias "{storage}/docker/registry/v2/blobs/sha256/$1/$1$2/data";
+}}
+"""
+
 Request = collections.namedtuple("Request", "connection protocol status method uri")
 
 

@@ -48,6 +48,8 @@ static struct fake_registry {
     unsigned corrupts;         /* so many answers are damaged (UINT_MAX: all) */
     uint64_t corrupt_offset;   /* in the blob: only where a range covers it (UINT64_MAX: all) */
     unsigned damage_reports;
+    bool single;     /* one range a request */
+    unsigned joined; /* ranges that shared another's request */
     unsigned waiting;
     size_t waiting_bytes, waiting_bytes_most;
     struct {
@@ -113,6 +115,29 @@ void registry_stream_range(struct registry_client *client, const struct reposito
 {
     (void)client, (void)repository;
     fake_ask(digest, offset, length, time, part, done, context);
+}
+
+/* Each is answered as if it was asked for alone. */
+void registry_fetch_ranges(struct registry_client *client, const struct repository *repository,
+                           const struct digest *digest, const struct registry_range *ranges,
+                           size_t count, struct range_time time)
+{
+    (void)client, (void)repository;
+    pthread_mutex_lock(&fake.lock);
+    fake.joined += (unsigned)count - 1;
+    pthread_mutex_unlock(&fake.lock);
+    for (size_t i = 0; i < count; i++)
+        fake_ask(digest, ranges[i].offset, ranges[i].length, time, ranges[i].part, ranges[i].done,
+                 ranges[i].context);
+}
+
+bool registry_takes_ranges(struct registry_client *client)
+{
+    (void)client;
+    pthread_mutex_lock(&fake.lock);
+    bool takes = !fake.single;
+    pthread_mutex_unlock(&fake.lock);
+    return takes;
 }
 
 /* With the lock held: what is answered, or NULL. */
@@ -215,6 +240,8 @@ static inline void fake_start(void)
     fake.corrupts = fake.tried_in_vain = 0;
     fake.stalls_at = 0;
     fake.corrupt_offset = UINT64_MAX;
+    fake.single = false;
+    fake.joined = 0;
     fake.waiting = 0;
     fake.waiting_bytes = fake.waiting_bytes_most = 0;
     if (pthread_create(&fake.thread, NULL, fake_loop, NULL) != 0) abort();

@@ -186,6 +186,36 @@ static void what_a_profile_ends_with_is_not_guessed_beyond(void **state)
     assert_int_equal(fake_requests(BLOB), requests + 1);
 }
 
+static const uint32_t scattered[][2] = { { 70, 1 }, { 3, 2 },  { 55, 1 }, { 40, 1 },
+                                         { 10, 1 }, { 25, 1 }, { 80, 1 }, { 62, 1 } };
+
+static void places_far_apart_are_asked_for_together(void **state)
+{
+    struct fixture *fixture = *state;
+    play(fixture, scattered, 8, 0);
+    assert_int_equal(wait_for_end(fixture).chunks_here, 9);
+    assert_int_equal(fake_requests(BLOB), 8);
+    /* One request for them, and one for their windows. */
+    assert_int_equal(fake.joined, fake_requests(BLOB) + fake_requests(WINDOWS) - 2);
+    for (uint32_t i = 0; i < 8; i++)
+        expect_chunk(fixture, scattered[i][0]);
+    assert_int_equal(fake_requests(BLOB), 8);
+    /* A reader does not wait for others. */
+    unsigned joined = fake.joined;
+    expect_chunk(fixture, 100);
+    assert_int_equal(fake.joined, joined);
+}
+
+static void a_host_that_gives_one_range_is_asked_for_each(void **state)
+{
+    struct fixture *fixture = *state;
+    fake.single = true;
+    play(fixture, scattered, 8, 0);
+    assert_int_equal(wait_for_end(fixture).chunks_here, 9);
+    assert_int_equal(fake_requests(BLOB), 8);
+    assert_int_equal(fake.joined, 0);
+}
+
 static void the_limit_holds(void **state)
 {
     struct fixture *fixture = *state;
@@ -268,6 +298,8 @@ int main(void)
         TEST(what_is_named_is_there_without_the_registry),
         TEST(small_gaps_are_filled_and_windows_come_together),
         TEST(what_a_profile_ends_with_is_not_guessed_beyond),
+        TEST(places_far_apart_are_asked_for_together),
+        TEST(a_host_that_gives_one_range_is_asked_for_each),
         TEST(the_limit_holds),
         TEST(a_registry_that_gives_nothing_is_not_asked_for_ever),
         TEST(windows_that_are_wrong_are_asked_for_again),

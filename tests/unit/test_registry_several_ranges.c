@@ -14,8 +14,14 @@ enum { COUNT = 5 };
 static const struct place {
     uint64_t offset;
     size_t length;
-} places[COUNT] = { { 100000, 30000 }, { 5, 1 }, { 200000, 65536 }, { 60000, 40000 }, { 7, 5000 } };
+} apart[COUNT] = { { 100000, 30000 }, { 5, 1 }, { 200000, 65536 }, { 60000, 40000 }, { 7, 5000 } };
 
+/* Parts of a blob that begin and end within a byte share it. */
+static const struct place neighbours[COUNT] = {
+    { 1000, 1000 }, { 1999, 1000 }, { 10, 10 }, { 2998, 10 }, { 5000, 1 }
+};
+
+static const struct place *places = apart;
 static struct fetched fetched[COUNT];
 static unsigned order[COUNT], arrived; /* which were done first */
 
@@ -123,6 +129,17 @@ static void test_answers_that_are_wrong(void **state)
     assert_learns("several-endless/a", 1 + COUNT);
 }
 
+static void test_ranges_that_overlap(void **state)
+{
+    (void)state;
+    places = neighbours;
+    assert_fetches_places("several/overlapping", 2);
+    assert_int_equal(
+        logged("/v2/several/overlapping/", "range=bytes=1000-1999,10-19,2998-3007,5000-5000"), 1);
+    assert_learns("good/overlapping", 1 + COUNT);
+    places = apart;
+}
+
 /* Two in each answer. */
 static void test_some_of_them(void **state)
 {
@@ -181,9 +198,6 @@ static void fetch_two(struct registry_range *ranges, const char *part)
 static void test_what_cannot_be_asked(void **state)
 {
     (void)state;
-    fetch_two(
-        (struct registry_range[]){ { .offset = 10, .length = 10 }, { .offset = 19, .length = 1 } },
-        "overlap");
     fetch_two((struct registry_range[]){ { .offset = 10, .length = 10 }, { .offset = 100 } },
               "no valid range");
     assert_int_equal(logged("/v2/several/wrong/", ""), 0);
@@ -205,6 +219,7 @@ int main(void)
         fresh(test_one_request),
         fresh(test_hosts_that_give_one),
         fresh(test_answers_that_are_wrong),
+        fresh(test_ranges_that_overlap),
         fresh(test_some_of_them),
         fresh(test_faults_that_pass),
         fresh(test_faults_that_stay),
