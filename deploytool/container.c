@@ -1,10 +1,12 @@
 #include "deploytool/container.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -35,6 +37,8 @@ static const char *const runtimes[] = { "runc", "crun" };
 static void execute(const char *const *arguments, bool output_to_error)
 {
     sigset_t none;
+    /* container_remove() finds what it has begun. */
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
     signal(SIGPIPE, SIG_DFL);
@@ -77,6 +81,12 @@ static void send_signal(const struct container *container, const char *number)
     run_quietly(arguments);
 }
 
+static void remove_one(const char *program, const char *state, const char *name)
+{
+    const char *const arguments[] = { program, "--root", state, "delete", "--force", name, NULL };
+    run_quietly(arguments);
+}
+
 /* NULL: there is none. */
 static const char *find_runtime(void)
 {
@@ -97,14 +107,14 @@ int container_check(struct error **error)
 
 /* ---- the program's life ---- */
 
-static sigset_t awaited_signals(void)
+sigset_t container_end_signals(void)
 {
     sigset_t signals;
     sigemptyset(&signals);
-    sigaddset(&signals, SIGCHLD);
     sigaddset(&signals, SIGINT);
     sigaddset(&signals, SIGTERM);
     sigaddset(&signals, SIGHUP);
+    sigaddset(&signals, SIGQUIT);
     return signals;
 }
 
@@ -158,7 +168,8 @@ static int run(struct container *container, struct container_result *ret, struct
     arguments[count++] = "--bundle";
     arguments[count++] = container->bundle;
     arguments[count] = container->name;
-    sigset_t signals = awaited_signals(), before;
+    sigset_t signals = container_end_signals(), before;
+    sigaddset(&signals, SIGCHLD);
     sigprocmask(SIG_BLOCK, &signals, &before);
     container->runtime = start(arguments, container->options->output_to_error);
     int number = errno;
@@ -166,10 +177,7 @@ static int run(struct container *container, struct container_result *ret, struct
     sigprocmask(SIG_SETMASK, &before, NULL);
     if (container->runtime < 0)
         return error_set_errno(error, number, "start %s", container->program);
-    const char *const left[] = {
-        container->program, "--root", container->state, "delete", "--force", container->name, NULL
-    };
-    run_quietly(left);
+    remove_one(container->program, container->state, container->name);
     return 0;
 }
 
@@ -187,9 +195,22 @@ int container_run(const struct container_options *options, struct container_resu
     container.bundle = bundle;
     container.state = state;
     container.name = name;
-    if (directory_make(bundle, 0700, error) < 0 || directory_make(state, 0700, error) < 0 ||
+    if (directory_make(options->directory, 0755, error) < 0 ||
+        directory_make(bundle, 0700, error) < 0 || directory_make(state, 0700, error) < 0 ||
         container_config_write(options, config, error) < 0)
         return -1;
     log_info("%s runs '%s'", container.program, options->process->arguments[0]);
     return run(&container, ret, error);
+}
+
+/* Runtimes have a directory for each container that there is. */
+void container_remove(const char *directory)
+{
+    cleanup_free char *state = format_text("%s/state", directory);
+    DIR *listing = state ? opendir(state) : NULL;
+    const struct dirent *entry;
+    const char *program = listing ? find_runtime() : NULL;
+    while (program && (entry = readdir(listing)))
+        if (entry->d_name[0] != '.') remove_one(program, state, entry->d_name);
+    if (listing) closedir(listing);
 }

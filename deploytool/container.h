@@ -6,6 +6,7 @@
 #ifndef SLUICE_DEPLOYTOOL_CONTAINER_H
 #define SLUICE_DEPLOYTOOL_CONTAINER_H
 
+#include <signal.h>
 #include <stdbool.h>
 
 #include "base/error.h"
@@ -28,8 +29,13 @@ struct container_result {
 
 /* Whether there is a runtime. */
 int container_check(struct error **error);
-/* Runs it to its end; nothing of it is left. */
+/* By which people and systems ask for a program's end. */
+sigset_t container_end_signals(void);
+/* Runs it to its end; nothing of it is left. The directory is made where it is missing. */
 int container_run(const struct container_options *options, struct container_result *ret,
                   struct error **error);
+/* What is left of a container_run() whose process was killed, if anything; `directory` is that of
+ * its options. */
+void container_remove(const char *directory);
 
 #endif

@@ -3,10 +3,11 @@
 import hashlib
 import json
 import os
+import signal
 import subprocess
 
 from fakes.referrers import ReferrersApi
-from tools import images
+from tools import images, workplace
 from tools.counting_proxy import CountingProxy, ProxyHandler
 from tools.nginx import BLOBS_OF, Nginx
 from tools.testcase import EndToEnd, mounts_under, servers_under
@@ -138,6 +139,23 @@ class Profiles(ProfileTest):
                             "trap exit TERM; sleep 1000 & wait")
         self.assertTrue(told["timed_out"])
         self.assertGreater(told["profile_chunks"], 0)
+
+    def test_however_it_ends_nothing_is_left(self):
+        for number in (signal.SIGQUIT, signal.SIGKILL):
+            with self.subTest(signal=number):
+                temporary = self.make_directory(str(int(number)))
+                with subprocess.Popen(
+                        [workplace.SLUICE, "profile", self.direct, "--", "sh", "-c",
+                         "trap exit TERM; echo begun; sleep 1000 & wait"], text=True,
+                        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                        env={**self.environment, "TMPDIR": temporary}) as process:
+                    self.assertEqual(process.stdout.readline(), "begun\n")
+                    process.send_signal(number)
+                    # The program has this pipe, too: here it is over.
+                    self.assertEqual(process.communicate(timeout=60)[0], "")
+                self.wait_until(lambda place=temporary: not os.listdir(place), "all is removed")
+                self.assertEqual(servers_under(temporary), [])
+                self.assertEqual(mounts_under(temporary), [])
 
     def test_merged(self):
         one = self.profile(self.direct, "--", "true")
