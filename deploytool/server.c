@@ -343,7 +343,8 @@ static int start(struct server *server, struct error **error)
                                          .hosts_directory = options->hosts_directory,
                                          .credentials = broker_credentials,
                                          .credentials_context = server->broker };
-    struct data_path_options path = { .read_timeout_ms = options->read_timeout_seconds * 1000 };
+    struct data_path_options path = { .read_timeout_ms = options->read_timeout_seconds * 1000,
+                                      .neighbours = true };
     server->client = registry_client_new(&registry, error);
     if (!server->client ||
         node_cache_open(&server->cache, options->cache, &options->cache_limits, error) < 0 ||

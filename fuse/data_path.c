@@ -215,6 +215,7 @@ static void apply_options(struct data_path *path, const struct data_path_options
     path->memory.limit = given.memory_limit ? given.memory_limit : MEMORY_LIMIT;
     path->read_timeout_ms = given.read_timeout_ms ? given.read_timeout_ms : READ_TIMEOUT_MS;
     path->ranges_limit = given.ranges_in_flight ? given.ranges_in_flight : RANGES_IN_FLIGHT;
+    path->neighbours = given.neighbours;
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
     if (cores < 1) cores = 1;
     if (cores > WORKERS_MAX) cores = WORKERS_MAX;

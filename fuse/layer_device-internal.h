@@ -19,6 +19,7 @@
  *   recent_failure.c  chunks that could not be had a moment ago
  *   window_cache.c    gzip windows
  *   range_request.c   one range request that can be abandoned
+ *   link_speed.c      what the link to the registry is like
  *   memory_budget.c, worker_pool.c, thread_buffer.c
  */
 #ifndef SLUICE_FUSE_LAYER_DEVICE_INTERNAL_H
@@ -82,6 +83,16 @@ void memory_charge(struct memory_budget *budget, size_t bytes);
 bool memory_has_room(const struct memory_budget *budget, enum memory_kind kind, size_t bytes);
 void memory_release(struct memory_budget *budget, size_t bytes);
 
+/* ---- link_speed.c; under the lock ---- */
+
+struct link_speed {
+    uint64_t wait_us, bytes_per_ms; /* 0: not known */
+};
+/* A range's first byte came after `waited_us`, its `length` bytes within `moved_us`. */
+void link_speed_note(struct link_speed *link, uint64_t waited_us, uint64_t moved_us, size_t length);
+/* What comes in the time that another request would wait for its first byte. */
+size_t link_speed_round_trip_bytes(const struct link_speed *link);
+
 /* ---- range_request.c ---- */
 
 /* Some bytes of a body. */
@@ -114,7 +125,8 @@ struct range_request {
     bool dropped;               /* abandoned while an answer waited for the lock; under the lock */
     struct body_piece *filling; /* the client's thread's: what was not handed on yet */
     size_t taken;
-    bool failed; /* out of memory */
+    bool failed;               /* out of memory */
+    uint64_t sent_at, came_at; /* microseconds; of the first byte, 0: none */
     STAILQ_ENTRY(range_request) action;
 };
 
@@ -356,10 +368,12 @@ struct data_path {
     struct read_queue loads;  /* QUEUED */
     struct read_queue parked; /* by deadline */
     TAILQ_HEAD(, run) runs;   /* suspended ones: least recently used first */
-    unsigned ranges;          /* requests that are under way, of runs */
-    unsigned ranges_ahead;    /* of those: that were not demand when they were asked for */
-    unsigned batches;         /* so far */
-    struct run_batch batch;   /* that is being put together */
+    struct link_speed link;
+    bool neighbours;        /* as struct data_path_options */
+    unsigned ranges;        /* requests that are under way, of runs */
+    unsigned ranges_ahead;  /* of those: that were not demand when they were asked for */
+    unsigned batches;       /* so far */
+    struct run_batch batch; /* that is being put together */
     size_t suspended_bytes;
     TAILQ_HEAD(, window_group_entry) windows;
     size_t windows_bytes;

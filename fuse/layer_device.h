@@ -28,6 +28,7 @@ struct data_path_options {
     unsigned read_timeout_ms;  /* a parked read ends with EIO after this; 0: 60,000 */
     unsigned workers;          /* threads that decode and hash; 0: the number of cores, at most 4 */
     unsigned ranges_in_flight; /* range requests at once; 0: 8 */
+    bool neighbours;           /* of what a reader misses come along while the link is idle */
 };
 
 /* `client` and `cache` are borrowed and must outlive it. `options` may be NULL. */

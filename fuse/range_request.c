@@ -7,6 +7,7 @@
  */
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "fuse/layer_device-internal.h"
 
@@ -109,10 +110,18 @@ static struct body_piece *piece_new(const struct range_request *request)
     return piece;
 }
 
+static uint64_t microseconds_now(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
+
 static void request_part(void *context, const void *data, size_t length)
 {
     struct range_request *request = context;
     const uint8_t *from = data;
+    if (!request->came_at) request->came_at = microseconds_now();
     while (length > 0 && !request->failed) {
         if (atomic_load(&request->state) == REQUEST_ABANDONED) return;
         if (!request->filling) request->filling = piece_new(request);
@@ -139,6 +148,9 @@ static void request_done(void *context, struct buffer *body, struct error *error
     hand_on(request); /* what came before an error is worth decoding */
     if (!error && request->failed) error_set_memory(&error);
     if (answer_begin(request, &actions)) {
+        if (!error && request->came_at)
+            link_speed_note(&request->device->path->link, request->came_at - request->sent_at,
+                            microseconds_now() - request->came_at, request->length);
         struct buffer taken = { 0 };
         if (body && !error) {
             taken = *body;
@@ -173,6 +185,7 @@ static struct range_time time_of(const struct range_request *request)
 
 static struct registry_range range_of(struct range_request *request)
 {
+    request->sent_at = microseconds_now();
     return (struct registry_range){ .offset = request->offset,
                                     .length = request->length,
                                     .part = request->receiver->piece ? request_part : NULL,

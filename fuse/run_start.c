@@ -20,6 +20,8 @@
 
 /* Left for readers who come while others' ranges are under way. */
 #define RANGES_FOR_DEMAND 2u
+/* A reader waits for one at a time; one more may be under way for another. */
+#define RANGES_ON_AN_IDLE_LINK 2u
 /* One arrives while the next is asked for. */
 #define RANGES_OF_FILL 2u
 
@@ -100,6 +102,29 @@ static uint32_t next_before(const struct run *run, enum urgency least)
     return run->first;
 }
 
+static bool nothing_else_is_wanted(const struct data_path *path)
+{
+    for (unsigned i = 0; i < URGENCIES; i++) {
+        const struct active_chunk *first = TAILQ_FIRST(&path->wanted[i]);
+        if (first && (i != URGENCY_DEMAND || TAILQ_NEXT(first, queue))) return false;
+    }
+    return path->ranges < RANGES_ON_AN_IDLE_LINK;
+}
+
+/* Who reads one chunk will often read its neighbours. Where the link has nothing else to do, those
+ * behind it come along for as long as they take no more time than another request would wait for
+ * its first byte; nobody waits for them. */
+static void take_neighbours(struct run *run)
+{
+    const struct layer_device *device = run->device;
+    size_t most = link_speed_round_trip_bytes(&device->path->link);
+    if (!nothing_else_is_wanted(device->path)) return;
+    while (run->last + 1 < device->table->chunk_count && may_come_along(device, run->last + 1) &&
+           fits(run, run->first, run->last + 1) &&
+           blob_length(device->table, run->wanted_last + 1, run->last + 1) <= most)
+        run->last++;
+}
+
 static void choose_single(struct run *run)
 {
     enum urgency behind = run->urgency == URGENCY_FILL ? URGENCY_FILL : URGENCY_PROFILE;
@@ -108,6 +133,8 @@ static void choose_single(struct run *run)
         continue;
     for (; (next = next_before(run, run->urgency)) != run->first; run->first = next)
         continue;
+    run->wanted_last = run->last;
+    if (run->urgency == URGENCY_DEMAND && run->device->path->neighbours) take_neighbours(run);
     run->wanted_last = run->last;
 }
 

@@ -195,6 +195,27 @@ static void neighbours_come_in_one_range(void **state)
     assert_int_equal(fake.log[1].length, 4 * CHUNK_SIZE);
 }
 
+/* Two readers who wait are as many as an idle link has. */
+static void neighbours_come_along_on_an_idle_link(void **state)
+{
+    struct fixture *fixture = *state;
+    reopen(fixture, &(struct data_path_options){ .neighbours = true });
+    expect_read(fixture, 20 * CHUNK_SIZE, 10);
+    assert_int_equal(fake.log[0].offset, 20 * CHUNK_SIZE);
+    assert_true(fake.log[0].length >= 2 * CHUNK_SIZE);
+    expect_read(fixture, 21 * CHUNK_SIZE, 10);
+    assert_int_equal(fake_requests(0), 1);
+    fake_hold(true);
+    struct asked *asked[3];
+    for (unsigned i = 0; i < 3; i++)
+        asked[i] = ask(fixture->device, (uint64_t)(200 + 100 * i) * CHUNK_SIZE, 10);
+    fake_wait_waiting(3);
+    assert_int_equal(fake.log[3].length, CHUNK_SIZE);
+    fake_hold(false);
+    for (unsigned i = 0; i < 3; i++)
+        expect_bytes(fixture, asked[i], (uint64_t)(200 + 100 * i) * CHUNK_SIZE, 10);
+}
+
 static void first_chunks_are_answered_while_the_rest_is_on_its_way(void **state)
 {
     struct fixture *fixture = *state;
@@ -618,6 +639,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(read_that_is_too_long_is_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(chunk_is_fetched_once_whoever_asks, set_up, tear_down),
         cmocka_unit_test_setup_teardown(neighbours_come_in_one_range, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(neighbours_come_along_on_an_idle_link, set_up, tear_down),
         cmocka_unit_test_setup_teardown(first_chunks_are_answered_while_the_rest_is_on_its_way,
                                         set_up, tear_down),
         cmocka_unit_test_setup_teardown(closing_waits_for_no_answer_that_has_begun, set_up,

@@ -1,0 +1,1 @@
+bench/link: bench/link.c
