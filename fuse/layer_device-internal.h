@@ -144,8 +144,7 @@ void range_request_abandon(struct range_request *request);
 STAILQ_HEAD(range_requests, range_request);
 /* Takes them. Without the lock. */
 void range_requests_send(struct range_requests *requests);
-/* Ranges that lie in many places are worth a batch: how many one request may ask for. Under the
- * lock. */
+/* How many ranges one request may ask for, as far as is known; 1 where a host gives one only. */
 unsigned range_batch_max(const struct data_path *path);
 
 /* ---- chunks ---- */

@@ -36,10 +36,11 @@ struct prefetch_plan {
     size_t range_count;
 };
 
-/* The profile's chunks in pieces, each with little gaps filled, as long as all of these together
- * are a small part of it. */
-int prefetch_plan_make(struct prefetch_plan *ret, struct layer_device *const *devices,
-                       const struct profile *profile, struct error **error);
+/* The profile's chunks in pieces; where each range is a request, with little gaps filled, as long
+ * as all of these together are a small part of it. */
+int prefetch_plan_make(struct prefetch_plan *ret, const struct data_path *path,
+                       struct layer_device *const *devices, const struct profile *profile,
+                       struct error **error);
 void prefetch_plan_free(struct prefetch_plan *plan);
 
 /* ---- window_prefetch.c: brings the plan's windows into the cache ---- */

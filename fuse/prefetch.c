@@ -138,7 +138,7 @@ int prefetch_start(struct prefetch **ret, struct data_path *path,
     prefetch->devices = devices;
     prefetch->limit = limit;
     struct chunk_supply supply = { next_chunk, chunk_came, prefetch };
-    if (prefetch_plan_make(&prefetch->plan, devices, profile, error) < 0) {
+    if (prefetch_plan_make(&prefetch->plan, path, devices, profile, error) < 0) {
         prefetch_free(prefetch);
         return -1;
     }

@@ -7,8 +7,8 @@
 /* The longest that a chunk which is needed at once waits behind neighbours that are not. */
 #define PIECE_BLOB_BYTES (2u << 20)
 /* Chunks between two of the profile are fetched, too, rather than with another request; all of them
- * together are at most one part in so many. Where a round trip is a few milliseconds, this halves
- * the requests. */
+ * together are at most one part in so many. Where each range is a request and a round trip a few
+ * milliseconds, this halves the requests. */
 #define GAPS_SHARE 12u
 /* Of windows much less is needed, so more may be fetched in vain. */
 #define WINDOW_GAP_BYTES   (64u << 10)
@@ -283,13 +283,14 @@ static int plan_windows(struct prefetch_plan *plan, struct layer_device *const *
     return sort_ranges(plan);
 }
 
-int prefetch_plan_make(struct prefetch_plan *ret, struct layer_device *const *devices,
-                       const struct profile *profile, struct error **error)
+int prefetch_plan_make(struct prefetch_plan *ret, const struct data_path *path,
+                       struct layer_device *const *devices, const struct profile *profile,
+                       struct error **error)
 {
     struct order order = { 0 };
     *ret = (struct prefetch_plan){ 0 };
     int result = order_make(&order, devices, profile);
-    if (result == 0) result = fill_gaps(&order, devices, profile);
+    if (result == 0 && range_batch_max(path) == 1) result = fill_gaps(&order, devices, profile);
     if (result == 0) result = cut(ret, &order, devices);
     if (result == 0) result = plan_windows(ret, devices);
     order_free(&order);

@@ -78,6 +78,12 @@ static uint64_t blob_length(const struct chunk_table *table, uint32_t first, uin
     return length;
 }
 
+/* Where a batch takes it along, another range costs nothing, and a gap its bytes. */
+static uint64_t gap_max(const struct run *run)
+{
+    return run->urgency == URGENCY_PROFILE && range_batch_max(run->device->path) > 1 ? 0 : GAP_MAX;
+}
+
 /* The next chunk behind the run that is wanted, across a gap that is cheaper than a request; or the
  * run's last. */
 static uint32_t next_behind(const struct run *run, enum urgency least)
@@ -86,7 +92,7 @@ static uint32_t next_behind(const struct run *run, enum urgency least)
     for (uint32_t i = run->last + 1; i < device->table->chunk_count; i++) {
         if (!may_come_along(device, i) || !fits(run, run->first, i)) break;
         if (is_wanted(device, i, least)) return i;
-        if (blob_length(device->table, run->last + 1, i) > GAP_MAX) break;
+        if (blob_length(device->table, run->last + 1, i) > gap_max(run)) break;
     }
     return run->last;
 }
@@ -97,7 +103,7 @@ static uint32_t next_before(const struct run *run, enum urgency least)
     for (uint32_t i = run->first; i-- > 0;) {
         if (!may_come_along(device, i) || !fits(run, i, run->last)) break;
         if (is_wanted(device, i, least)) return i;
-        if (blob_length(device->table, i, run->first - 1) > GAP_MAX) break;
+        if (blob_length(device->table, i, run->first - 1) > gap_max(run)) break;
     }
     return run->first;
 }

@@ -157,6 +157,7 @@ static void small_gaps_are_filled_and_windows_come_together(void **state)
 {
     struct fixture *fixture = *state;
     static const uint32_t entries[][2] = { { 40, 20 }, { 1, 20 }, { 22, 10 }, { 61, 3 } };
+    fake.single = true;
     play(fixture, entries, 4, 0);
     struct prefetch_progress progress = wait_for_end(fixture);
     assert_int_equal(progress.chunks, 55); /* 21 and 60 come along */
