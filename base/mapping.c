@@ -15,6 +15,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/cleanup.h"
+
 struct mapping {
     struct mapping *next;
     atomic_uint version; /* odd while the place is changed */
@@ -24,6 +26,7 @@ struct mapping {
     atomic_bool damaged;
     dev_t device; /* and the inode: what is mapped */
     ino_t inode;
+    int file; /* -1: not kept */
 };
 
 static _Atomic(struct mapping *) places;
@@ -135,6 +138,7 @@ int mapping_new(struct mapping **ret, int descriptor, size_t length, enum mappin
         if (mapping) {
             mapping->device = status.st_dev;
             mapping->inode = status.st_ino;
+            mapping->file = -1;
             change_place(mapping, start, length, writable);
         } else {
             error_set_memory(error);
@@ -155,6 +159,7 @@ void mapping_free(struct mapping *mapping)
     pthread_mutex_lock(&lock);
     void *start = mapping_data(mapping);
     size_t length = mapping_length(mapping);
+    if (mapping->file >= 0) close(take_descriptor(&mapping->file));
     change_place(mapping, NULL, 0, false);
     pthread_mutex_unlock(&lock);
     munmap(start, length);
@@ -177,9 +182,18 @@ bool mapping_is_damaged(const struct mapping *mapping)
     return atomic_load(&mapping->damaged);
 }
 
-bool mapping_is_of(const struct mapping *mapping, int descriptor)
+void mapping_keep_file(struct mapping *mapping, int descriptor)
 {
     struct stat status;
-    return fstat(descriptor, &status) == 0 && status.st_dev == mapping->device &&
-           status.st_ino == mapping->inode;
+    bool same = fstat(descriptor, &status) == 0 && status.st_dev == mapping->device &&
+                status.st_ino == mapping->inode;
+    if (same && mapping->file < 0)
+        mapping->file = descriptor;
+    else
+        close(descriptor);
+}
+
+int mapping_file(const struct mapping *mapping)
+{
+    return mapping->file;
 }

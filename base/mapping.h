@@ -41,7 +41,10 @@ void *mapping_data(const struct mapping *mapping);
 size_t mapping_length(const struct mapping *mapping);
 /* Any thread. Once true, always true. */
 bool mapping_is_damaged(const struct mapping *mapping);
-/* Whether that is the file which is mapped. */
-bool mapping_is_of(const struct mapping *mapping, int descriptor);
+/* Takes a descriptor of the mapped file over, for whoever wants the file and not its name, behind
+ * which there may be another one by now; one of another file is closed. */
+void mapping_keep_file(struct mapping *mapping, int descriptor);
+/* The mapping's own; -1: none was kept. */
+int mapping_file(const struct mapping *mapping);
 
 #endif

@@ -1,5 +1,6 @@
 /* A blob that comes in pieces: a temporary file until it is whole. */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -50,7 +51,10 @@ int blob_writer_append(struct blob_writer *writer, const void *data, size_t leng
 int blob_writer_map(const struct blob_writer *writer, size_t length, struct mapping **ret,
                     struct error **error)
 {
-    return mapping_new(ret, writer->descriptor, length, MAPPING_READ_ONLY, error);
+    if (mapping_new(ret, writer->descriptor, length, MAPPING_READ_ONLY, error) < 0) return -1;
+    int file = openat(writer->cache->temporary, writer->name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    if (file >= 0) mapping_keep_file(*ret, file);
+    return 0;
 }
 
 int blob_writer_publish(struct blob_writer *writer, const struct digest *digest,

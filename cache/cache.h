@@ -91,8 +91,8 @@ struct blob_writer;
 int blob_writer_new(struct blob_writer **ret, struct cache *cache, struct error **error);
 int blob_writer_append(struct blob_writer *writer, const void *data, size_t length,
                        struct error **error);
-/* The first `length` bytes, for reading; it remains when the blob is published. What has not been
- * appended yet must not be looked at. */
+/* The first `length` bytes, for reading, with the file kept; it remains when the blob is published.
+ * What has not been appended yet must not be looked at. */
 int blob_writer_map(const struct blob_writer *writer, size_t length, struct mapping **ret,
                     struct error **error);
 /* The caller has verified that what was written has this digest. */

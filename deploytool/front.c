@@ -32,24 +32,6 @@ int front_parse(enum front_kind *ret, const char *text, struct error **error)
     return error_set(error, ERROR_INVALID, "'%s' is none of auto, erofs and fuse", text);
 }
 
-/* A descriptor of the very file that was validated: another process may have put another one in its
- * place. */
-static int open_metadata(const struct node_image *node, struct cache *cache, struct error **error)
-{
-    const struct mapping *mapping = node->metadata_content.mapping;
-    cleanup_close int descriptor = -1;
-    uint64_t ignored;
-    if (!mapping)
-        return error_set(error, ERROR_UNSUPPORTED,
-                         "the cache could not keep the metadata, and the kernel needs a file");
-    if (cache_open_blob(cache, &node->artifact.metadata.content_digest, &descriptor, &ignored,
-                        error) < 0)
-        return error_prefix(error, "metadata");
-    if (!mapping_is_of(mapping, descriptor))
-        return error_set(error, ERROR_SYSTEM, "the metadata in the cache was replaced just now");
-    return take_descriptor(&descriptor);
-}
-
 /* Descriptors for the kernel, or -1. */
 static void open_sealed(int *complete, struct layer_device *const *devices, uint32_t device_count,
                         const struct front_options *options)
@@ -70,12 +52,17 @@ static int mount_files(struct front *front, const struct node_image *node,
                        const struct front_options *options, const int *complete,
                        struct error **error)
 {
-    cleanup_close int metadata = open_metadata(node, options->cache, error);
-    if (metadata < 0) return -1;
+    const struct mapping *mapping = node->metadata_content.mapping;
+    /* The very file that was validated: behind its name there may be another one by now, or none.
+     */
+    int metadata = mapping ? mapping_file(mapping) : -1;
+    if (metadata < 0)
+        return error_set(error, ERROR_UNSUPPORTED,
+                         "the cache could not keep the metadata, and the kernel needs a file");
     struct kernel_front_options kernel = { .source = node->image.name,
                                            .mounter = options->mounter,
                                            .metadata = metadata,
-                                           .mapping = node->metadata_content.mapping,
+                                           .mapping = mapping,
                                            .readahead = readahead_kibibytes(options->readahead),
                                            .complete = complete };
     return kernel_front_mount(&front->kernel, &node->metadata, devices, device_count, &kernel,

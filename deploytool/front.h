@@ -6,7 +6,6 @@
 #include <stdint.h>
 
 #include "base/error.h"
-#include "cache/cache.h"
 #include "deploytool/node_image.h"
 #include "fuse/layer_device.h"
 #include "fuse/mounter.h"
@@ -27,7 +26,6 @@ enum front_readahead {
 struct front_options {
     enum front_kind kind;
     const char *mountpoint;
-    struct cache *cache; /* that the metadata is in */
     enum front_readahead readahead;
     const struct mounter *mounter;
     /* Layers that are sealed are given to the kernel as files, unless who reads them is to be

@@ -80,6 +80,7 @@ static int map_part(struct loader *loader, const struct index_part *part, enum h
         if (!good) mapping_free(mapping);
     }
     if (good) {
+        mapping_keep_file(mapping, take_descriptor(&descriptor));
         *ret = mapping;
         return 1;
     }

@@ -238,7 +238,6 @@ static int mount_tree(struct server *server, struct error **error)
     const struct server_options *options = server->options;
     struct front_options how = { .kind = options->front,
                                  .mountpoint = options->mountpoint,
-                                 .cache = server->cache,
                                  .readahead = choose_readahead(server),
                                  .all_through_server = must_see_reads(server),
                                  .mounter = broker_mounter(server->broker) };

@@ -1,5 +1,6 @@
 """The kernel front door: what it shows, what it is made of, and how it ends."""
 
+import json
 import os
 import signal
 import subprocess
@@ -7,7 +8,31 @@ import tempfile
 
 from e2e.test_every_image import ModelTest, everything_image
 from tools import images, model, readers
+from tools.counting_proxy import CountingProxy, ProxyHandler
 from tools.testcase import EndToEnd, brokers_under, need_kernel_front, servers_under
+
+
+class Interrupting(CountingProxy):
+    """Before the first answer to a question for a blob something happens."""
+
+    def __init__(self, upstream, digest, happens):
+        self.digest = digest
+        self.happens = happens
+        super().__init__(upstream, _Interrupted)
+
+
+class _Interrupted(ProxyHandler):
+    def forward(self, proxy, body):
+        happens = proxy.happens
+        if happens and self.path.endswith(proxy.digest):
+            proxy.happens = None
+            happens()
+        return super().forward(proxy, body)
+
+
+def _maps(pid, name):
+    with open(f"/proc/{pid}/maps", encoding="utf-8") as file:
+        return name in file.read()
 
 
 class Kernel(EndToEnd):
@@ -59,6 +84,31 @@ class KernelFront(Kernel):
         self.sluice("index", reference)
         point = self.mount(reference)
         self.assertEqual(self.status(point)["reference"], reference)
+
+    def test_metadata_that_is_evicted_before_it_is_mounted(self):
+        """By another server, or by this one's own, which starts with too small a cache."""
+        index = json.loads(self.client().manifest("reading", self.index_digest())[0])
+        metadata, table = (part["annotations"]["vnd.sluice.content.digest"][7:]
+                           for part in index["layers"][:2])
+        point = self.mount(self.image_reference)
+        self.unmount(point)
+        blobs = os.path.join(self.cache, "blobs")
+        os.unlink(os.path.join(blobs, table))
+
+        def evict():
+            self.wait_until(lambda: any(_maps(pid, metadata) for pid, _ in servers_under(point)),
+                            "the metadata is mapped")
+            os.unlink(os.path.join(blobs, metadata))
+
+        proxy = Interrupting(self.registry.name, index["layers"][1]["digest"], evict)
+        self.addCleanup(proxy.close)
+        point = self.mount(f"{proxy.name}/reading:latest")
+        self.assertFalse(os.path.exists(os.path.join(blobs, metadata)))
+        self.devices(point)
+        self.assertEqual(readers.wrong_files(point, self.contents), [])
+
+    def index_digest(self):
+        return json.loads(self.sluice("index", self.image_reference, "--json").stdout)["index_digest"]
 
     def test_sealed_layers_need_no_server(self):
         self.fill(self.image_reference)

@@ -68,6 +68,22 @@ static void test_bytes_of_the_file(void **state)
     mapping_free(mapping);
 }
 
+static void test_only_the_mapped_file_is_kept(void **state)
+{
+    (void)state;
+    int file = make_file(), other = make_file(), same = dup(file);
+    struct mapping *mapping = map_file(file, MAPPING_READ_ONLY);
+    assert_int_equal(mapping_file(mapping), -1);
+    mapping_keep_file(mapping, other);
+    assert_int_equal(mapping_file(mapping), -1);
+    mapping_keep_file(mapping, same);
+    assert_int_equal(mapping_file(mapping), same);
+    mapping_free(mapping);
+    assert_int_equal(fcntl(other, F_GETFD), -1);
+    assert_int_equal(fcntl(same, F_GETFD), -1);
+    close(file);
+}
+
 static void test_cut_off_file_damages_its_mapping_only(void **state)
 {
     (void)state;
@@ -215,6 +231,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_bytes_of_the_file),
+        cmocka_unit_test(test_only_the_mapped_file_is_kept),
         cmocka_unit_test(test_cut_off_file_damages_its_mapping_only),
         cmocka_unit_test(test_place_of_a_damaged_mapping_is_used_again),
         cmocka_unit_test(test_written_bytes_are_shared),
