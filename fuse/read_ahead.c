@@ -63,6 +63,7 @@ static struct ahead_reader *new_reader(struct layer_device *device, uint32_t nex
     return oldest;
 }
 
+/* Who wrote a profile has seen where its reader goes. */
 static bool profile_knows(const struct layer_device *device, uint32_t chunk)
 {
     return chunk_is_profiled(device, chunk) || (chunk > 0 && chunk_is_profiled(device, chunk - 1));
@@ -80,21 +81,10 @@ static void go_forward(struct layer_device *device, struct ahead_reader *reader,
         fetch_window(device, reader, actions);
 }
 
-/* Who wrote a profile has seen where its reader goes. */
-static bool is_profiled(const struct layer_device *device, uint32_t chunk)
-{
-    const struct active_chunk *record = active_chunk_find(device, chunk);
-    const struct supply_return *owed;
-    if (!record) return false;
-    STAILQ_FOREACH(owed, &record->owed, link)
-    if (owed->urgency == URGENCY_PROFILE) return true;
-    return false;
-}
-
 void ahead_missed(struct layer_device *device, uint32_t first, uint32_t last,
                   struct actions *actions)
 {
-    if (is_profiled(device, last)) return;
+    if (chunk_is_profiled(device, last)) return;
     struct ahead_reader *reader = reader_at(device, first);
     if (!reader)
         reader = new_reader(device, last + 1);
