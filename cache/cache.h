@@ -67,7 +67,7 @@ struct cache_use {
     const struct digest *needed; /* blobs, and SHA-256s of names: they are not evicted */
     size_t needed_count;
 };
-/* Once for each cache; holds until it is freed or the process dies. */
+/* The last one holds, until the cache is freed or the process dies. */
 int cache_declare_use(struct cache *cache, const struct cache_use *use, struct error **error);
 /* What is shown is what the server said of itself: any text. */
 typedef void cache_user_seen(void *context, const struct cache_use *use);

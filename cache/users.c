@@ -20,6 +20,13 @@
 
 /* ---- writing one's own ---- */
 
+static void end_record(struct cache *cache)
+{
+    if (cache->use_name) unlinkat(cache->users, cache->use_name, 0);
+    if (cache->use >= 0) close(cache->use);
+    free(cache->use_name);
+}
+
 static json_t *record_of(const struct cache_use *use, struct cache_limits limits)
 {
     json_t *needed = json_array();
@@ -35,6 +42,7 @@ static json_t *record_of(const struct cache_use *use, struct cache_limits limits
     return record;
 }
 
+/* The one before holds until this one does. */
 static int place_record(struct cache *cache, const char *text)
 {
     char name[CACHE_TEMPORARY_NAME_SIZE];
@@ -43,6 +51,7 @@ static int place_record(struct cache *cache, const char *text)
     char *kept_name = strdup(name);
     if (kept_name && write_fully(descriptor, text, strlen(text)) == 0 &&
         renameat(cache->temporary, name, cache->users, name) == 0) {
+        end_record(cache);
         cache->use = take_descriptor(&descriptor);
         cache->use_name = kept_name;
         return 0;
@@ -64,6 +73,7 @@ int cache_declare_use(struct cache *cache, const struct cache_use *use, struct e
         return error_set_errno(error, errno, "note the mount in cache directory '%s'",
                                cache->directory);
     if (use->needed_count > 0) memcpy(needed, use->needed, use->needed_count * sizeof *needed);
+    free(cache->needed);
     cache->needed = take_pointer(&needed);
     cache->needed_count = use->needed_count;
     return 0;
@@ -85,9 +95,7 @@ static void touch_needed(const struct cache *cache)
 void cache_end_use(struct cache *cache)
 {
     touch_needed(cache);
-    if (cache->use_name) unlinkat(cache->users, cache->use_name, 0);
-    if (cache->use >= 0) close(cache->use);
-    free(cache->use_name);
+    end_record(cache);
     free(cache->needed);
 }
 

@@ -311,10 +311,12 @@ static int give_up_privileges(struct server *server, struct error **error)
     return 0;
 }
 
-/* node_image_options */
-static void prepare_profile(void *context, const struct node_image *node)
+/* node_image_options. What the mount needs is said before the first part is looked for in the
+ * cache, so that it is not evicted meanwhile. */
+static void prepare_mount(void *context, const struct node_image *node)
 {
     struct server *server = context;
+    node_cache_declare(server->cache, node, server->options->mountpoint);
     if (server->profile) profile_player_prepare(server->profile, node);
 }
 
@@ -326,7 +328,7 @@ static int load_image(struct server *server, struct error **error)
                                         .pinned = options->pinned_index,
                                         .least_trust = options->least_trust,
                                         .force = options->force,
-                                        .artifact_known = prepare_profile,
+                                        .artifact_known = prepare_mount,
                                         .context = server };
     if (!options->no_profile && profile_player_new(&server->profile, server->client, server->cache,
                                                    options->prefetch_limit, error) < 0)
@@ -350,7 +352,6 @@ static int start(struct server *server, struct error **error)
         load_image(server, error) < 0)
         return -1;
     server->loaded = true;
-    node_cache_declare(server->cache, &server->node, options->mountpoint);
     if (data_path_new(&server->path, server->client, server->cache, &path, error) < 0 ||
         open_devices(server, error) < 0)
         return -1;
