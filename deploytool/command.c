@@ -1,7 +1,9 @@
 #include "deploytool/command.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/log.h"
@@ -73,6 +75,17 @@ bool command_arguments(const struct command *command, int argc, int least, int m
         command_usage(command, count < least ? "%s: argument missing" : "%s: too many arguments",
                       command->arguments);
     return false;
+}
+
+bool command_number(const char *text, unsigned most, unsigned *ret)
+{
+    char *end;
+    errno = 0;
+    unsigned long number = strtoul(text, &end, 10);
+    if (errno || *end || text[0] < '0' || text[0] > '9' || number < 1 || number > most)
+        return false;
+    *ret = (unsigned)number;
+    return true;
 }
 
 enum exit_code command_failed(struct error *error)

@@ -80,6 +80,8 @@ enum exit_code command_usage(const struct command *command, const char *format, 
 /* Checks that `least` to `most` arguments are left behind the options. */
 bool command_arguments(const struct command *command, int argc, int least, int most,
                        enum exit_code *ret_exit);
+/* The value of an option: a decimal number from 1 to `most`. False: it is none. */
+bool command_number(const char *text, unsigned most, unsigned *ret);
 /* Prints the error as one line on standard error and frees it. Returns EXIT_FAILED. */
 enum exit_code command_failed(struct error *error);
 /* Flushes standard output: EXIT_OK, or EXIT_FAILED where it cannot be written. */

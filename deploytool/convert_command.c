@@ -172,16 +172,6 @@ static enum exit_code convert_names(const struct convert_options *options, const
     return code;
 }
 
-/* False: it is no number from 1 to `most`. */
-static bool read_number(const char *text, unsigned long most, unsigned *ret)
-{
-    char *end;
-    unsigned long number = strtoul(text, &end, 10);
-    if (*end || end == text || number < 1 || number > most) return false;
-    *ret = (unsigned)number;
-    return true;
-}
-
 static enum exit_code run(int argc, char **argv)
 {
     static const struct option options[] = {
@@ -203,12 +193,12 @@ static enum exit_code run(int argc, char **argv)
     while ((option = getopt_long(argc, argv, "hv", options, NULL)) != -1) {
         switch (option) {
         case OPTION_LEVEL:
-            if (!read_number(optarg, FRAME_LEVEL_MOST, &chosen.level))
+            if (!command_number(optarg, FRAME_LEVEL_MOST, &chosen.level))
                 return command_usage(&convert_command, "--level: '%s' is not a number from 1 to %d",
                                      optarg, FRAME_LEVEL_MOST);
             break;
         case OPTION_THREADS:
-            if (!read_number(optarg, 64, &chosen.threads))
+            if (!command_number(optarg, 64, &chosen.threads))
                 return command_usage(&convert_command,
                                      "--threads: '%s' is not a number from 1 to 64", optarg);
             break;

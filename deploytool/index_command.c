@@ -352,7 +352,6 @@ static enum exit_code run(int argc, char **argv)
     int option;
     common_options_init(&chosen.common);
     while ((option = getopt_long(argc, argv, "hv", options, NULL)) != -1) {
-        char *end;
         switch (option) {
         case OPTION_OUTPUT:
             chosen.output = optarg;
@@ -365,14 +364,11 @@ static enum exit_code run(int argc, char **argv)
         case OPTION_FORCE:
             chosen.force = true;
             break;
-        case OPTION_THREADS: {
-            unsigned long threads = strtoul(optarg, &end, 10);
-            if (*end || end == optarg || threads < 1 || threads > 64)
+        case OPTION_THREADS:
+            if (!command_number(optarg, 64, &chosen.threads))
                 return command_usage(&index_command, "--threads: '%s' is not a number from 1 to 64",
                                      optarg);
-            chosen.threads = (unsigned)threads;
             break;
-        }
         default:
             if (!command_option(&index_command, &chosen.common, option, &code)) return code;
         }

@@ -207,19 +207,6 @@ static enum exit_code bad_option(const char *option, struct error *error)
     return code;
 }
 
-static int parse_seconds(const char *text, unsigned *ret, struct error **error)
-{
-    char *end;
-    errno = 0;
-    unsigned long seconds = strtoul(text, &end, 10);
-    if (errno || *end || text[0] < '0' || text[0] > '9' || seconds < 1 ||
-        seconds > READ_TIMEOUT_SECONDS_MAX)
-        return error_set(error, ERROR_INVALID, "'%s' is not a number of seconds from 1 to %d", text,
-                         READ_TIMEOUT_SECONDS_MAX);
-    *ret = (unsigned)seconds;
-    return 0;
-}
-
 static enum exit_code run(int argc, char **argv)
 {
     static const struct option options[] = {
@@ -283,8 +270,10 @@ static enum exit_code run(int argc, char **argv)
                 return bad_option("--trust", error);
             break;
         case OPTION_READ_TIMEOUT:
-            if (parse_seconds(optarg, &chosen.read_timeout_seconds, &error) < 0)
-                return bad_option("--read-timeout", error);
+            if (!command_number(optarg, READ_TIMEOUT_SECONDS_MAX, &chosen.read_timeout_seconds))
+                return command_usage(&mount_command,
+                                     "--read-timeout: '%s' is not a number of seconds from 1 to %d",
+                                     optarg, READ_TIMEOUT_SECONDS_MAX);
             break;
         case OPTION_FILL:
             if (fill_mode_parse(&chosen.fill, optarg, &error) < 0)

@@ -250,15 +250,6 @@ static enum exit_code profile_image(const struct profile_options *options)
     return result < 0 ? command_failed(error) : command_finish();
 }
 
-static bool parse_timeout(const char *text, unsigned *ret)
-{
-    char *end;
-    errno = 0;
-    unsigned long seconds = strtoul(text, &end, 10);
-    *ret = (unsigned)seconds;
-    return !errno && !*end && text[0] >= '0' && text[0] <= '9' && seconds >= 1 && seconds <= 86400;
-}
-
 static enum exit_code check_combination(const struct profile_options *options)
 {
     if (options->from &&
@@ -307,7 +298,7 @@ static enum exit_code run(int argc, char **argv)
             chosen.annotate = optarg;
             break;
         case OPTION_TIMEOUT:
-            if (!parse_timeout(optarg, &chosen.timeout_seconds))
+            if (!command_number(optarg, 86400, &chosen.timeout_seconds))
                 return command_usage(&profile_command,
                                      "--timeout: '%s' is not a number of seconds from 1 to 86400",
                                      optarg);
