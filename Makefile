@@ -42,7 +42,7 @@ override CXXFLAGS += -fno-sanitize=vptr$(if $(findstring clang,$(CXX)),$(comma)f
 endif
 LDLIBS = $(shell pkg-config --libs $(LIBRARIES)) -lstdc++ -pthread
 
-FOLDERS         := base fetcher index cache fuse
+FOLDERS         := base fetcher index cache fuse node
 LIBRARY_SOURCES := $(wildcard $(addsuffix /*.c,$(FOLDERS)) $(addsuffix /*.cpp,$(FOLDERS)))
 COMMAND_SOURCES := $(wildcard deploytool/*.c)
 UNIT_SOURCES    := $(wildcard tests/unit/test_*.c)

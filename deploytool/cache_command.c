@@ -7,9 +7,9 @@
 #include "base/cleanup.h"
 #include "deploytool/cache_list.h"
 #include "deploytool/command.h"
-#include "deploytool/node_cache.h"
 #include "index/artifact.h"
 #include "index/chunk_table.h"
+#include "node/node_cache.h"
 
 enum { OPTION_CACHE = OPTION_OWN, OPTION_KEEP, OPTION_ALL };
 

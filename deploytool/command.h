@@ -7,10 +7,9 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "base/exit_code.h"
 #include "fetcher/registry.h"
 #include "index/image_manifest.h"
-
-enum exit_code { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
 struct command {
     const char *name;

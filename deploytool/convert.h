@@ -3,10 +3,10 @@
 #define SLUICE_DEPLOYTOOL_CONVERT_H
 
 #include "deploytool/convert_profile.h"
-#include "deploytool/image.h"
 #include "deploytool/index_build.h"
 #include "deploytool/index_publish.h"
 #include "deploytool/layer_convert.h"
+#include "node/image.h"
 
 struct conversion {
     const struct image *source; /* resolved */

@@ -8,7 +8,7 @@
 #include "base/log.h"
 #include "deploytool/index_build-internal.h"
 #include "deploytool/profile_files.h"
-#include "deploytool/profile_part.h"
+#include "node/profile_part.h"
 
 /* ---- the source's ---- */
 

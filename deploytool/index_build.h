@@ -7,9 +7,9 @@
 
 #include "base/buffer.h"
 #include "base/mapping.h"
-#include "deploytool/image.h"
 #include "index/artifact.h"
 #include "index/layer_scan.h"
+#include "node/image.h"
 
 /* A blob of the index, ready to be pushed or written. */
 struct built_part {

@@ -4,7 +4,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "deploytool/index_build-internal.h"
-#include "deploytool/profile_part.h"
+#include "node/profile_part.h"
 
 /* As profiles know them, in fresh memory; NULL: out of memory. */
 static struct profile_layer *layers_of(const struct built_index *index)

@@ -7,15 +7,15 @@
 #include "base/log.h"
 #include "base/parallel.h"
 #include "deploytool/command.h"
-#include "deploytool/image.h"
-#include "deploytool/part_fetch.h"
 #include "deploytool/profile_files.h"
-#include "deploytool/profile_part.h"
-#include "deploytool/trust.h"
 #include "index/artifact.h"
 #include "index/chunk_table.h"
 #include "index/entry_table.h"
 #include "index/erofs_image.h"
+#include "node/image.h"
+#include "node/part_fetch.h"
+#include "node/profile_part.h"
+#include "node/trust.h"
 
 #define FETCHES_AT_ONCE 4
 

@@ -3,13 +3,13 @@
 #include <stdlib.h>
 
 #include "base/cleanup.h"
-#include "deploytool/temporary_file.h"
 #include "index/frame_plan.h"
 #include "index/frame_writer.h"
 #include "index/layer_members.h"
 #include "index/layer_scan.h"
 #include "index/layer_touches.h"
 #include "index/member_order.h"
+#include "node/temporary_file.h"
 
 /* The layer as it is: its stream in a file, and what is in it. */
 struct unpacked_layer {

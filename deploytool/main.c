@@ -4,8 +4,8 @@
 #include <string.h>
 
 #include "base/log.h"
-#include "deploytool/broker.h"
 #include "deploytool/command.h"
+#include "node/broker.h"
 
 static const struct command *const commands[] = { &index_command,   &inspect_command,
                                                   &mount_command,   &umount_command,

@@ -12,8 +12,8 @@
 #include "base/log.h"
 #include "deploytool/command.h"
 #include "deploytool/mountpoint.h"
-#include "deploytool/server.h"
 #include "fuse/control.h"
+#include "node/server.h"
 
 enum {
     OPTION_CACHE = OPTION_OWN,

@@ -4,7 +4,7 @@
 
 #include "base/buffer.h"
 #include "deploytool/container.h"
-#include "deploytool/server.h"
+#include "node/server.h"
 
 struct profile_run_options {
     const char *reference;

@@ -4,8 +4,8 @@
 
 #include "base/cleanup.h"
 #include "base/parallel.h"
-#include "deploytool/part_fetch.h"
-#include "deploytool/profile_part.h"
+#include "node/part_fetch.h"
+#include "node/profile_part.h"
 
 #define FETCHES_AT_ONCE 4
 

@@ -2,11 +2,11 @@
 #ifndef SLUICE_DEPLOYTOOL_PROFILE_TARGET_H
 #define SLUICE_DEPLOYTOOL_PROFILE_TARGET_H
 
-#include "deploytool/image.h"
-#include "deploytool/trust.h"
 #include "index/chunk_table.h"
 #include "index/image_process.h"
 #include "index/profile.h"
+#include "node/image.h"
+#include "node/trust.h"
 
 struct profile_target {
     struct image image;

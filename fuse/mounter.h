@@ -1,4 +1,4 @@
-/* Who mounts for a server that may not (deploytool/broker.h). */
+/* Who mounts for a server that may not (node/broker.h). */
 #ifndef SLUICE_FUSE_MOUNTER_H
 #define SLUICE_FUSE_MOUNTER_H
 

@@ -1,0 +1,55 @@
+/* Which front door a mount has: the kernel's EROFS where that can be, else FUSE. */
+#ifndef SLUICE_NODE_FRONT_H
+#define SLUICE_NODE_FRONT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "fuse/layer_device.h"
+#include "fuse/mounter.h"
+#include "node/node_image.h"
+
+enum front_kind { FRONT_AUTO, FRONT_EROFS, FRONT_FUSE };
+
+/* "auto", "erofs", "fuse". */
+int front_parse(enum front_kind *ret, const char *text, struct error **error);
+
+struct front;
+
+/* What the kernel reads ahead, and brings with each fault of a mapped file. */
+enum front_readahead {
+    READAHEAD_LITTLE, /* the kernel's own 128 KiB: more would be more to fetch */
+    READAHEAD_MUCH,   /* everything is on the node: it costs nothing but memory */
+};
+
+struct front_options {
+    enum front_kind kind;
+    const char *mountpoint;
+    enum front_readahead readahead;
+    const struct mounter *mounter;
+    /* Layers that are sealed are given to the kernel as files, unless who reads them is to be
+     * known. */
+    bool all_through_server;
+};
+
+/* All is borrowed. What asks the kernel front door for what it cannot do is an error only if that
+ * was asked for. */
+int front_mount(struct front **ret, const struct node_image *node,
+                struct layer_device *const *devices, uint32_t device_count,
+                const struct front_options *options, struct error **error);
+/* As rootfs_serve(), rootfs_stop() and rootfs_free(). */
+int front_serve(struct front *front, void (*ready)(void *context), void *context,
+                struct error **error);
+/* From now on, on any thread until front_free(). */
+void front_set_readahead(struct front *front, enum front_readahead readahead);
+void front_stop(struct front *front);
+void front_free(struct front *front);
+
+/* Whether the kernel reads the layer (from 0) without the server. */
+bool front_has_file(const struct front *front, uint32_t layer);
+/* "erofs" or "fuse", and why that one. */
+const char *front_name(const struct front *front);
+const char *front_reason(const struct front *front);
+
+#endif
