@@ -44,30 +44,69 @@ def _overlayfs(place, directory):
         group.close()
 
 
+class _Mounts:
+    """Mounts of the image, one after the other, with one cache."""
+
+    def __init__(self, place, directory):
+        self.point, self.cache = (os.path.join(directory, name) for name in ("mnt", "cache"))
+        self.reference = f"{place.registry.name}/{IMAGE}:latest"
+        os.mkdir(self.point)
+        self._run("index", "--force", self.reference)
+
+    @staticmethod
+    def _run(*arguments):
+        subprocess.run([workplace.SLUICE, *arguments], check=True, stdout=subprocess.DEVNULL,
+                       stderr=subprocess.DEVNULL)
+
+    @contextlib.contextmanager
+    def mounted(self, *options):
+        self._run("mount", self.reference, self.point, "--cache", self.cache, *options)
+        try:
+            yield self.point
+        finally:
+            self._run("umount", self.point)
+
+    def status(self):
+        return json.loads(subprocess.run([workplace.SLUICE, "status", self.point, "--json"],
+                                         check=True, stdout=subprocess.PIPE).stdout)
+
+
+@contextlib.contextmanager
+def _lower(mounts, directory, device):
+    """A mount under an overlay, as a container has it, once all bytes are on the node. `device`: by
+    what the kernel must have the layers."""
+    bundle = os.path.join(directory, "bundle")
+    os.mkdir(bundle)
+    with mounts.mounted() as point, runtime.bundle(bundle, point) as made:
+        devices = {layer["device"] for layer in mounts.status()["layers"]}
+        if devices != {device}:
+            raise RuntimeError(f"the layers are read by {devices}, not {device}")
+        yield made.root
+
+
 @contextlib.contextmanager
 def _sluice(place, directory):
-    """A mount of which every byte has been read, under an overlay, as a container has it."""
-    point, cache = os.path.join(directory, "mnt"), os.path.join(directory, "cache")
-    bundle = os.path.join(directory, "bundle")
-    os.mkdir(point)
-    os.mkdir(bundle)
-    reference = f"{place.registry.name}/{IMAGE}:latest"
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    subprocess.run([workplace.SLUICE, "index", "--force", reference], check=True, **quiet)
-    mount = [workplace.SLUICE, "mount", reference, point, "--cache", cache]
-    subprocess.run(mount, check=True, **quiet)
-    read_everything(point)
-    # What is whole on the node may be served otherwise from the next mount on.
-    subprocess.run([workplace.SLUICE, "umount", point], check=True)
-    subprocess.run(mount, check=True, **quiet)
-    try:
-        with runtime.bundle(bundle, point) as made:
-            yield made.root
-    finally:
-        subprocess.run([workplace.SLUICE, "umount", point], check=True)
+    """What fill leaves: layers that were verified, of which the kernel is given the files."""
+    mounts = _Mounts(place, directory)
+    with mounts.mounted("--fill", "now"):
+        while mounts.status()["fill"]["state"] != "complete":
+            time.sleep(0.1)
+    with _lower(mounts, directory, "file") as root:
+        yield root
 
 
-SYSTEMS = {"ext4": _ext4, "overlayfs": _overlayfs, "sluice": _sluice}
+@contextlib.contextmanager
+def _sluice_by_server(place, directory):
+    """What reading leaves: all is there, and the server is asked for it."""
+    mounts = _Mounts(place, directory)
+    with mounts.mounted() as point:
+        read_everything(point)
+    with _lower(mounts, directory, "fuse") as root:
+        yield root
+
+
+SYSTEMS = {"ext4": _ext4, "overlayfs": _overlayfs, "sluice": _sluice,
+           "sluice, by its server": _sluice_by_server}
 
 
 # ---- what is done ----
@@ -134,37 +173,45 @@ def _seconds(operation, root, argument):
     return time.monotonic() - started
 
 
-def _measure_system(root, arguments, count):
-    figures = {}
-    for name, operation in OPERATIONS.items():
-        disk, memory = [], []
-        for _ in range(count):
+def _rounds(operation, roots, argument, count):
+    """{system: its medians}. The systems take turns, for a machine is not equally fast at all
+    times."""
+    disk, memory = ({name: [] for name in roots} for _ in range(2))
+    for _ in range(count):
+        for name, root in roots.items():
             drop_page_cache()
-            disk.append(_seconds(operation, root, arguments[name]))
-            memory.append(_seconds(operation, root, arguments[name]))
-        figures[name] = {"disk": statistics.median(disk), "memory": statistics.median(memory)}
-    return figures
+            disk[name].append(_seconds(operation, root, argument))
+            memory[name].append(_seconds(operation, root, argument))
+    return {name: {"disk": statistics.median(disk[name]),
+                   "memory": statistics.median(memory[name])} for name in roots}
+
+
+@contextlib.contextmanager
+def _ready(place, directory):
+    """{system: where its tree is}, all at once."""
+    with contextlib.ExitStack() as stack:
+        roots = {}
+        for name, system in SYSTEMS.items():
+            note(f"everything on the node: {name}")
+            own = os.path.join(directory, str(len(roots)))
+            os.mkdir(own)
+            stack.callback(remove, own)
+            roots[name] = stack.enter_context(system(place, own))
+            devices = os.path.join(roots[name], "dev")
+            subprocess.run(["mount", "--bind", "/dev", devices], check=True)
+            stack.callback(subprocess.run, ["umount", devices], check=True)
+        yield roots
 
 
 def measure(place, count):
     directory = place.make_directory("warm")
     arguments = _arguments(floor.tree(place, IMAGE), directory)
-    figures = {}
-    for name, system in SYSTEMS.items():
-        note(f"everything on the node: {name}")
-        own = os.path.join(directory, name)
-        os.mkdir(own)
-        try:
-            with system(place, own) as root:
-                devices = os.path.join(root, "dev")
-                subprocess.run(["mount", "--bind", "/dev", devices], check=True)
-                try:
-                    figures[name] = _measure_system(root, arguments, count)
-                finally:
-                    subprocess.run(["umount", devices], check=True)
-        finally:
-            remove(own)
-        note("  " + json.dumps({key: round(value["disk"], 3)
-                                for key, value in figures[name].items()}))
+    figures = {name: {} for name in SYSTEMS}
+    with _ready(place, directory) as roots:
+        for title, operation in OPERATIONS.items():
+            for name, one in _rounds(operation, roots, arguments[title], count).items():
+                figures[name][title] = one
+            note(f"  {title}: " + json.dumps({name: round(figures[name][title]["disk"], 3)
+                                              for name in figures}))
     remove(directory)
     return figures
