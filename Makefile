@@ -18,7 +18,7 @@ endif
 SANITIZE ?=
 
 VERSION := $(shell cat packaging/version)
-LIBRARIES := fuse3 libcurl libzstd libcrypto jansson liburing zlib libisal
+LIBRARIES := fuse3 libcurl libzstd libcrypto jansson liburing zlib libisal sqlite3 libpcre2-8
 
 CFLAGS   ?= -O2 -g
 override CPPFLAGS += -I. -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -DFUSE_USE_VERSION=314 \
@@ -40,9 +40,11 @@ ifneq ($(SANITIZE),)
 # These need a runtime library of C++'s own, which linking as C leaves out.
 override CXXFLAGS += -fno-sanitize=vptr$(if $(findstring clang,$(CXX)),$(comma)function)
 endif
+# sluice needs less than all of it.
+override LDFLAGS += -Wl,--as-needed
 LDLIBS = $(shell pkg-config --libs $(LIBRARIES)) -lstdc++ -pthread
 
-FOLDERS         := base fetcher index cache fuse node
+FOLDERS         := base fetcher index cache fuse node snapshotter
 LIBRARY_SOURCES := $(wildcard $(addsuffix /*.c,$(FOLDERS)) $(addsuffix /*.cpp,$(FOLDERS)))
 COMMAND_SOURCES := $(wildcard deploytool/*.c)
 UNIT_SOURCES    := $(wildcard tests/unit/test_*.c)

@@ -12,13 +12,15 @@
 #include <stdarg.h>
 
 enum error_kind {
-    ERROR_SYSTEM = 1,  /* the operating system refused; error_errno() says how */
-    ERROR_INVALID,     /* input (file, index, answer of a registry) is malformed or hostile */
-    ERROR_UNSUPPORTED, /* valid, but nothing that sluice handles */
-    ERROR_NOT_FOUND,   /* the other side says, with authority, that it does not exist */
-    ERROR_DENIED,      /* credentials missing, wrong or insufficient */
-    ERROR_UNREACHABLE, /* no usable answer in time: network, name lookup, TLS, 5xx after retries */
-    ERROR_CANCELLED,   /* the caller gave up */
+    ERROR_SYSTEM = 1,   /* the operating system refused; error_errno() says how */
+    ERROR_INVALID,      /* input (file, index, answer of a registry) is malformed or hostile */
+    ERROR_UNSUPPORTED,  /* valid, but nothing that sluice handles */
+    ERROR_NOT_FOUND,    /* the other side says, with authority, that it does not exist */
+    ERROR_DENIED,       /* credentials missing, wrong or insufficient */
+    ERROR_UNREACHABLE,  /* no usable answer in time: network, name lookup, TLS, 5xx after retries */
+    ERROR_CANCELLED,    /* the caller gave up */
+    ERROR_EXISTS,       /* what shall be made is there already */
+    ERROR_PRECONDITION, /* not in the state that this needs */
 };
 
 struct error;
