@@ -153,7 +153,9 @@ static bool repeats_secret(const struct request *request, const char *text)
     const char *value = authorization ? strchr(authorization, ' ') : NULL;
     if (value && strstr(text, value + 1)) return true;
     if (!request->host) return request->body != NULL || authorization != NULL;
-    const struct credentials *stored = &request->host->credentials;
+    const struct login *login = login_find(request);
+    if (!login) return false;
+    const struct credentials *stored = &login->credentials;
     return (stored->password && strstr(text, stored->password)) ||
            (stored->identity_token && strstr(text, stored->identity_token));
 }

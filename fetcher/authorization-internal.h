@@ -7,33 +7,14 @@
 #ifndef SLUICE_FETCHER_AUTHORIZATION_INTERNAL_H
 #define SLUICE_FETCHER_AUTHORIZATION_INTERNAL_H
 
-#include "fetcher/host-internal.h"
+#include "fetcher/login-internal.h"
 #include "fetcher/request-internal.h"
-
-/* Kept for one repository and access of a registry. */
-struct token {
-    TAILQ_ENTRY(token) link;
-    struct registry_host *host;
-    char *repository;
-    enum access access;
-    char *realm, *service, *scope; /* as the registry's last challenge said */
-    char *value;                   /* NULL: none */
-    uint64_t obtained, until;      /* clock_ms() */
-    enum token_state {
-        TOKEN_AT_REST,
-        TOKEN_NEEDS_CREDENTIALS, /* they are being searched for */
-        TOKEN_ASKED_FOR,
-    } state;
-    struct request_list waiting;
-};
 
 enum authorization {
     AUTHORIZED,            /* request->authorization is set, or nothing is known to be wanted */
     AUTHORIZATION_AWAITED, /* request_authorized() or request_fail() follows */
     AUTHORIZATION_FAILED,  /* the error is set */
 };
-
-void tokens_free(struct registry_host *host);
 
 /* Before a request is sent to its registry. */
 enum authorization authorize(struct request *request, struct error **error);
@@ -42,7 +23,7 @@ enum authorization authorize_again(struct request *request, struct error **error
 /* "; there are no credentials for ...; run ..." behind an error that says who refused. */
 void authorization_hint(const struct request *request, struct error **error);
 
-/* token.c: asks for `token` with the credentials of its host, if there are any. token_arrived() or
+/* token.c: asks for `token` with the credentials of its login, if there are any. token_arrived() or
  * token_failed() follows unless it fails at once. */
 int token_fetch(struct token *token, struct error **error);
 /* `value` is taken over. */

@@ -8,96 +8,25 @@
 #include "fetcher/challenge-internal.h"
 #include "fetcher/clock-internal.h"
 #include "fetcher/credential_search-internal.h"
+#include "fetcher/credentials-internal.h"
 #include "fetcher/url-internal.h"
 
-#define TOKENS_KEPT 256
-#define REFUSALS_LIMIT                                                                         \
-    6                 /* more than the paths below need: a registry that never ends is cut off \
-                       */
-#define USABLE_MS 500 /* a token that has just arrived is used, whatever it says */
-
-static void token_free(struct token *token)
-{
-    free(token->repository);
-    free(token->realm);
-    free(token->service);
-    free(token->scope);
-    secret_free(token->value);
-    free(token);
-}
-
-void tokens_free(struct registry_host *host)
-{
-    struct token *token;
-    while ((token = TAILQ_FIRST(&host->tokens))) {
-        TAILQ_REMOVE(&host->tokens, token, link);
-        token_free(token);
-    }
-}
-
-static struct token *token_find(struct registry_host *host, const char *repository,
-                                enum access access)
-{
-    struct token *token;
-    TAILQ_FOREACH(token, &host->tokens, link)
-    {
-        if (token->access == access && strcmp(token->repository, repository) == 0) return token;
-    }
-    return NULL;
-}
-
-/* Lets go of the token that was made first, of those that nobody waits for. */
-static void limit_tokens(struct registry_host *host)
-{
-    struct token *token;
-    if (host->token_count < TOKENS_KEPT) return;
-    TAILQ_FOREACH(token, &host->tokens, link)
-    {
-        if (token->state != TOKEN_AT_REST || !TAILQ_EMPTY(&token->waiting)) continue;
-        TAILQ_REMOVE(&host->tokens, token, link);
-        host->token_count--;
-        token_free(token);
-        return;
-    }
-}
-
-static struct token *token_get(struct request *request)
-{
-    struct registry_host *host = request->host;
-    struct token *token = token_find(host, request->repository, request->access);
-    if (token) return token;
-    token = calloc(1, sizeof *token);
-    if (!token) return NULL;
-    token->host = host;
-    token->access = request->access;
-    token->repository = strdup(request->repository);
-    TAILQ_INIT(&token->waiting);
-    if (!token->repository) {
-        token_free(token);
-        return NULL;
-    }
-    limit_tokens(host);
-    TAILQ_INSERT_TAIL(&host->tokens, token, link);
-    host->token_count++;
-    return token;
-}
-
-static void forget_value(struct token *token)
-{
-    secret_free(token->value);
-    token->value = NULL;
-}
+#define REFUSALS_LIMIT                                                         \
+    6 /* more than the paths below need: a registry that never ends is cut off \
+       */
+#define GIVEN_TOKEN_MS 3600000
+#define USABLE_MS      500 /* a token that has just arrived is used, whatever it says */
 
 /* Keeps what the challenge says for this and later tokens. */
 static int keep_challenge(struct token *token, struct challenge *challenge, struct error **error)
 {
     if (!challenge->realm)
         return error_set(error, ERROR_INVALID, "the registry names no token server");
-    char *realm = url_resolve(token->host->api, challenge->realm, error);
+    char *realm = url_resolve(token->login->host->api, challenge->realm, error);
     if (!realm) return error_prefix(error, "token server");
     char *scope = take_pointer(&challenge->scope);
     if (!scope)
-        scope = format_text("repository:%s:%s", token->repository,
+        scope = format_text("repository:%s:%s", token->login->repository,
                             token->access == ACCESS_PUSH ? "pull,push" : "pull");
     free(token->realm);
     free(token->service);
@@ -125,47 +54,65 @@ static enum authorization use_token(struct request *request, const struct token 
     return AUTHORIZED;
 }
 
-static enum authorization use_basic(struct request *request, struct error **error)
+static enum authorization use_basic(struct request *request, const struct login *login,
+                                    struct error **error)
 {
-    struct registry_host *host = request->host;
-    char *basic = credentials_basic(&host->credentials);
-    int used = use(request, "Basic", basic, host->searched, error);
+    char *basic = credentials_basic(&login->credentials);
+    int used = use(request, "Basic", basic, login->searched, error);
     secret_free(basic);
     return used < 0 ? AUTHORIZATION_FAILED : AUTHORIZED;
 }
 
-/* An identity token is for token servers only. */
-static bool has_password(const struct registry_host *host)
+/* An identity token is for token servers only, a registry token for registries that want one. */
+static bool has_password(const struct login *login)
 {
-    return host->credentials.user && host->credentials.password;
+    return login->credentials.user && login->credentials.password;
 }
 
-static void on_searched(struct registry_host *host)
+/* A token that was given is shown as it is; the registry says when it has ended. */
+static int take_given_token(struct token *token, struct error **error)
 {
-    struct token *token, *next;
+    const struct login *login = token->login;
+    char *value = strdup(login->credentials.registry_token);
+    if (!value) return error_set_memory(error);
+    token_arrived(token, value, login->searched, GIVEN_TOKEN_MS);
+    return 0;
+}
+
+static void on_token_searched(struct token *token)
+{
+    struct error *error = NULL;
+    if (token->state != TOKEN_NEEDS_CREDENTIALS) return;
+    int got = token->login->credentials.registry_token ? take_given_token(token, &error)
+                                                       : token_fetch(token, &error);
+    if (got < 0) token_failed(token, error);
+}
+
+static void on_searched(struct login *login)
+{
     struct request *request;
-    for (token = TAILQ_FIRST(&host->tokens); token; token = next) {
-        next = TAILQ_NEXT(token, link);
-        struct error *error = NULL;
-        if (token->state == TOKEN_NEEDS_CREDENTIALS && token_fetch(token, &error) < 0)
-            token_failed(token, error);
-    }
+    on_token_searched(&login->pull);
+    on_token_searched(&login->push);
     /* Nobody comes back into this list before a new search. */
-    while ((request = TAILQ_FIRST(&host->waiting)))
+    while ((request = TAILQ_FIRST(&login->waiting)))
         request_authorized(request);
 }
 
-static int search(struct registry_host *host, struct error **error)
+static int search(struct login *login, struct error **error)
 {
-    return host->search ? 0 : credential_search_start(host, on_searched, error);
+    return login->search ? 0 : credential_search_start(login, on_searched, error);
 }
 
 static enum authorization await_token(struct request *request, struct token *token,
                                       struct error **error)
 {
-    struct registry_host *host = token->host;
+    struct login *login = token->login;
+    if (token->state == TOKEN_AT_REST && login->searched && login->credentials.registry_token) {
+        if (take_given_token(token, error) < 0) return AUTHORIZATION_FAILED;
+        return use_token(request, token, error);
+    }
     if (token->state == TOKEN_AT_REST) {
-        int started = host->searched ? token_fetch(token, error) : search(host, error);
+        int started = login->searched ? token_fetch(token, error) : search(login, error);
         if (started < 0) return AUTHORIZATION_FAILED;
         if (token->state == TOKEN_AT_REST) token->state = TOKEN_NEEDS_CREDENTIALS;
     }
@@ -173,33 +120,47 @@ static enum authorization await_token(struct request *request, struct token *tok
     return AUTHORIZATION_AWAITED;
 }
 
-static enum authorization await_credentials(struct request *request, struct error **error)
+static enum authorization await_credentials(struct request *request, struct login *login,
+                                            struct error **error)
 {
-    if (search(request->host, error) < 0) return AUTHORIZATION_FAILED;
-    request_wait(request, &request->host->waiting);
+    if (search(login, error) < 0) return AUTHORIZATION_FAILED;
+    request_wait(request, &login->waiting);
     return AUTHORIZATION_AWAITED;
 }
 
-/* True, once a request, where stored credentials may have changed since they
- * were read (somebody ran `docker login`); they are then forgotten. */
-static bool may_search_again(struct request *request)
+/* Whoever searches again is told what was no good. */
+static void forget_credentials(struct login *login)
 {
-    struct registry_host *host = request->host;
+    const struct credentials *found = &login->credentials;
+    login->was_refused =
+        credentials_are_known(found) && credentials_fingerprint(found, &login->refused) == 0;
+    credentials_free(&login->credentials);
+    login->searched = 0;
+}
+
+/* True, once a request, where others may be found than those that were refused: stored credentials
+ * may have changed since they were read (somebody ran `docker login`), and who is asked may know
+ * several. They are then forgotten. */
+static bool may_search_again(struct request *request, struct login *login)
+{
     if (request->searched_again) return false;
     request->searched_again = true;
-    if (host->search || !host->searched) return true;
-    if (host->searched >= request->refused_since) return false;
-    credentials_free(&host->credentials);
-    host->searched = 0;
+    if (login->search || !login->searched) return true;
+    bool fresh = login->searched >= request->refused_since;
+    if (fresh && !login->host->client->credentials) return false;
+    forget_credentials(login);
     return true;
 }
 
 static int denied(const struct request *request, struct error **error)
 {
+    static const struct credentials none;
     const struct registry_host *host = request->host;
-    const struct credentials *stored = &host->credentials;
-    if (stored->identity_token)
-        error_set(error, ERROR_DENIED, "the registry refused the stored identity token");
+    const struct login *login = login_find(request);
+    const struct credentials *stored = login ? &login->credentials : &none;
+    if (stored->identity_token || stored->registry_token)
+        error_set(error, ERROR_DENIED, "the registry refused the stored %s token",
+                  stored->identity_token ? "identity" : "registry");
     else if (credentials_are_known(stored))
         error_set(error, ERROR_DENIED, "the registry refused the credentials of '%s'",
                   stored->user);
@@ -214,24 +175,24 @@ void authorization_hint(const struct request *request, struct error **error)
 {
     const struct registry_host *host = request->host;
     if (!host) return;
-    const struct credentials *stored = &host->credentials;
-    if (!credentials_are_known(stored))
+    const struct login *login = login_find(request);
+    if (!login || !credentials_are_known(&login->credentials))
         error_hint(error, "there are no credentials for %s, run 'docker login %s'", host->name,
                    host->name);
-    else if (stored->user)
-        error_hint(error, "may '%s' do this?", stored->user);
+    else if (login->credentials.user)
+        error_hint(error, "may '%s' do this?", login->credentials.user);
 }
 
 enum authorization authorize(struct request *request, struct error **error)
 {
-    struct registry_host *host = request->host;
-    struct token *token = token_find(host, request->repository, request->access);
+    struct login *login = login_find(request);
+    struct token *token = login ? login_token(login, request->access) : NULL;
     if (token && token->realm) {
         if (token->value && token->until > clock_ms()) return use_token(request, token, error);
-        forget_value(token);
+        token_forget(token);
         return await_token(request, token, error);
     }
-    if (host->basic && has_password(host)) return use_basic(request, error);
+    if (login && login->basic && has_password(login)) return use_basic(request, login, error);
     secret_free(request->authorization);
     request->authorization = NULL;
     request->authorization_obtained = 0;
@@ -245,41 +206,38 @@ static bool was_renewed(const struct request *request, const char *value)
     return value && (!sent || strcmp(sent + 1, value) != 0);
 }
 
-static enum authorization again_with_token(struct request *request, struct challenge *challenge,
-                                           struct error **error)
+static enum authorization again_with_token(struct request *request, struct login *login,
+                                           struct challenge *challenge, struct error **error)
 {
-    struct token *token = token_get(request);
-    if (!token) {
-        error_set_memory(error);
-        return AUTHORIZATION_FAILED;
-    }
+    struct token *token = login_token(login, request->access);
     /* A token that is being asked for keeps the challenge that it was asked with. */
     if (token->state == TOKEN_AT_REST && keep_challenge(token, challenge, error) < 0)
         return AUTHORIZATION_FAILED;
     if (was_renewed(request, token->value) && token->until > clock_ms())
         return use_token(request, token, error);
-    bool fresh =
-        request->authorization && request->authorization_obtained >= request->refused_since;
-    if (fresh && !may_search_again(request)) {
+    bool fresh = request->authorization &&
+                 (request->authorization_obtained >= request->refused_since ||
+                  login->credentials.registry_token); /* there is no other to be had with it */
+    if (fresh && !may_search_again(request, login)) {
         denied(request, error);
         return AUTHORIZATION_FAILED;
     }
-    forget_value(token);
+    token_forget(token);
     return await_token(request, token, error);
 }
 
-static enum authorization again_with_basic(struct request *request, struct error **error)
+static enum authorization again_with_basic(struct request *request, struct login *login,
+                                           struct error **error)
 {
-    struct registry_host *host = request->host;
-    host->basic = true;
-    if (!host->searched) return await_credentials(request, error);
-    if (has_password(host)) {
-        char *basic = credentials_basic(&host->credentials);
+    login->basic = true;
+    if (!login->searched) return await_credentials(request, login, error);
+    if (has_password(login)) {
+        char *basic = credentials_basic(&login->credentials);
         bool renewed = was_renewed(request, basic);
         secret_free(basic);
-        if (renewed) return use_basic(request, error);
+        if (renewed) return use_basic(request, login, error);
     }
-    if (may_search_again(request)) return await_credentials(request, error);
+    if (may_search_again(request, login)) return await_credentials(request, login, error);
     denied(request, error);
     return AUTHORIZATION_FAILED;
 }
@@ -295,8 +253,13 @@ static bool find_challenge(const struct answer *answer, const char *scheme, stru
 enum authorization authorize_again(struct request *request, struct error **error)
 {
     const struct answer *answer = &request->exchange.answer;
+    struct login *login = login_get(request);
     struct challenge challenge;
     enum authorization result = AUTHORIZATION_FAILED;
+    if (!login) {
+        error_set_memory(error);
+        return result;
+    }
     if (!request->refused_since) {
         request->refused_since = clock_ms();
         request->searched_again = false;
@@ -304,11 +267,11 @@ enum authorization authorize_again(struct request *request, struct error **error
     if (++request->refusals > REFUSALS_LIMIT) {
         denied(request, error);
     } else if (find_challenge(answer, "Bearer", &challenge)) {
-        result = again_with_token(request, &challenge, error);
+        result = again_with_token(request, login, &challenge, error);
         challenge_free(&challenge);
     } else if (find_challenge(answer, "Basic", &challenge)) {
         challenge_free(&challenge);
-        result = again_with_basic(request, error);
+        result = again_with_basic(request, login, error);
     } else {
         error_set(error, ERROR_DENIED,
                   "the registry wants an authentication that is neither Basic nor Bearer");
@@ -333,7 +296,7 @@ void token_arrived(struct token *token, char *value, uint64_t asked, uint64_t li
     struct request_list waiting;
     struct request *request;
     uint64_t now = clock_ms();
-    forget_value(token);
+    token_forget(token);
     token->value = value;
     token->obtained = asked;
     /* A tenth is for the way, and for clocks that differ. */
@@ -353,7 +316,7 @@ static bool ask_again(struct request *request, struct token *token)
         request->refused_since = clock_ms();
         request->searched_again = false;
     }
-    if (!may_search_again(request)) return false;
+    if (!may_search_again(request, token->login)) return false;
     return await_token(request, token, &error) == AUTHORIZATION_AWAITED;
 }
 

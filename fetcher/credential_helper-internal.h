@@ -3,7 +3,7 @@
 #define SLUICE_FETCHER_CREDENTIAL_HELPER_INTERNAL_H
 
 #include "base/error.h"
-#include "fetcher/credentials-internal.h"
+#include "fetcher/credentials.h"
 
 /*
  * Runs "docker-credential-`name` get" from PATH for `server`. 1: found, 0: the

@@ -9,25 +9,24 @@
 #include <unistd.h>
 
 #include "base/log.h"
-#include "fetcher/authorization-internal.h"
 #include "fetcher/clock-internal.h"
+#include "fetcher/credentials-internal.h"
+#include "fetcher/login-internal.h"
 
 struct credential_search {
-    struct registry_host *host;
-    void (*searched)(struct registry_host *host);
+    struct login *login;
+    void (*searched)(struct login *login);
     struct transfer_thread *transfer;
     struct transfer_task task;
     pthread_t thread;
     bool joined;
     int cancel; /* eventfd */
-    char *registry;
     struct credentials found;
 };
 
 static void release(struct credential_search *search)
 {
     if (search->cancel >= 0) close(search->cancel);
-    free(search->registry);
     credentials_free(&search->found);
     free(search);
 }
@@ -38,61 +37,71 @@ static void join(struct credential_search *search)
     search->joined = true;
 }
 
+static void tell(const struct login *login)
+{
+    const struct credentials *found = &login->credentials;
+    const char *host = login->host->name;
+    if (found->problem) log_warning("credentials for %s: %s", host, found->problem);
+    if (!credentials_are_known(found))
+        log_info("there are no credentials for %s", host);
+    else
+        log_info("there are credentials for %s, of '%s'", host,
+                 found->user ? found->user : "a token");
+}
+
 /* Back on the transfer thread. */
 static void deliver(struct transfer_task *task)
 {
     struct credential_search *search = container_of(task, struct credential_search, task);
-    struct registry_host *host = search->host;
-    void (*searched)(struct registry_host *) = search->searched;
+    struct login *login = search->login;
+    void (*searched)(struct login *) = search->searched;
     join(search);
-    credentials_free(&host->credentials);
-    host->credentials = search->found;
+    credentials_free(&login->credentials);
+    login->credentials = search->found;
     search->found = (struct credentials){ 0 };
-    host->searched = clock_ms();
-    host->search = NULL;
-    if (host->credentials.problem)
-        log_warning("credentials for %s: %s", host->name, host->credentials.problem);
-    if (!credentials_are_known(&host->credentials))
-        log_info("there are no credentials for %s", host->name);
-    else
-        log_info("there are credentials for %s, of '%s'", host->name,
-                 host->credentials.user ? host->credentials.user : "a token");
+    login->searched = clock_ms();
+    login->search = NULL;
+    tell(login);
     release(search);
-    searched(host);
+    searched(login);
 }
 
 static void *run(void *argument)
 {
     struct credential_search *search = argument;
-    const struct registry_client *client = search->host->client;
+    const struct login *login = search->login;
+    const struct registry_client *client = login->host->client;
+    struct credentials_question question = { .registry = login->host->name,
+                                             .repository = login->repository,
+                                             .refused =
+                                                 login->was_refused ? &login->refused : NULL };
     if (client->credentials)
-        credentials_ask(client->credentials, client->credentials_context, search->registry,
-                        search->cancel, &search->found);
+        credentials_ask(client->credentials, client->credentials_context, &question, search->cancel,
+                        &search->found);
     else
-        credentials_search(search->registry, search->cancel, &search->found);
+        credentials_search(question.registry, search->cancel, &search->found);
     transfer_post(search->transfer, &search->task);
     return NULL;
 }
 
 /* The transfer thread has all signals blocked, and so has what it starts. */
-int credential_search_start(struct registry_host *host,
-                            void (*searched)(struct registry_host *host), struct error **error)
+int credential_search_start(struct login *login, void (*searched)(struct login *login),
+                            struct error **error)
 {
     struct credential_search *search = calloc(1, sizeof *search);
     if (!search) return error_set_memory(error);
-    search->host = host;
+    search->login = login;
     search->searched = searched;
-    search->transfer = host->client->thread;
+    search->transfer = login->host->client->thread;
     search->task.run = deliver;
-    search->registry = strdup(host->name);
     search->cancel = eventfd(0, EFD_CLOEXEC);
-    int failure = !search->registry || search->cancel < 0 ? ENOMEM : 0;
+    int failure = search->cancel < 0 ? errno : 0;
     if (!failure) failure = pthread_create(&search->thread, NULL, run, search);
     if (failure) {
         release(search);
         return error_set_errno(error, failure, "search for credentials");
     }
-    host->search = search;
+    login->search = search;
     return 0;
 }
 

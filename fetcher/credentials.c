@@ -12,6 +12,7 @@
 #include "fetcher/quirks-internal.h"
 
 #define HELPER_TIMEOUT_MS 30000
+#define TOKEN_LIMIT       (64u << 10)
 
 void secret_free(char *secret)
 {
@@ -19,11 +20,18 @@ void secret_free(char *secret)
     free(secret);
 }
 
+void secret_buffer_free(struct buffer *buffer)
+{
+    if (buffer->data) explicit_bzero(buffer->data, buffer->capacity);
+    buffer_free(buffer);
+}
+
 void credentials_free(struct credentials *credentials)
 {
     free(credentials->user);
     secret_free(credentials->password);
     secret_free(credentials->identity_token);
+    secret_free(credentials->registry_token);
     free(credentials->problem);
     *credentials = (struct credentials){ 0 };
 }
@@ -38,6 +46,15 @@ char *credentials_basic(const struct credentials *credentials)
         EVP_EncodeBlock((unsigned char *)encoded, (const unsigned char *)pair, (int)length);
     secret_free(pair);
     return encoded;
+}
+
+bool registry_token_is_valid(const char *token)
+{
+    size_t length = strnlen(token, TOKEN_LIMIT + 1);
+    if (length == 0 || length > TOKEN_LIMIT) return false;
+    for (; *token; token++)
+        if (*token <= ' ' || *token >= 0x7f) return false;
+    return true;
 }
 
 /* The helper first, then what the file holds: a helper that fails hides no stored password. Takes

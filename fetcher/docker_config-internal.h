@@ -6,7 +6,7 @@
 #define SLUICE_FETCHER_DOCKER_CONFIG_INTERNAL_H
 
 #include "base/error.h"
-#include "fetcher/credentials-internal.h"
+#include "fetcher/credentials.h"
 
 struct docker_config;
 

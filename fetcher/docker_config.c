@@ -27,12 +27,6 @@ char *docker_config_path(void)
     return home && *home ? format_text("%s/.docker/config.json", home) : NULL;
 }
 
-static void wipe(struct buffer *buffer)
-{
-    if (buffer->data) explicit_bzero(buffer->data, buffer->capacity);
-    buffer_free(buffer);
-}
-
 char *podman_config_path(void)
 {
     const char *named = getenv("REGISTRY_AUTH_FILE"), *runtime = getenv("XDG_RUNTIME_DIR");
@@ -43,7 +37,7 @@ char *podman_config_path(void)
 
 struct docker_config *docker_config_read(const char *path, struct error **error)
 {
-    __attribute__((cleanup(wipe))) struct buffer text = { 0 };
+    cleanup_secret struct buffer text = { 0 };
     if (file_read(path, CONFIG_LIMIT, &text, error) < 0) return NULL;
     json_error_t reason;
     json_t *root = json_loadb((const char *)text.data, text.length, 0, &reason);
@@ -116,13 +110,12 @@ const char *docker_config_helper(const struct docker_config *config, const char 
     return own ? own : text_or_null(json_object_get(config->root, "credsStore"));
 }
 
-/* base64 of "user:password" */
-static int decode_auth(const char *auth, struct credentials *ret, struct error **error)
+int credentials_decode_auth(const char *auth, struct credentials *ret, struct error **error)
 {
     size_t length = strlen(auth);
     if (length > AUTH_LIMIT || length % 4 != 0)
         return error_set(error, ERROR_INVALID, "its \"auth\" is not base64");
-    __attribute__((cleanup(wipe))) struct buffer decoded = { 0 };
+    cleanup_secret struct buffer decoded = { 0 };
     if (buffer_reserve(&decoded, length / 4 * 3 + 1) < 0) return error_set_memory(error);
     int count = EVP_DecodeBlock(decoded.data, (const unsigned char *)auth, (int)length);
     if (count < 0) return error_set(error, ERROR_INVALID, "its \"auth\" is not base64");
@@ -147,7 +140,7 @@ static int take_entry(const json_t *entry, struct credentials *ret, struct error
         ret->identity_token = strdup(token);
         return ret->identity_token ? 1 : error_set_memory(error);
     }
-    if (auth) return decode_auth(auth, ret, error);
+    if (auth) return credentials_decode_auth(auth, ret, error);
     if (!user || !password) return 0;
     ret->user = strdup(user);
     ret->password = strdup(password);

@@ -6,11 +6,10 @@
 #define SLUICE_FETCHER_HOST_INTERNAL_H
 
 #include "fetcher/client-internal.h"
-#include "fetcher/credentials-internal.h"
 #include "fetcher/hosts-internal.h"
 
-struct token;
-TAILQ_HEAD(token_list, token);
+struct login;
+TAILQ_HEAD(login_list, login);
 
 struct registry_host {
     struct registry_client *client;
@@ -28,14 +27,9 @@ struct registry_host {
     /* Of ranged.c. */
     bool whole_blobs_told; /* it was logged that it ignores ranges */
 
-    /* Of authorization.c. */
-    bool basic; /* it wants Basic */
-    struct credentials credentials;
-    uint64_t searched;                /* clock_ms() of the search's end; 0: not yet */
-    struct credential_search *search; /* NULL: none is running */
-    struct request_list waiting;      /* for credentials, to be sent with Basic */
-    struct token_list tokens;         /* the one used last first */
-    unsigned token_count;
+    /* Of login.c; the one made first is the first. */
+    struct login_list logins;
+    unsigned login_count;
 };
 
 struct registry {

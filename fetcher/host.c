@@ -7,9 +7,8 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/log.h"
-#include "fetcher/authorization-internal.h"
 #include "fetcher/clock-internal.h"
-#include "fetcher/credential_search-internal.h"
+#include "fetcher/login-internal.h"
 #include "fetcher/quirks-internal.h"
 #include "fetcher/reference.h"
 #include "fetcher/url-internal.h"
@@ -22,8 +21,7 @@
 static void host_free(struct registry_host *host)
 {
     if (!host) return;
-    tokens_free(host);
-    credentials_free(&host->credentials);
+    logins_free(host);
     host_settings_free(&host->own);
     buffer_free(&host->settings.authorities);
     free(host->name);
@@ -84,8 +82,7 @@ static struct registry_host *host_new(struct registry_client *client, const char
         error_set_memory(error);
         return NULL;
     }
-    TAILQ_INIT(&host->tokens);
-    TAILQ_INIT(&host->waiting);
+    TAILQ_INIT(&host->logins);
     host->client = client;
     host->own = *own;
     *own = (struct host_settings){ 0 };
@@ -164,7 +161,7 @@ void registries_stop(struct registry_client *client)
     TAILQ_FOREACH(registry, &client->registries, link)
     {
         for (size_t i = 0; i < registry->count; i++)
-            if (registry->hosts[i]->search) credential_search_stop(registry->hosts[i]->search);
+            logins_stop(registry->hosts[i]);
     }
 }
 

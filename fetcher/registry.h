@@ -26,23 +26,24 @@
 #include "base/buffer.h"
 #include "base/digest.h"
 #include "base/error.h"
+#include "fetcher/credentials.h"
 
 struct registry_client;
 
 /*
- * Finds what is stored for a registry (docker's configuration, credential helpers), as
- * registry_stored_credentials() writes it. Called on a thread of its own; may wait, but not once
- * `cancel_descriptor` is readable. 0, or -1 with the error set.
+ * Finds what is to be shown to a registry for a repository, as credentials_write() writes it.
+ * Called on a thread of its own; may wait, but not once `cancel_descriptor` is readable. 0, or -1
+ * with the error set. It is asked again whenever the registry refuses what it gave.
  */
-typedef int registry_credentials(void *context, const char *registry, int cancel_descriptor,
-                                 struct buffer *ret, struct error **error);
+typedef int registry_credentials(void *context, const struct credentials_question *question,
+                                 int cancel_descriptor, struct buffer *ret, struct error **error);
 
 struct registry_options {
     bool plain_http; /* speak HTTP to every registry, not only to loopback */
     /* Who serves which registry: a directory as containerd's certs.d; NULL: containerd's and
      * docker's own (hosts-internal.h). */
     const char *hosts_directory;
-    registry_credentials *credentials; /* NULL: this process looks for itself */
+    registry_credentials *credentials; /* NULL: credentials_search(), by this process */
     void *credentials_context;
     unsigned connections;     /* per host at the most; 0: 8 */
     unsigned attempts;        /* per request, the first included; 0: 4 */
@@ -51,12 +52,6 @@ struct registry_options {
     unsigned mirror_seconds;  /* until a host must answer where another can be asked; 0: 5 */
     unsigned aside_seconds;   /* so long a host that failed is asked last; 0: 30 */
 };
-
-/* For a process that looks on behalf of another: what is stored for `registry`, in a form that only
- * the options above understand. It holds secrets: erase it. What goes wrong in the search is told
- * in it, too. ERROR_INVALID: `registry` is no name of a registry. */
-int registry_stored_credentials(const char *registry, int cancel_descriptor, struct buffer *ret,
-                                struct error **error);
 
 /* `options` may be NULL. */
 struct registry_client *registry_client_new(const struct registry_options *options,

@@ -7,10 +7,10 @@
 #include "base/file.h"
 #include "fetcher/authorization-internal.h"
 #include "fetcher/clock-internal.h"
+#include "fetcher/credentials-internal.h"
 #include "fetcher/url-internal.h"
 
 #define ANSWER_LIMIT     (1u << 20)
-#define VALUE_LIMIT      (64u << 10)
 #define DEFAULT_LIFETIME 60   /* seconds; the token specification, "expires_in" */
 #define LONGEST_LIFETIME 3600 /* a server's word is not trusted for longer */
 #define TIMEOUT_MS       60000
@@ -23,17 +23,11 @@ struct token_request {
     uint64_t asked;
 };
 
-static void wipe(struct buffer *buffer)
-{
-    if (buffer->data) explicit_bzero(buffer->data, buffer->capacity);
-    buffer_free(buffer);
-}
-
 static int begin(struct request *request, struct error **error)
 {
     (void)error;
     struct token_request *asking = container_of(request, struct token_request, request);
-    wipe(&asking->answer);
+    secret_buffer_free(&asking->answer);
     return 0;
 }
 
@@ -48,16 +42,6 @@ static enum taken take_bytes(struct request *request, const uint8_t *data, size_
     if (buffer_append(&asking->answer, data, length) == 0) return TAKEN;
     error_set_memory(error);
     return TAKEN_TOO_MUCH;
-}
-
-/* The value becomes part of a header: nothing in it may end the line. */
-static bool value_is_valid(const char *value)
-{
-    size_t length = strnlen(value, VALUE_LIMIT + 1);
-    if (length == 0 || length > VALUE_LIMIT) return false;
-    for (; *value; value++)
-        if (*value <= ' ' || *value >= 0x7f) return false;
-    return true;
 }
 
 static uint64_t lifetime_ms(const json_t *answer)
@@ -76,7 +60,7 @@ static int deliver(struct token_request *asking, struct error **error)
     json_t *root = json_loadb((const char *)body->data, body->length, 0, NULL);
     const char *value = json_string_value(json_object_get(root, "token"));
     if (!value) value = json_string_value(json_object_get(root, "access_token"));
-    char *copy = value && value_is_valid(value) ? strdup(value) : NULL;
+    char *copy = value && registry_token_is_valid(value) ? strdup(value) : NULL;
     uint64_t lifetime = lifetime_ms(root);
     json_decref(root);
     if (!copy) return error_set(error, ERROR_INVALID, "the answer holds no token");
@@ -87,7 +71,7 @@ static int deliver(struct token_request *asking, struct error **error)
 static void release(struct token_request *asking)
 {
     request_release(&asking->request);
-    wipe(&asking->answer);
+    secret_buffer_free(&asking->answer);
     secret_free(asking->form);
     free(asking);
 }
@@ -154,19 +138,20 @@ static int prepare_post(struct token_request *asking, const struct credentials *
 
 int token_fetch(struct token *token, struct error **error)
 {
-    const struct credentials *credentials = &token->host->credentials;
+    const struct credentials *credentials = &token->login->credentials;
+    const struct registry_host *host = token->login->host;
     struct token_request *asking = calloc(1, sizeof *asking);
     if (!asking) return error_set_memory(error);
-    char host[URL_HOST_LIMIT];
+    char server[URL_HOST_LIMIT];
     asking->token = token;
     asking->asked = clock_ms();
     struct request *request = &asking->request;
-    request->client = token->host->client;
+    request->client = host->client;
     request->operations = &operations;
     request->access = ACCESS_NONE;
-    request->settings = &token->host->settings;
-    request->registry = strdup(token->host->name);
-    request->what = format_text("token server %s", url_host(token->realm, host));
+    request->settings = &host->settings;
+    request->registry = strdup(host->name);
+    request->what = format_text("token server %s", url_host(token->realm, server));
     request->timeout_ms = TIMEOUT_MS;
     int prepared = credentials->identity_token ? prepare_post(asking, credentials)
                                                : prepare_get(asking, credentials);

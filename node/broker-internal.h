@@ -19,7 +19,7 @@ enum broker_verb {
     BROKER_KERNEL = 'k',      /* erofs_mount_attach(); text: as for BROKER_MOUNT */
     BROKER_TUNE = 't',        /* text: readahead in KiB */
     BROKER_UNMOUNT = 'u',     /* what was mounted */
-    BROKER_CREDENTIALS = 'c', /* text: a registry; the answer is registry_stored_credentials() */
+    BROKER_CREDENTIALS = 'c', /* text: credentials_question_format(); answer: credentials_write() */
 };
 
 enum tree_item { TREE_FILE = 'f', TREE_DEVICE_MOUNT = 'd', TREE_END = '.' };

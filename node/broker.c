@@ -22,7 +22,7 @@
 #include "base/exit_code.h"
 #include "base/file.h"
 #include "base/thread.h"
-#include "fetcher/registry.h"
+#include "fetcher/credentials.h"
 #include "fuse/erofs_mount.h"
 #include "fuse/fuse_mount.h"
 #include "fuse/tree_mount.h"
@@ -168,7 +168,7 @@ static void tune(const struct state *state, const char *readahead)
 struct search {
     struct state *state;
     int to;
-    char registry[];
+    struct credentials_asked asked;
 };
 
 static bool take_place(struct state *state)
@@ -193,11 +193,13 @@ static void *run_search(void *argument)
     struct search *search = argument;
     struct state *state = search->state;
     cleanup_error struct error *error = NULL;
-    struct buffer text = { 0 };
-    registry_stored_credentials(search->registry, search->to, &text, &error);
+    cleanup_secret struct buffer text = { 0 };
+    struct credentials found;
+    credentials_search(search->asked.question.registry, search->to, &found);
+    credentials_write(&found, &text, &error);
     answer(search->to, error, &text, -1);
-    if (text.data) explicit_bzero(text.data, text.capacity);
-    buffer_free(&text);
+    credentials_free(&found);
+    credentials_asked_free(&search->asked);
     close(search->to);
     free(search);
     leave_place(state);
@@ -205,16 +207,16 @@ static void *run_search(void *argument)
 }
 
 /* Takes `to` over, unless it fails. */
-static int start_search(struct state *state, const char *registry, int to, struct error **error)
+static int start_search(struct state *state, const char *question, int to, struct error **error)
 {
-    size_t length = strlen(registry) + 1;
-    struct search *search = malloc(sizeof *search + length);
+    struct search *search = calloc(1, sizeof *search);
     if (!search) return error_set_memory(error);
     search->state = state;
     search->to = to;
-    memcpy(search->registry, registry, length);
     pthread_t thread;
-    if (thread_start(&thread, "search", run_search, search, error) < 0) {
+    if (credentials_question_parse(&search->asked, question, error) < 0 ||
+        thread_start(&thread, "search", run_search, search, error) < 0) {
+        credentials_asked_free(&search->asked);
         free(search);
         return -1;
     }
@@ -222,12 +224,12 @@ static int start_search(struct state *state, const char *registry, int to, struc
     return 0;
 }
 
-static void search_credentials(struct state *state, const char *registry, int *to)
+static void search_credentials(struct state *state, const char *question, int *to)
 {
     cleanup_error struct error *error = NULL;
     if (!take_place(state)) {
         error_set(&error, ERROR_SYSTEM, "too many searches for credentials at once");
-    } else if (start_search(state, registry, *to, &error) < 0) {
+    } else if (start_search(state, question, *to, &error) < 0) {
         leave_place(state);
     } else {
         take_descriptor(to);

@@ -12,6 +12,7 @@
 
 #include "base/buffer.h"
 #include "base/error.h"
+#include "fetcher/credentials.h"
 #include "fuse/mounter.h"
 
 /* ---- the server's end ---- */
@@ -27,8 +28,8 @@ void broker_free(struct broker *broker);
 /* Valid as long as the broker. */
 const struct mounter *broker_mounter(const struct broker *broker);
 /* A registry_credentials (fetcher/registry.h); `context` is the broker. */
-int broker_credentials(void *context, const char *registry, int cancel_descriptor,
-                       struct buffer *ret, struct error **error);
+int broker_credentials(void *context, const struct credentials_question *question,
+                       int cancel_descriptor, struct buffer *ret, struct error **error);
 
 /* ---- its own end ---- */
 

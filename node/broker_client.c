@@ -166,12 +166,13 @@ const struct mounter *broker_mounter(const struct broker *broker)
     return &broker->mounter;
 }
 
-int broker_credentials(void *context, const char *registry, int cancel_descriptor,
-                       struct buffer *ret, struct error **error)
+int broker_credentials(void *context, const struct credentials_question *question,
+                       int cancel_descriptor, struct buffer *ret, struct error **error)
 {
     cleanup_close int descriptor = -1;
-    return ask(context, BROKER_CREDENTIALS, registry, NULL, cancel_descriptor, ret, &descriptor,
-               error);
+    cleanup_free char *text = credentials_question_format(question);
+    if (!text) return error_set_memory(error);
+    return ask(context, BROKER_CREDENTIALS, text, NULL, cancel_descriptor, ret, &descriptor, error);
 }
 
 /* ---- start and end ---- */

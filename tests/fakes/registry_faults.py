@@ -177,6 +177,11 @@ class Registry(Handler):
         return self.good() if self.headers.get("Authorization", "")[7:] in tokens \
             else self.bearer("identity")
 
+    def fault_token_given(self):
+        """Only a token that was not had from the token server will do."""
+        return self.good() if self.headers.get("Authorization") == "Bearer given" \
+            else self.bearer("anonymous")
+
     def fault_token_brief(self):
         return self.good() if self.headers.get("Authorization", "")[7:] in tokens \
             else self.bearer("brief")

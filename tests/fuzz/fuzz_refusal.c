@@ -5,7 +5,7 @@
  * what was sent as a secret, though the server may.
  */
 #include "fetcher/answer_error-internal.h"
-#include "fetcher/host-internal.h"
+#include "fetcher/login-internal.h"
 #include "tests/fuzz/fuzz.h"
 
 #define PASSWORD "hunter2hunter2"
@@ -27,11 +27,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t length)
     char authorization[] = "Bearer " TOKEN, registry[] = "registry.example.com";
     char url[] = "https://registry.example.com/v2/a", api[] = "https://registry.example.com/v2";
     char other[] = "https://store.example.com/x?signature=1", user[] = "user";
-    char password[] = PASSWORD;
+    char password[] = PASSWORD, repository[] = "a";
     uint8_t shape = (uint8_t)take_number(&data, &length, 1);
     struct registry_host host = { .name = registry, .api = api };
-    host.credentials = (struct credentials){ .user = user, .password = password };
+    struct login login = { .repository = repository };
+    login.credentials = (struct credentials){ .user = user, .password = password };
+    TAILQ_INIT(&host.logins);
+    TAILQ_INSERT_TAIL(&host.logins, &login, link);
     struct request request = { .registry = registry, .url = url, .host = &host };
+    request.repository = repository;
     request.authorization = shape & 1 ? authorization : NULL;
     request.current_url = shape & 2 ? other : url;
     static const long statuses[] = { 400, 401, 403, 404, 405, 416, 429, 500, 501, 503, 304, 100 };
