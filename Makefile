@@ -18,10 +18,11 @@ endif
 SANITIZE ?=
 
 VERSION := $(shell cat packaging/version)
-LIBRARIES := fuse3 libcurl libzstd libcrypto jansson liburing zlib libisal sqlite3 libpcre2-8
+LIBRARIES := fuse3 libcurl libzstd libcrypto jansson liburing zlib libisal sqlite3 libpcre2-8 \
+             libnghttp2 libprotobuf-c
 
 CFLAGS   ?= -O2 -g
-override CPPFLAGS += -I. -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -DFUSE_USE_VERSION=314 \
+override CPPFLAGS += -I. -isystem $(BUILD)/proto -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -DFUSE_USE_VERSION=314 \
              -DSLUICE_VERSION='"$(VERSION)"' $(shell pkg-config --cflags $(LIBRARIES))
 override CFLAGS   += -std=gnu17 -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
              -Wvla -Wpointer-arith -fno-strict-aliasing -pthread -MMD -MP
@@ -33,6 +34,8 @@ override CPPFLAGS += -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2
 override CFLAGS   += -fstack-protector-strong -fPIE
 override LDFLAGS  += -pie -Wl,-z,relro,-z,now
 endif
+# The library has what only one of the programs needs.
+override LDFLAGS  += -Wl,--as-needed
 # For the one C++ file, base/toml.cpp; its library is all headers.
 comma := ,
 override CXXFLAGS := -std=gnu++17 $(filter-out -std=gnu17 -Wstrict-prototypes -Wmissing-prototypes,$(CFLAGS))
@@ -45,16 +48,28 @@ override LDFLAGS += -Wl,--as-needed
 LDLIBS = $(shell pkg-config --libs $(LIBRARIES)) -lstdc++ -pthread
 
 FOLDERS         := base fetcher index cache fuse node snapshotter
-LIBRARY_SOURCES := $(wildcard $(addsuffix /*.c,$(FOLDERS)) $(addsuffix /*.cpp,$(FOLDERS)))
+DAEMON_SOURCES  := $(wildcard snapshotter/main.c)
+LIBRARY_SOURCES := $(filter-out $(DAEMON_SOURCES),\
+                     $(wildcard $(addsuffix /*.c,$(FOLDERS)) $(addsuffix /*.cpp,$(FOLDERS))))
 COMMAND_SOURCES := $(wildcard deploytool/*.c)
+# containerd's API, as C.
+PROTO_PATH      := $(addprefix /usr/share/gocode/src,\
+                     / /github.com/gogo/protobuf/ /github.com/gogo/protobuf/protobuf/)
+PROTO_NAMES     := $(addprefix github.com/containerd/containerd/api/,\
+                     services/snapshots/v1/snapshots types/mount) \
+                   $(addprefix google/protobuf/,descriptor empty field_mask timestamp) \
+                   gogoproto/gogo
+PROTO_SOURCES   := $(PROTO_NAMES:%=$(BUILD)/proto/%.pb-c.c)
+PROTO_OBJECTS   := $(PROTO_SOURCES:.c=.o)
 UNIT_SOURCES    := $(wildcard tests/unit/test_*.c)
 FUZZ_SOURCES    := $(wildcard tests/fuzz/fuzz_*.c)
 HEADERS         := $(wildcard $(addsuffix /*.h,$(FOLDERS)) deploytool/*.h tests/unit/*.h tests/fuzz/*.h \
                               tests/tools/*.h)
-SOURCES         := $(LIBRARY_SOURCES) $(COMMAND_SOURCES) $(wildcard tests/unit/*.c tests/fuzz/*.c bench/*.c)
+SOURCES         := $(LIBRARY_SOURCES) $(DAEMON_SOURCES) $(COMMAND_SOURCES) $(wildcard tests/unit/*.c tests/fuzz/*.c bench/*.c)
 
 LIBRARY_OBJECTS := $(addprefix $(BUILD)/,$(addsuffix .o,$(basename $(LIBRARY_SOURCES))))
 COMMAND_OBJECTS := $(COMMAND_SOURCES:%.c=$(BUILD)/%.o)
+DAEMON_OBJECTS  := $(DAEMON_SOURCES:%.c=$(BUILD)/%.o)
 UNIT_TESTS      := $(UNIT_SOURCES:tests/unit/%.c=$(BUILD)/tests/%)
 FUZZ_TOOLS      := $(addprefix $(BUILD)/tests/,mutate_metadata write_seeds)
 FUZZ_TARGETS    := $(FUZZ_SOURCES:tests/fuzz/%.c=$(BUILD)/fuzz/%)
@@ -62,7 +77,7 @@ FUZZ_TARGETS    := $(FUZZ_SOURCES:tests/fuzz/%.c=$(BUILD)/fuzz/%)
 .PHONY: all help unit unit-build test check fuzz fuzz-build soak compile-flags bench bench-peers install clean format packages
 .DEFAULT_GOAL := all
 
-all: $(BUILD)/sluice ## build the sluice command (the default)
+all: $(BUILD)/sluice $(DAEMON_SOURCES:snapshotter/main.c=$(BUILD)/sluiced) ## build sluice and sluiced (the default)
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -78,11 +93,24 @@ $(BUILD)/%.o: %.cpp packaging/version
 	@mkdir -p $(@D)
 	$(call say,CXX,$<)$(CXX) $(CPPFLAGS) $(CXXFLAGS) -c -o $@ $<
 
-$(BUILD)/libsluice.a: $(LIBRARY_OBJECTS)
+$(PROTO_SOURCES) &:
+	@mkdir -p $(BUILD)/proto
+	@protoc-c $(PROTO_PATH:%=-I%) --c_out=$(BUILD)/proto \
+	    $(PROTO_NAMES:%=%.proto) 2> $(BUILD)/proto/warnings || { cat $(BUILD)/proto/warnings; exit 1; }
+
+$(BUILD)/proto/%.o: $(BUILD)/proto/%.c
+	$(call say,CC,$(<F))$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
+
+$(BUILD)/snapshotter/snapshots_service.o $(BUILD)/snapshotter/snapshots_message.o: | $(PROTO_SOURCES)
+
+$(BUILD)/libsluice.a: $(LIBRARY_OBJECTS) $(PROTO_OBJECTS)
 	@rm -f $@
 	$(call say,AR,$@)$(AR) rcs $@ $^
 
 $(BUILD)/sluice: $(COMMAND_OBJECTS) $(BUILD)/libsluice.a
+	$(call say,LD,$@)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+$(BUILD)/sluiced: $(DAEMON_OBJECTS) $(BUILD)/libsluice.a
 	$(call say,LD,$@)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 $(BUILD)/tests/%: tests/unit/%.c $(BUILD)/libsluice.a
@@ -139,7 +167,7 @@ bench-peers: ## measure beside other snapshotters (long); PEERS="--quick"
 	$(MAKE) --no-print-directory all $(BUILD)/bench/link
 	bench/peers $(PEERS)
 
-compile-flags: # for tests/check
+compile-flags: $(PROTO_SOURCES) # for tests/check
 	@echo -std=gnu17 $(CPPFLAGS)
 
 format: ## rewrite the sources in the project's format
@@ -156,4 +184,4 @@ install: all ## install to $(DESTDIR)$(PREFIX)
 clean: ## remove what was built
 	rm -rf build
 
--include $(LIBRARY_OBJECTS:.o=.d) $(COMMAND_OBJECTS:.o=.d) $(UNIT_TESTS:=.d) $(FUZZ_TOOLS:=.d) $(FUZZ_TARGETS:=.d)
+-include $(LIBRARY_OBJECTS:.o=.d) $(COMMAND_OBJECTS:.o=.d) $(DAEMON_OBJECTS:.o=.d) $(UNIT_TESTS:=.d) $(FUZZ_TOOLS:=.d) $(FUZZ_TARGETS:=.d)
