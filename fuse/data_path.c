@@ -245,6 +245,8 @@ int data_path_new(struct data_path **ret, struct registry_client *client, struct
     init_waiting(&path->timer_wake);
     for (unsigned i = 0; i < URGENCIES; i++)
         TAILQ_INIT(&path->wanted[i]);
+    for (unsigned i = 0; i < SUPPLY_KINDS; i++)
+        LIST_INIT(&path->supplies[i]);
     atomic_init(&path->demanded_at, milliseconds_now());
     TAILQ_INIT(&path->checks);
     TAILQ_INIT(&path->kept);
@@ -271,8 +273,7 @@ void data_path_free(struct data_path *path)
     pthread_mutex_unlock(&path->lock);
     if (path->timer_started) pthread_join(path->timer, NULL);
     worker_pool_free(path->workers);
-    for (unsigned i = 0; i < SUPPLY_KINDS; i++)
-        data_path_set_supply(path, (enum supply_kind)i, NULL, NULL);
+    supply_remove_all(path);
     supply_free_ahead(path);
     pthread_cond_destroy(&path->timer_wake);
     pthread_cond_destroy(&path->changed);

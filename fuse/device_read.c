@@ -280,13 +280,14 @@ static const char *who_keeps_waiting(const struct device_read *read)
 {
     const struct memory_budget *memory = &read->device->path->memory;
     bool disk = read->state != READ_WAITING || memory->storing > memory->limit / 2;
-    return disk ? "the cache's disk" : read->device->registry;
+    return disk ? "the cache's disk" : device_place(read->device)->registry;
 }
 
 void read_expire_due(struct data_path *path, struct actions *actions)
 {
     struct device_read *read = TAILQ_FIRST(&path->parked);
     const struct layer_device *device = read->device;
+    const struct layer_place *place = device_place(device);
     const char *who = who_keeps_waiting(read);
     uint64_t offset = read->offset, now = milliseconds_now();
     unsigned count = 0;
@@ -298,6 +299,6 @@ void read_expire_due(struct data_path *path, struct actions *actions)
         data_path_report(path, actions,
                          "layer %s... of %s/%s: no bytes for offset %llu from %s within %u ms "
                          "(%u reads); readers get an I/O error and may try again",
-                         device->name, device->registry, device->repository,
+                         device->name, place->registry, place->repository,
                          (unsigned long long)offset, who, path->read_timeout_ms, count);
 }

@@ -381,7 +381,7 @@ struct data_path {
     char *last_error;
     _Atomic uint64_t store_error_reported; /* milliseconds */
     uint64_t ahead_error_reported;         /* milliseconds */
-    struct supply *supplies[SUPPLY_KINDS]; /* or NULL */
+    LIST_HEAD(supplies, supply) supplies[SUPPLY_KINDS];
     struct supply *ahead; /* who gets back what is fetched ahead of readers: nobody */
     struct fill_rate fill_rate;
     _Atomic uint64_t demanded_at; /* milliseconds: a read last had to wait for the registry */
@@ -391,6 +391,14 @@ struct data_path {
     pthread_cond_t timer_wake;
     uint64_t wake_at; /* milliseconds: something can be started then; 0: nothing */
     bool timer_started, ending;
+};
+
+/* Where a layer is asked for. Requests and messages look at it without the lock, so one that is not
+ * used any more stays until the device is freed. */
+struct layer_place {
+    struct layer_place *before; /* or NULL */
+    char *repository;
+    char registry[];
 };
 
 #define CHUNK_BUCKETS 256u
@@ -407,7 +415,7 @@ struct ahead_reader {
 
 struct layer_device {
     struct data_path *path;
-    char *registry, *repository;
+    _Atomic(struct layer_place *) place; /* the newest; it names those before it */
     const struct chunk_table *table;
     struct digest windows_digest;
     struct layer_cache *cache;
@@ -423,6 +431,11 @@ struct layer_device {
     _Atomic bool closing;
     _Atomic bool refused; /* layer_device_refuse() */
 };
+
+static inline const struct layer_place *device_place(const struct layer_device *device)
+{
+    return atomic_load_explicit(&device->place, memory_order_acquire);
+}
 
 static inline bool chunk_is_profiled(const struct layer_device *device, uint32_t chunk)
 {
@@ -576,6 +589,8 @@ void supply_free_ahead(struct data_path *path);
 void supply_name(struct layer_device *device, uint32_t chunk, struct actions *actions);
 /* Asks supplies for chunks, as many as they may have out. */
 void supply_take(struct data_path *path, struct actions *actions);
+/* Without the lock. */
+void supply_remove_all(struct data_path *path);
 /* Who had nothing may have something now. */
 void supply_look_again(struct data_path *path);
 /* All of these go back with `result`. */

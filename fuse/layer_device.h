@@ -79,6 +79,10 @@ int layer_device_open(struct data_path *path, const struct layer_device_source *
  * comes after it. NULL is fine. */
 void layer_device_close(struct layer_device *device);
 
+/* The layer is asked for there from now on; both are copied. Without memory it stays where it was.
+ */
+void layer_device_move(struct layer_device *device, const char *registry, const char *repository);
+
 /* How much of the layer the node has. */
 void layer_device_presence(struct layer_device *device, uint32_t *ret_chunks_present,
                            uint64_t *ret_bytes_present);
@@ -102,8 +106,9 @@ void layer_device_read(struct layer_device *device, uint64_t offset, size_t leng
 /*
  * Chunks that nobody waits for come from supplies, which the data path asks
  * whenever demand leaves room: first what readers wait for, then each kind in
- * this order. Neighbours that a supply names soon after each other come in one
- * range, so it is best to name them in the blob's order.
+ * this order. Those of a kind share what it may have under way. Neighbours that
+ * a supply names soon after each other come in one range, so it is best to name
+ * them in the blob's order.
  */
 enum supply_kind { SUPPLY_PROFILE, SUPPLY_FILL, SUPPLY_KINDS };
 
@@ -122,10 +127,13 @@ struct chunk_supply {
     void *context;
 };
 
-/* Copied. NULL takes it away: no callback comes once that has returned. A kind has one supply; the
- * one before must have been taken away. */
-int data_path_set_supply(struct data_path *path, enum supply_kind kind,
-                         const struct chunk_supply *supply, struct error **error);
+struct supply;
+/* `supply` is copied. */
+int data_path_add_supply(struct data_path *path, enum supply_kind kind,
+                         const struct chunk_supply *supply, struct supply **ret,
+                         struct error **error);
+/* No callback comes once this has returned. NULL is fine. */
+void data_path_remove_supply(struct data_path *path, struct supply *supply);
 /* A supply that had nothing has something now. Not from next(). */
 void data_path_wake(struct data_path *path);
 /* A bound of what is fetched for SUPPLY_FILL, in bytes of blobs a second; 0: none. */

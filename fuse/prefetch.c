@@ -14,6 +14,7 @@
  * `lock`: what came of it. */
 struct prefetch {
     struct data_path *path;
+    struct supply *supply;
     struct layer_device *const *devices;
     struct prefetch_plan plan;
     struct window_prefetch windows;
@@ -144,7 +145,7 @@ int prefetch_start(struct prefetch **ret, struct data_path *path,
     }
     mark_pieces(prefetch);
     window_prefetch_start(&prefetch->windows, path, &prefetch->plan);
-    if (data_path_set_supply(path, SUPPLY_PROFILE, &supply, error) < 0) {
+    if (data_path_add_supply(path, SUPPLY_PROFILE, &supply, &prefetch->supply, error) < 0) {
         window_prefetch_end(&prefetch->windows);
         prefetch_free(prefetch);
         return -1;
@@ -156,7 +157,7 @@ int prefetch_start(struct prefetch **ret, struct data_path *path,
 void prefetch_end(struct prefetch *prefetch)
 {
     if (!prefetch) return;
-    data_path_set_supply(prefetch->path, SUPPLY_PROFILE, NULL, NULL);
+    data_path_remove_supply(prefetch->path, prefetch->supply);
     window_prefetch_end(&prefetch->windows);
     prefetch_free(prefetch);
 }

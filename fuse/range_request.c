@@ -228,7 +228,8 @@ void range_requests_send(struct range_requests *requests)
         /* The answers may have freed the requests before the call is over. */
         struct layer_device *device = first->device;
         struct data_path *path = device->path;
-        struct repository repository = { device->registry, device->repository };
+        const struct layer_place *place = device_place(device);
+        struct repository repository = { place->registry, place->repository };
         struct digest digest = first->digest;
         struct range_time time = time_of(first);
         size_t count = take_batch(requests, ranges);

@@ -98,8 +98,8 @@ static void give_up_chunk(struct run *run, struct error *error, struct actions *
     const struct chunk_table *table = device->table;
     uint32_t last = run->next;
     if (error_kind_of(error) == ERROR_INVALID) {
-        error_prefix(&error, "damaged bytes from %s/%s, three times", device->registry,
-                     device->repository);
+        error_prefix(&error, "damaged bytes from %s/%s, three times",
+                     device_place(device)->registry, device_place(device)->repository);
         error_hint(&error, "check the registry and its mirrors, or index the image again");
     }
     while (last < run->wanted_last && table->chunks[last + 1].start == CHUNK_CONTINUES)

@@ -6,7 +6,8 @@
  * it named is wanted like one that a reader waits for, only later; it goes back
  * to the supply when its record is settled, which is the one place where it can
  * end. Callbacks come after the lock was let go, and a supply that was taken
- * away gets none.
+ * away gets none. Of several of a kind each may have its share out, so that
+ * none waits for all that another has named.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -14,6 +15,7 @@
 #include "fuse/layer_device-internal.h"
 
 struct supply {
+    LIST_ENTRY(supply) link; /* in the data path's, unless it is gone */
     struct chunk_supply from;
     unsigned references; /* the data path's, and one for each chunk that is out */
     unsigned out;        /* chunks */
@@ -24,6 +26,8 @@ struct supply {
 };
 
 #define CHUNKS_OUT_MAX 4096u
+/* However many share them. */
+#define CHUNKS_OUT_LEAST 16u
 
 /* Decoded bytes. A profile names neighbours at any time, so all of it is looked at together; what
  * is filled comes in order, and needs no more than to keep the ranges full. */
@@ -68,20 +72,43 @@ static bool take_chunk(struct supply *supply, enum urgency urgency, struct actio
     return true;
 }
 
-/* One after another would come in small ranges, so none is taken until there is room for many. */
-static void take_chunks(struct supply *supply, enum supply_kind kind, struct actions *actions)
+/* What one supply may have out. */
+struct share {
+    unsigned chunks;
+    uint64_t length;
+};
+
+static struct share share_of(const struct data_path *path, enum supply_kind kind)
 {
-    if (supply->dry || supply->out >= CHUNKS_OUT_MAX / 2 || supply->out_length > most_out[kind] / 2)
+    const struct supply *supply;
+    unsigned sharers = 0;
+    LIST_FOREACH(supply, &path->supplies[kind], link)
+    sharers += !supply->dry;
+    if (sharers == 0) sharers = 1;
+    unsigned chunks = CHUNKS_OUT_MAX / sharers;
+    return (struct share){ .chunks = chunks > CHUNKS_OUT_LEAST ? chunks : CHUNKS_OUT_LEAST,
+                           .length = most_out[kind] / sharers };
+}
+
+/* One after another would come in small ranges, so none is taken until there is room for many. */
+static void take_chunks(struct supply *supply, enum supply_kind kind, struct share share,
+                        struct actions *actions)
+{
+    if (supply->dry || supply->out >= share.chunks / 2 || supply->out_length > share.length / 2)
         return;
-    while (supply->out < CHUNKS_OUT_MAX && supply->out_length < most_out[kind] &&
+    while (supply->out < share.chunks && supply->out_length < share.length &&
            take_chunk(supply, urgencies[kind], actions))
         continue;
 }
 
 void supply_take(struct data_path *path, struct actions *actions)
 {
-    for (unsigned i = 0; i < SUPPLY_KINDS; i++)
-        if (path->supplies[i]) take_chunks(path->supplies[i], (enum supply_kind)i, actions);
+    struct supply *supply;
+    for (enum supply_kind kind = 0; kind < SUPPLY_KINDS; kind++) {
+        struct share share = share_of(path, kind);
+        LIST_FOREACH(supply, &path->supplies[kind], link)
+        take_chunks(supply, kind, share, actions);
+    }
 }
 
 /* ---- ahead of readers ---- */
@@ -179,44 +206,51 @@ void supply_called(struct data_path *path, struct supply_returns *returns)
     pthread_cond_broadcast(&path->changed);
 }
 
-/* ---- setting ---- */
+/* ---- adding and taking away ---- */
 
-static void take_away(struct data_path *path, enum supply_kind kind)
+int data_path_add_supply(struct data_path *path, enum supply_kind kind,
+                         const struct chunk_supply *supply, struct supply **ret,
+                         struct error **error)
 {
-    struct actions actions;
-    data_path_enter(path, &actions);
-    struct supply *supply = path->supplies[kind];
-    path->supplies[kind] = NULL;
-    if (supply) {
-        supply->gone = true;
-        chunk_drop_unneeded(path, &actions);
-        while (supply->calls > 0)
-            pthread_cond_wait(&path->changed, &path->lock);
-        unreference(supply);
-    }
-    data_path_leave(path, &actions);
-}
-
-int data_path_set_supply(struct data_path *path, enum supply_kind kind,
-                         const struct chunk_supply *supply, struct error **error)
-{
-    take_away(path, kind);
-    if (!supply) return 0;
     struct supply *entry = calloc(1, sizeof *entry);
     if (!entry) return error_set_memory(error);
     entry->from = *supply;
     entry->references = 1;
     struct actions actions;
     data_path_enter(path, &actions);
-    path->supplies[kind] = entry;
+    *ret = entry;
+    LIST_INSERT_HEAD(&path->supplies[kind], entry, link);
     data_path_leave(path, &actions);
     return 0;
 }
 
+void data_path_remove_supply(struct data_path *path, struct supply *supply)
+{
+    struct actions actions;
+    if (!supply) return;
+    data_path_enter(path, &actions);
+    LIST_REMOVE(supply, link);
+    supply->gone = true;
+    chunk_drop_unneeded(path, &actions);
+    while (supply->calls > 0)
+        pthread_cond_wait(&path->changed, &path->lock);
+    unreference(supply);
+    data_path_leave(path, &actions);
+}
+
+void supply_remove_all(struct data_path *path)
+{
+    for (enum supply_kind kind = 0; kind < SUPPLY_KINDS; kind++)
+        while (!LIST_EMPTY(&path->supplies[kind]))
+            data_path_remove_supply(path, LIST_FIRST(&path->supplies[kind]));
+}
+
 void supply_look_again(struct data_path *path)
 {
-    for (unsigned i = 0; i < SUPPLY_KINDS; i++)
-        if (path->supplies[i]) path->supplies[i]->dry = false;
+    struct supply *supply;
+    for (enum supply_kind kind = 0; kind < SUPPLY_KINDS; kind++)
+        LIST_FOREACH(supply, &path->supplies[kind], link)
+    supply->dry = false;
 }
 
 void data_path_wake(struct data_path *path)

@@ -35,9 +35,15 @@ const char *layer_kind_name(enum layer_kind kind)
     return "unknown";
 }
 
+struct chunk_table *chunk_table_share(struct chunk_table *table)
+{
+    atomic_fetch_add(&table->shares, 1);
+    return table;
+}
+
 void chunk_table_free(struct chunk_table *table)
 {
-    if (!table) return;
+    if (!table || atomic_fetch_sub(&table->shares, 1) > 0) return;
     free(table->chunks);
     free(table->groups);
     free(table);

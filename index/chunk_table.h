@@ -9,6 +9,7 @@
 #ifndef SLUICE_INDEX_CHUNK_TABLE_H
 #define SLUICE_INDEX_CHUNK_TABLE_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -82,8 +83,11 @@ struct chunk_table {
     uint32_t group_count;
     struct window_group *groups;
     uint64_t windows_length; /* of the windows blob; 0: there is none */
+    atomic_uint shares;      /* owners beside the first one */
 };
 
+/* One more owner: it is freed by the last one. Any thread. Returns the table. */
+struct chunk_table *chunk_table_share(struct chunk_table *table);
 void chunk_table_free(struct chunk_table *table);
 /* The format of docs/formats.md, not compressed. Deterministic. */
 int chunk_table_encode(const struct chunk_table *table, struct buffer *ret, struct error **error);

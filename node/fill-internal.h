@@ -20,6 +20,7 @@ enum fill_state {
 struct fill {
     struct fill_options options;
     size_t layer_count;
+    struct supply *supply;
     atomic_bool ending;
     pthread_t thread, checker;
     bool thread_runs, checker_runs;

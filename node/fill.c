@@ -288,7 +288,7 @@ static int start(struct fill *fill, struct error **error)
                                          .done = chunk_came_back,
                                          .context = fill };
     data_path_set_fill_rate(fill->options.path, fill->options.bytes_per_second);
-    if (data_path_set_supply(fill->options.path, SUPPLY_FILL, &supply, error) < 0 ||
+    if (data_path_add_supply(fill->options.path, SUPPLY_FILL, &supply, &fill->supply, error) < 0 ||
         thread_start(&fill->thread, "sluice-fill", pace, fill, error) < 0)
         return -1;
     fill->thread_runs = true;
@@ -317,7 +317,7 @@ void fill_stop(struct fill *fill)
     fill->open = false;
     pthread_cond_broadcast(&fill->changed);
     pthread_mutex_unlock(&fill->lock);
-    data_path_set_supply(fill->options.path, SUPPLY_FILL, NULL, NULL);
+    data_path_remove_supply(fill->options.path, fill->supply);
     if (fill->thread_runs) pthread_join(fill->thread, NULL);
     if (fill->checker_runs) pthread_join(fill->checker, NULL);
     pthread_cond_destroy(&fill->changed);

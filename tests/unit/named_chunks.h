@@ -12,6 +12,7 @@ struct named_chunks {
     struct layer_device *device;
     const uint32_t *chunks;
     unsigned count, named;
+    struct supply *supply;
     pthread_mutex_t lock;
     pthread_cond_t changed;
     unsigned returned;
@@ -51,7 +52,7 @@ static inline void named_chunks_start(struct named_chunks *named, struct data_pa
     pthread_cond_init(&named->changed, NULL);
     for (unsigned i = 0; i < 2048; i++)
         named->results[i] = 1;
-    assert_int_equal(data_path_set_supply(path, kind, &supply, NULL), 0);
+    assert_int_equal(data_path_add_supply(path, kind, &supply, &named->supply, NULL), 0);
 }
 
 static inline void named_chunks_wait(struct named_chunks *named, unsigned returned)

@@ -154,6 +154,42 @@ static void chunk_may_be_named_by_everybody_at_once(void **state)
     assert_int_equal(statistics.chunks_fetched, 20);
 }
 
+/* Nobody waits until all that another has named is here. */
+static void supplies_of_a_kind_are_served_side_by_side(void **state)
+{
+    const struct fixture *fixture = *state;
+    struct named_chunks first, second;
+    fake_hold(true);
+    named_chunks_start(&first, fixture->path, SUPPLY_FILL, fixture->device, fixture->all, CHUNKS);
+    fake_wait_waiting(1);
+    named_chunks_start(&second, fixture->path, SUPPLY_FILL, fixture->device, fixture->all, CHUNKS);
+    fake_hold(false);
+    named_chunks_wait(&second, CHUNKS);
+    named_chunks_wait(&first, CHUNKS);
+    assert_int_equal(named_chunks_with(&first, 0), CHUNKS);
+    assert_int_equal(named_chunks_with(&second, 0), CHUNKS);
+    struct data_path_statistics statistics;
+    data_path_statistics(fixture->path, &statistics);
+    assert_int_equal(statistics.chunks_fetched, CHUNKS);
+}
+
+static void supply_goes_on_when_another_was_taken_away(void **state)
+{
+    const struct fixture *fixture = *state;
+    struct named_chunks first, second;
+    fake_hold(true);
+    named_chunks_start(&first, fixture->path, SUPPLY_PROFILE, fixture->device, fixture->all, 40);
+    fake_wait_waiting(1);
+    named_chunks_start(&second, fixture->path, SUPPLY_PROFILE, fixture->device, fixture->all + 20,
+                       40);
+    data_path_remove_supply(fixture->path, first.supply);
+    unsigned returned = first.returned;
+    fake_hold(false);
+    named_chunks_wait(&second, 40);
+    assert_int_equal(named_chunks_with(&second, 0), 40);
+    assert_int_equal(first.returned, returned);
+}
+
 /* ---- the order ---- */
 
 static void readers_go_first_then_the_profile_then_what_is_filled(void **state)
@@ -317,7 +353,7 @@ static void supply_that_was_taken_away_hears_nothing(void **state)
         named_chunks_start(&named, fixture->path, SUPPLY_PROFILE, fixture->device,
                            fixture->all + 50 * (size_t)round, 50);
         fake_wait_waiting(round % 2 == 0 ? 1 : 0);
-        assert_int_equal(data_path_set_supply(fixture->path, SUPPLY_PROFILE, NULL, NULL), 0);
+        data_path_remove_supply(fixture->path, named.supply);
         unsigned returned = named.returned;
         fake_hold(false);
         expect_chunk(fixture, ask_chunk(fixture, 50 * round), 50 * round);
@@ -339,7 +375,7 @@ static void closing_gives_all_chunks_back(void **state)
     assert_int_equal(named.returned, 40);
     assert_int_equal(named_chunks_with(&named, -ECANCELED), 40);
     fake_hold(false);
-    assert_int_equal(data_path_set_supply(fixture->path, SUPPLY_FILL, NULL, NULL), 0);
+    data_path_remove_supply(fixture->path, named.supply);
 }
 
 static void supply_is_asked_again_after_a_wake(void **state)
@@ -361,6 +397,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(chunks_of_an_earlier_server_cost_nothing, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(chunk_may_be_named_by_everybody_at_once, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(supplies_of_a_kind_are_served_side_by_side, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(supply_goes_on_when_another_was_taken_away, set_up,
+                                        tear_down),
         cmocka_unit_test_setup_teardown(readers_go_first_then_the_profile_then_what_is_filled,
                                         set_up, tear_down),
         cmocka_unit_test_setup_teardown(ranges_are_left_for_readers, set_up, tear_down),
