@@ -13,11 +13,7 @@ struct room;
 struct cache {
     char *directory;
     int root, blobs, names, layers, users, temporary, refused; /* descriptors of the directories */
-    int lock; /* of the file whose bytes are the locks of enum cache_lock */
-    int use;  /* what cache_declare_use() wrote and holds; -1: nothing */
-    char *use_name;
-    struct digest *needed; /* owned; what cache_declare_use() was told */
-    size_t needed_count;
+    int lock;                 /* of the file whose bytes are the locks of enum cache_lock */
     pthread_mutex_t locks[2]; /* the same locks among this process's threads */
     struct ring *ring;
     struct room *room;
@@ -80,9 +76,6 @@ int cache_write_file(struct cache *cache, int directory, const char *name, const
                      const void *data, size_t length, struct error **error);
 
 /* ---- who uses what, in users.c ---- */
-
-/* Takes back what cache_declare_use() said. */
-void cache_end_use(struct cache *cache);
 
 /* The blobs and names (by digest) that mounts of this node need, sorted; count 0 when there are
  * none. */

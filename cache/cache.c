@@ -60,7 +60,6 @@ int cache_open(struct cache **ret, const char *directory, struct error **error)
                              .temporary = -1,
                              .refused = -1,
                              .lock = -1,
-                             .use = -1,
                              .locks = { PTHREAD_MUTEX_INITIALIZER, PTHREAD_MUTEX_INITIALIZER } };
     cache->directory = strdup(directory);
     int result = cache->directory ? open_parts(cache, error) : error_set_memory(error);
@@ -77,7 +76,6 @@ void cache_free(struct cache *cache)
     if (!cache) return;
     room_free(cache->room);
     ring_free(cache->ring);
-    cache_end_use(cache);
     int descriptors[] = { cache->root,  cache->blobs,     cache->names,   cache->layers,
                           cache->users, cache->temporary, cache->refused, cache->lock };
     for (size_t i = 0; i < sizeof descriptors / sizeof *descriptors; i++)

@@ -34,7 +34,7 @@
 struct cache;
 
 int cache_open(struct cache **ret, const char *directory, struct error **error);
-/* After every layer_cache is closed. */
+/* After every layer_cache is closed, and every use ended. */
 void cache_free(struct cache *cache);
 const char *cache_directory(const struct cache *cache);
 /* Whether io_uring is in use, for status. */
@@ -67,8 +67,13 @@ struct cache_use {
     const struct digest *needed; /* blobs, and SHA-256s of names: they are not evicted */
     size_t needed_count;
 };
-/* The last one holds, until the cache is freed or the process dies. */
-int cache_declare_use(struct cache *cache, const struct cache_use *use, struct error **error);
+struct cache_user;
+/* Holds until cache_end_use(), or until the process dies. What `*user` (or NULL) declared before
+ * ends when this holds; a failure leaves it as it was. */
+int cache_declare_use(struct cache *cache, const struct cache_use *use, struct cache_user **user,
+                      struct error **error);
+/* What was needed was used up to now. NULL is fine. */
+void cache_end_use(struct cache_user *user);
 /* What is shown is what the server said of itself: any text. */
 typedef void cache_user_seen(void *context, const struct cache_use *use);
 void cache_each_user(struct cache *cache, cache_user_seen *seen, void *context);

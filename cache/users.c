@@ -20,11 +20,39 @@
 
 /* ---- writing one's own ---- */
 
-static void end_record(struct cache *cache)
+struct cache_user {
+    struct cache *cache;
+    int record; /* the file, locked; or -1 */
+    char name[CACHE_TEMPORARY_NAME_SIZE];
+    struct digest *needed;
+    size_t needed_count;
+};
+
+static void user_free(struct cache_user *user)
 {
-    if (cache->use_name) unlinkat(cache->users, cache->use_name, 0);
-    if (cache->use >= 0) close(cache->use);
-    free(cache->use_name);
+    if (user->record >= 0) {
+        unlinkat(user->cache->users, user->name, 0);
+        close(user->record);
+    }
+    free(user->needed);
+    free(user);
+}
+
+static struct cache_user *user_new(struct cache *cache, const struct cache_use *use)
+{
+    struct cache_user *user = calloc(1, sizeof *user);
+    if (!user) return NULL;
+    user->cache = cache;
+    user->record = -1;
+    user->needed = calloc(use->needed_count + 1, sizeof *user->needed);
+    if (!user->needed) {
+        user_free(user);
+        return NULL;
+    }
+    user->needed_count = use->needed_count;
+    if (use->needed_count > 0)
+        memcpy(user->needed, use->needed, use->needed_count * sizeof *user->needed);
+    return user;
 }
 
 static json_t *record_of(const struct cache_use *use, struct cache_limits limits)
@@ -42,61 +70,61 @@ static json_t *record_of(const struct cache_use *use, struct cache_limits limits
     return record;
 }
 
-/* The one before holds until this one does. */
-static int place_record(struct cache *cache, const char *text)
+/* Locked from the start, as files of temporary/ are. -1 with errno. */
+static int place_record(struct cache_user *user, const char *text)
 {
+    const struct cache *cache = user->cache;
     char name[CACHE_TEMPORARY_NAME_SIZE];
-    cleanup_close int descriptor = cache_open_temporary(cache, name);
+    cleanup_close int descriptor = cache_open_temporary(user->cache, name);
     if (descriptor < 0) return -1;
-    char *kept_name = strdup(name);
-    if (kept_name && write_fully(descriptor, text, strlen(text)) == 0 &&
+    if (write_fully(descriptor, text, strlen(text)) == 0 &&
         renameat(cache->temporary, name, cache->users, name) == 0) {
-        end_record(cache);
-        cache->use = take_descriptor(&descriptor);
-        cache->use_name = kept_name;
+        memcpy(user->name, name, sizeof name);
+        user->record = take_descriptor(&descriptor);
         return 0;
     }
-    int number = kept_name ? errno : ENOMEM;
-    free(kept_name);
+    int number = errno;
     unlinkat(cache->temporary, name, 0);
     errno = number;
     return -1;
 }
 
-int cache_declare_use(struct cache *cache, const struct cache_use *use, struct error **error)
+int cache_declare_use(struct cache *cache, const struct cache_use *use, struct cache_user **user,
+                      struct error **error)
 {
     cleanup_json json_t *record = record_of(use, cache_get_limits(cache));
     cleanup_free char *text = record ? json_dumps(record, JSON_COMPACT) : NULL;
-    cleanup_free struct digest *needed = calloc(use->needed_count + 1, sizeof *needed);
-    if (!text || !needed) return error_set_memory(error);
-    if (place_record(cache, text) < 0)
-        return error_set_errno(error, errno, "note the mount in cache directory '%s'",
-                               cache->directory);
-    if (use->needed_count > 0) memcpy(needed, use->needed, use->needed_count * sizeof *needed);
-    free(cache->needed);
-    cache->needed = take_pointer(&needed);
-    cache->needed_count = use->needed_count;
+    struct cache_user *made = text ? user_new(cache, use) : NULL;
+    if (!made) return error_set_memory(error);
+    if (place_record(made, text) < 0) {
+        error_set_errno(error, errno, "note the mount in cache directory '%s'", cache->directory);
+        user_free(made);
+        return -1;
+    }
+    if (*user) user_free(*user);
+    *user = made;
     return 0;
 }
 
 /* They were read once, when the mount began, but used all the time: chunks are of no use without
  * their table, and must not outlast it. */
-static void touch_needed(const struct cache *cache)
+static void touch_needed(const struct cache_user *user)
 {
+    const struct cache *cache = user->cache;
     const struct timespec times[2] = { { .tv_nsec = UTIME_OMIT }, { .tv_nsec = UTIME_NOW } };
     char name[DIGEST_HEX_SIZE];
-    for (size_t i = 0; i < cache->needed_count; i++) {
-        digest_format_hex(&cache->needed[i], name);
+    for (size_t i = 0; i < user->needed_count; i++) {
+        digest_format_hex(&user->needed[i], name);
         utimensat(cache->blobs, name, times, AT_SYMLINK_NOFOLLOW);
         utimensat(cache->names, name, times, AT_SYMLINK_NOFOLLOW);
     }
 }
 
-void cache_end_use(struct cache *cache)
+void cache_end_use(struct cache_user *user)
 {
-    touch_needed(cache);
-    end_record(cache);
-    free(cache->needed);
+    if (!user) return;
+    touch_needed(user);
+    user_free(user);
 }
 
 /* ---- reading those of all ---- */

@@ -139,11 +139,11 @@ static char *log_path(const char *mountpoint, struct error **error)
 static enum exit_code serve_detached(const struct server_options *options, int ready)
 {
     struct error *error = NULL;
-    cleanup_free char *log = log_path(options->mountpoint, &error);
+    cleanup_free char *log = log_path(options->image.mountpoint, &error);
     struct detached detached = { ready, log };
     if (!log || server_run(options, detach, &detached, &error) < 0) {
         if (detached.ready >= 0) return command_failed(error);
-        log_error("%s: %s", options->mountpoint, error_message(error));
+        log_error("%s: %s", options->image.mountpoint, error_message(error));
         error_free(error);
         return EXIT_FAILED;
     }
@@ -179,7 +179,7 @@ static enum exit_code leave_server_behind(const struct server_options *options)
         return EXIT_FAILED; /* it has said why */
     }
     error_set(&error, ERROR_SYSTEM, "mount %s: the server ended before the tree was usable",
-              options->mountpoint);
+              options->image.mountpoint);
     return command_failed(error);
 }
 
@@ -190,11 +190,12 @@ static enum exit_code mount_image(struct server_options *options, const char *di
     cleanup_free char *chosen_cache = node_cache_directory(cache, &error);
     cleanup_free char *mountpoint = chosen_cache ? resolve_mountpoint(directory, &error) : NULL;
     if (!mountpoint) return command_failed(error);
-    cleanup_free char *record = options->record ? resolve_record(options->record, &error) : NULL;
-    if (options->record && !record) return command_failed(error);
-    options->record = record;
-    options->cache = chosen_cache;
-    options->mountpoint = mountpoint;
+    cleanup_free char *record =
+        options->image.record ? resolve_record(options->image.record, &error) : NULL;
+    if (options->image.record && !record) return command_failed(error);
+    options->image.record = record;
+    options->node.cache = chosen_cache;
+    options->image.mountpoint = mountpoint;
     if (!foreground) return leave_server_behind(options);
     return server_run(options, ignore_ready, NULL, &error) < 0 ? command_failed(error) : EXIT_OK;
 }
@@ -233,8 +234,7 @@ static enum exit_code run(int argc, char **argv)
         { 0 },
     };
     struct common_options common;
-    struct server_options chosen = { .least_trust = TRUST_REFERRER,
-                                     .read_timeout_seconds = READ_TIMEOUT_SECONDS };
+    struct server_options chosen = { .node.read_timeout_seconds = READ_TIMEOUT_SECONDS };
     struct digest pinned;
     const char *cache = NULL;
     bool foreground = false;
@@ -251,40 +251,42 @@ static enum exit_code run(int argc, char **argv)
             cache = optarg;
             break;
         case OPTION_CACHE_SIZE:
-            if (node_cache_parse_size(&chosen.cache_limits, optarg, &error) < 0)
+            if (node_cache_parse_size(&chosen.node.cache_limits, optarg, &error) < 0)
                 return bad_option("--cache-size", error);
             break;
         case OPTION_CACHE_RESERVE:
-            if (node_cache_parse_reserve(&chosen.cache_limits, optarg, &error) < 0)
+            if (node_cache_parse_reserve(&chosen.node.cache_limits, optarg, &error) < 0)
                 return bad_option("--cache-reserve", error);
             break;
         case OPTION_FRONT:
-            if (front_parse(&chosen.front, optarg, &error) < 0) return bad_option("--front", error);
+            if (front_parse(&chosen.image.front, optarg, &error) < 0)
+                return bad_option("--front", error);
             break;
         case OPTION_INDEX:
             if (digest_parse(&pinned, optarg, &error) < 0) return bad_option("--index", error);
-            chosen.pinned_index = &pinned;
+            chosen.image.pinned_index = &pinned;
             break;
         case OPTION_TRUST:
-            if (index_trust_parse(&chosen.least_trust, optarg, &error) < 0)
+            if (index_trust_parse(&chosen.image.least_trust, optarg, &error) < 0)
                 return bad_option("--trust", error);
             break;
         case OPTION_READ_TIMEOUT:
-            if (!command_number(optarg, READ_TIMEOUT_SECONDS_MAX, &chosen.read_timeout_seconds))
+            if (!command_number(optarg, READ_TIMEOUT_SECONDS_MAX,
+                                &chosen.node.read_timeout_seconds))
                 return command_usage(&mount_command,
                                      "--read-timeout: '%s' is not a number of seconds from 1 to %d",
                                      optarg, READ_TIMEOUT_SECONDS_MAX);
             break;
         case OPTION_FILL:
-            if (fill_mode_parse(&chosen.fill, optarg, &error) < 0)
+            if (fill_mode_parse(&chosen.image.fill, optarg, &error) < 0)
                 return bad_option("--fill", error);
             break;
         case OPTION_FILL_RATE:
-            if (parse_size(optarg, &chosen.fill_rate, &error) < 0)
+            if (parse_size(optarg, &chosen.image.fill_rate, &error) < 0)
                 return bad_option("--fill-rate", error);
             break;
         case OPTION_FORCE:
-            chosen.force = true;
+            chosen.image.force = true;
             break;
         case OPTION_SUID:
             chosen.allow_suid = true;
@@ -293,24 +295,24 @@ static enum exit_code run(int argc, char **argv)
             chosen.allow_devices = true;
             break;
         case OPTION_NO_PROFILE:
-            chosen.no_profile = true;
+            chosen.image.no_profile = true;
             break;
         case OPTION_PREFETCH_LIMIT:
-            if (parse_size(optarg, &chosen.prefetch_limit, &error) < 0)
+            if (parse_size(optarg, &chosen.image.prefetch_limit, &error) < 0)
                 return bad_option("--prefetch-limit", error);
             break;
         case OPTION_RECORD:
-            chosen.record = optarg;
+            chosen.image.record = optarg;
             break;
         default:
             if (!command_option(&mount_command, &common, option, &code)) return code;
         }
     }
     if (!command_arguments(&mount_command, argc, 2, 2, &code)) return code;
-    chosen.reference = argv[optind];
-    chosen.platform = common_platform(&common);
-    chosen.plain_http = common.plain_http;
-    chosen.hosts_directory = common.hosts_directory;
+    chosen.image.reference = argv[optind];
+    chosen.image.platform = common_platform(&common);
+    chosen.node.plain_http = common.plain_http;
+    chosen.node.hosts_directory = common.hosts_directory;
     return mount_image(&chosen, argv[optind + 1], cache, foreground);
 }
 

@@ -47,18 +47,20 @@ static int tell_ready(void *context)
 static int serve(const struct stage *stage, int ready)
 {
     const struct profile_run_options *options = stage->options;
-    struct server_options server = { .reference = options->reference,
-                                     .mountpoint = stage->place->lower,
-                                     .cache = stage->cache,
-                                     .platform = options->platform,
-                                     .plain_http = options->plain_http,
-                                     .hosts_directory = options->hosts_directory,
-                                     .pinned_index = options->index,
-                                     .least_trust = TRUST_REFERRER,
-                                     .read_timeout_seconds = READ_TIMEOUT_SECONDS,
-                                     .front = FRONT_FUSE,
-                                     .no_profile = true,
-                                     .record = stage->place->record };
+    struct server_options server = {
+        .node = { .cache = stage->cache,
+                  .plain_http = options->plain_http,
+                  .hosts_directory = options->hosts_directory,
+                  .read_timeout_seconds = READ_TIMEOUT_SECONDS },
+        .image = { .reference = options->reference,
+                   .mountpoint = stage->place->lower,
+                   .platform = options->platform,
+                   .pinned_index = options->index,
+                   .least_trust = TRUST_REFERRER,
+                   .front = FRONT_FUSE,
+                   .no_profile = true,
+                   .record = stage->place->record },
+    };
     struct error *error = NULL;
     sigset_t signals = container_end_signals();
     sigprocmask(SIG_UNBLOCK, &signals, NULL);

@@ -114,13 +114,14 @@ static struct digest *needed_by(const struct node_image *node, size_t *ret_count
     return needed;
 }
 
-void node_cache_declare(struct cache *cache, const struct node_image *node, const char *mountpoint)
+void node_cache_declare(struct cache *cache, const struct node_image *node, const char *mountpoint,
+                        struct cache_user **user)
 {
     struct error *error = NULL;
     struct cache_use use = { .image = node->image.name, .mountpoint = mountpoint };
     cleanup_free struct digest *needed = needed_by(node, &use.needed_count);
     use.needed = needed;
-    int result = needed ? cache_declare_use(cache, &use, &error) : error_set_memory(&error);
+    int result = needed ? cache_declare_use(cache, &use, user, &error) : error_set_memory(&error);
     if (result == 0) return;
     log_warning("%s; what the mount needs may be evicted while it is there", error_message(error));
     error_free(error);

@@ -24,8 +24,9 @@ int node_cache_parse_reserve(struct node_cache_limits *limits, const char *text,
 int node_cache_open(struct cache **ret, const char *directory,
                     const struct node_cache_limits *limits, struct error **error);
 /* Says that this process serves the image, so that nothing takes away what the mount needs to be
- * made again. What goes wrong is a warning. */
-void node_cache_declare(struct cache *cache, const struct node_image *node, const char *mountpoint);
+ * made again, until cache_end_use(). What goes wrong is a warning. */
+void node_cache_declare(struct cache *cache, const struct node_image *node, const char *mountpoint,
+                        struct cache_user **user);
 
 /* "500M", "20GiB", "1.5TB": bytes. A letter alone means powers of 1024. */
 int parse_size(const char *text, uint64_t *ret, struct error **error);

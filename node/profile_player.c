@@ -37,6 +37,7 @@ struct profile_player {
     pthread_mutex_t lock;
     pthread_cond_t changed;
     enum player_state state;
+    unsigned references; /* the owner's, and that of the fetch */
     bool ending;
     struct buffer blob;    /* as it came */
     struct buffer content; /* unpacked: by the cache, or of the blob */
@@ -51,11 +52,26 @@ int profile_player_new(struct profile_player **ret, struct registry_client *clie
     if (!player) return error_set_memory(error);
     player->client = client;
     player->cache = cache;
+    player->references = 1;
     player->limit = limit ? limit : cache_get_limits(cache).size / 2;
     pthread_mutex_init(&player->lock, NULL);
     pthread_cond_init(&player->changed, NULL);
     *ret = player;
     return 0;
+}
+
+static void unreference(struct profile_player *player)
+{
+    pthread_mutex_lock(&player->lock);
+    bool last = --player->references == 0;
+    pthread_mutex_unlock(&player->lock);
+    if (!last) return;
+    pthread_cond_destroy(&player->changed);
+    pthread_mutex_destroy(&player->lock);
+    buffer_free(&player->blob);
+    buffer_free(&player->content);
+    error_free(player->failure);
+    free(player);
 }
 
 /* ---- fetching ---- */
@@ -72,6 +88,7 @@ static void profile_arrived(void *context, struct buffer *body, struct error *er
     player->state = body ? PLAYER_FETCHED : PLAYER_FAILED;
     pthread_cond_broadcast(&player->changed);
     pthread_mutex_unlock(&player->lock);
+    unreference(player);
 }
 
 void profile_player_prepare(struct profile_player *player, const struct node_image *node)
@@ -84,9 +101,10 @@ void profile_player_prepare(struct profile_player *player, const struct node_ima
     bool kept = cache_get_blob(player->cache, &part->content_digest, PROFILE_LENGTH_MAX,
                                &player->content, NULL) == 0;
     player->state = kept ? PLAYER_FETCHED : PLAYER_FETCHING;
-    if (!kept)
-        registry_fetch_range(player->client, &node->image.repository, &part->digest, 0,
-                             (size_t)part->size, fetch_time, profile_arrived, player);
+    if (kept) return;
+    player->references++;
+    registry_fetch_range(player->client, &node->image.repository, &part->digest, 0,
+                         (size_t)part->size, fetch_time, profile_arrived, player);
 }
 
 /* Once more is not worth it: the mount works without. */
@@ -189,13 +207,7 @@ void profile_player_end(struct profile_player *player)
 
 void profile_player_free(struct profile_player *player)
 {
-    if (!player) return;
-    pthread_cond_destroy(&player->changed);
-    pthread_mutex_destroy(&player->lock);
-    buffer_free(&player->blob);
-    buffer_free(&player->content);
-    error_free(player->failure);
-    free(player);
+    if (player) unreference(player);
 }
 
 /* ---- status ---- */

@@ -26,7 +26,7 @@ void profile_player_play(struct profile_player *player, const struct node_image 
 json_t *profile_player_status(struct profile_player *player);
 /* Before the devices close. */
 void profile_player_end(struct profile_player *player);
-/* When the client is gone. NULL is fine. */
+/* What is still on its way is dropped when it comes. NULL is fine. */
 void profile_player_free(struct profile_player *player);
 
 #endif

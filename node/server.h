@@ -3,35 +3,13 @@
 #ifndef SLUICE_NODE_SERVER_H
 #define SLUICE_NODE_SERVER_H
 
-#include <stdbool.h>
-
-#include "base/digest.h"
-#include "base/error.h"
-#include "index/image_manifest.h"
-#include "node/fill.h"
-#include "node/front.h"
-#include "node/node_cache.h"
-#include "node/trust.h"
+#include "node/mounted_image.h"
+#include "node/node.h"
 
 struct server_options {
-    const char *reference;
-    const char *mountpoint; /* absolute, resolved */
-    const char *cache;      /* directory */
-    struct node_cache_limits cache_limits;
-    const struct platform *platform; /* asked for, or NULL */
-    bool plain_http;
-    const char *hosts_directory;       /* as struct registry_options */
-    const struct digest *pinned_index; /* or NULL */
-    enum index_trust least_trust;
-    unsigned read_timeout_seconds; /* a read that waits for so long is EIO */
+    struct node_options node;           /* credentials are the broker's */
+    struct mounted_image_options image; /* and so is the mounter */
     bool allow_suid, allow_devices;
-    enum front_kind front;
-    bool no_profile;
-    uint64_t prefetch_limit; /* bytes; 0: half of the cache's size */
-    const char *record; /* absolute path of a file to write the order of first reads to, or NULL */
-    enum fill_mode fill;
-    uint64_t fill_rate; /* as struct fill_options */
-    bool force;         /* also an index that was found to lie */
 };
 
 /* The tree is usable. -1: nobody wants it any more; it is unmounted again. */

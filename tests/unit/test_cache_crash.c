@@ -275,10 +275,11 @@ static void what_a_mount_needs_is_not_evicted(void **state)
     assert_int_equal(cache_remember(mine, "a name", "{}", 2, NULL), 0);
     assert_int_equal(cache_remember(mine, "another", "{}", 2, NULL), 0);
     const struct digest needed[3] = { blobs[0], blobs[5], name };
+    struct cache_user *user = NULL;
     const struct cache_use use = {
         .image = "image", .mountpoint = "/mnt", .needed = needed, .needed_count = 3
     };
-    assert_int_equal(cache_declare_use(mine, &use, NULL), 0);
+    assert_int_equal(cache_declare_use(mine, &use, &user, NULL), 0);
 
     assert_int_equal(cache_prune(other, 0, &freed, NULL), 0);
     assert_true(freed >= 600000);
@@ -288,6 +289,7 @@ static void what_a_mount_needs_is_not_evicted(void **state)
     assert_int_equal(cache_recall(other, "a name", 10, &found, NULL), 0);
     assert_int_equal(cache_recall(other, "another", 10, &found, NULL), -1);
 
+    cache_end_use(user);
     cache_free(mine);
     assert_int_equal(cache_prune(other, 0, &freed, NULL), 0);
     assert_int_equal(cache_get_blob(other, &blobs[0], 100000, &found, NULL), -1);
@@ -320,10 +322,12 @@ static void what_a_mount_needed_was_used_until_its_end(void **state)
                          0);
         set_age(fixture, &blobs[i], i == 0 ? 3600 : 600);
     }
+    struct cache_user *user = NULL;
     const struct cache_use use = {
         .image = "image", .mountpoint = "/mnt", .needed = blobs, .needed_count = 1
     };
-    assert_int_equal(cache_declare_use(mine, &use, NULL), 0);
+    assert_int_equal(cache_declare_use(mine, &use, &user, NULL), 0);
+    cache_end_use(user);
     cache_free(mine);
     assert_int_equal(cache_prune(other, 250000, &freed, NULL), 0);
     assert_true(freed >= 100000);

@@ -1,0 +1,56 @@
+/*
+ * One image that is mounted and served: its index, its layers' devices, its front door, its profile
+ * and its fill.
+ */
+#ifndef SLUICE_NODE_MOUNTED_IMAGE_H
+#define SLUICE_NODE_MOUNTED_IMAGE_H
+
+#include <jansson.h>
+#include <stdbool.h>
+
+#include "base/digest.h"
+#include "base/error.h"
+#include "index/image_manifest.h"
+#include "node/fill.h"
+#include "node/front.h"
+#include "node/node.h"
+#include "node/trust.h"
+
+struct mounted_image;
+
+struct mounted_image_options {
+    const char *reference;
+    const char *mountpoint;            /* absolute, resolved */
+    const struct platform *platform;   /* asked for, or NULL */
+    const struct digest *pinned_index; /* or NULL */
+    enum index_trust least_trust;
+    enum front_kind front;
+    bool no_profile;
+    uint64_t prefetch_limit; /* bytes; 0: half of the cache's size */
+    const char *record; /* absolute path of a file to write the order of first reads to, or NULL */
+    enum fill_mode fill;
+    uint64_t fill_rate; /* as struct fill_options */
+    bool force;         /* also an index that was found to lie */
+    const struct mounter *mounter;
+};
+
+/* Loads the image. All is borrowed. */
+int mounted_image_new(struct mounted_image **ret, struct node *node,
+                      const struct mounted_image_options *options, struct error **error);
+/* Mounts it; who looks into the tree waits until it is served. */
+int mounted_image_mount(struct mounted_image *image, struct error **error);
+/* Calls `ready` and serves until the tree has gone from everywhere, or mounted_image_stop(). */
+int mounted_image_serve(struct mounted_image *image, void (*ready)(void *context), void *context,
+                        struct error **error);
+/* Once it is mounted: in a signal handler and on any thread, until mounted_image_end(). */
+void mounted_image_stop(struct mounted_image *image);
+/* Unmounts, ends what is under way, and closes the devices. */
+void mounted_image_end(struct mounted_image *image);
+/* NULL is fine. */
+void mounted_image_free(struct mounted_image *image);
+
+/* What is to be told of it, as fields of a status (docs/man/sluice-status.1): a new object. NULL:
+ * it is not mounted yet, or not any more. On any thread. */
+json_t *mounted_image_status(struct mounted_image *image);
+
+#endif

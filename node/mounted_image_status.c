@@ -1,0 +1,71 @@
+#include "base/json.h"
+#include "node/mounted_image-internal.h"
+
+static void add_size(json_t *object, const char *name, uint64_t value)
+{
+    json_object_set_new(object, name, json_integer((json_int_t)value));
+}
+
+static void add_text(json_t *object, const char *name, const char *value)
+{
+    json_object_set_new(object, name, value ? json_any_text(value) : json_null());
+}
+
+static json_t *layer_status(const struct mounted_image *image, size_t layer)
+{
+    char digest[DIGEST_TEXT_SIZE];
+    uint32_t chunks_present;
+    uint64_t bytes_present;
+    const struct chunk_table *table = image->image.tables[layer];
+    struct digest note;
+    layer_device_presence(image->devices[layer], &chunks_present, &bytes_present);
+    bool sealed = layer_cache_is_sealed(layer_device_cache(image->devices[layer]), &note);
+    return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:b, s:s}", "digest",
+                     digest_format(&table->blob_digest, digest), "kind",
+                     layer_kind_name(table->kind), "chunks", (json_int_t)table->chunk_count,
+                     "chunks_present", (json_int_t)chunks_present, "bytes_present",
+                     (json_int_t)bytes_present, "stream_bytes", (json_int_t)table->stream_length,
+                     "blob_bytes", (json_int_t)table->blob_length, "sealed", (int)sealed, "device",
+                     front_has_file(image->front, (uint32_t)layer) ? "file" : "fuse");
+}
+
+static void add_layers(json_t *root, const struct mounted_image *image)
+{
+    json_t *layers = json_array();
+    for (size_t i = 0; i < image->device_count; i++)
+        json_array_append_new(layers, layer_status(image, i));
+    json_object_set_new(root, "layers", layers);
+}
+
+/* With the lock. */
+static json_t *status_of(const struct mounted_image *image)
+{
+    char digest[DIGEST_TEXT_SIZE];
+    const struct node_image *node = &image->image;
+    json_t *root = json_object();
+    if (!root) return NULL;
+    add_text(root, "reference", node->image.name);
+    add_text(root, "manifest_digest", digest_format(&node->image.digest, digest));
+    add_text(root, "index_digest", digest_format(&node->index_digest, digest));
+    add_text(root, "trust", index_trust_name(node->trust));
+    add_text(root, "mountpoint", image->options.mountpoint);
+    add_text(root, "front", front_name(image->front));
+    add_text(root, "front_reason", front_reason(image->front));
+    add_size(root, "image_bytes", image_blob_bytes(&node->image));
+    add_size(root, "entries", node->metadata.inode_count);
+    const struct mapping *metadata = node->metadata_content.mapping;
+    json_object_set_new(root, "metadata_damaged",
+                        json_boolean(metadata && mapping_is_damaged(metadata)));
+    json_object_set_new(root, "profile", profile_player_status(image->profile));
+    json_object_set_new(root, "fill", fill_status(image->fill));
+    add_layers(root, image);
+    return root;
+}
+
+json_t *mounted_image_status(struct mounted_image *image)
+{
+    pthread_mutex_lock(&image->status_lock);
+    json_t *status = image->front && !image->stopping ? status_of(image) : NULL;
+    pthread_mutex_unlock(&image->status_lock);
+    return status;
+}
