@@ -8,6 +8,11 @@
 
 #define LABELS_MAX 1024
 
+/* Names that containerd gives a meaning (core/snapshots/snapshotter.go). */
+#define LABEL_SNAPSHOT_REF "containerd.io/snapshot.ref" /* the chain ID of what is prepared */
+#define LABEL_UID_MAPPING  "containerd.io/snapshot/uidmapping"
+#define LABEL_GID_MAPPING  "containerd.io/snapshot/gidmapping"
+
 struct label {
     char *key, *value; /* owned */
 };

@@ -1,0 +1,201 @@
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "snapshotter/id_mapping-internal.h"
+#include "snapshotter/overlay_mounts-internal.h"
+#include "snapshotter/snapshotter-internal.h"
+
+/* The directories below a snapshot, from the top down. */
+struct lowers {
+    char **paths;
+    size_t count;
+};
+
+static void lowers_free(struct lowers *lowers)
+{
+    for (size_t i = 0; i < lowers->count; i++)
+        free(lowers->paths[i]);
+    free(lowers->paths);
+}
+
+static char *lazy_path(struct snapshotter *snapshotter, const struct lazy_use *use,
+                       struct error **error)
+{
+    if (snapshotter->lazy) return snapshotter->lazy->path(snapshotter->lazy->context, use, error);
+    error_set(error, ERROR_UNREACHABLE, "its image is lazy, and lazy images are switched off");
+    return NULL;
+}
+
+static int lowers_of(struct snapshotter *snapshotter, const struct snapshot_chain *chain,
+                     struct lowers *ret, struct error **error)
+{
+    ret->paths = calloc(chain->count + 1, sizeof *ret->paths);
+    if (!ret->paths) return error_set_memory(error);
+    for (; ret->count < chain->count; ret->count++) {
+        char *path = snapshot_directories_fs(snapshotter->directories, chain->ids[ret->count]);
+        if (!path) return error_set_memory(error);
+        ret->paths[ret->count] = path;
+    }
+    if (!chain->use.image) return 0;
+    char *path = lazy_path(snapshotter, &chain->use, error);
+    if (!path) return -1;
+    ret->paths[ret->count++] = path;
+    return 0;
+}
+
+static int mounts_of(struct snapshotter *snapshotter, int64_t id, enum snapshot_kind kind,
+                     const struct labels *labels, const struct lowers *lowers,
+                     struct mount_list *ret, struct error **error)
+{
+    cleanup_free char *upper = snapshot_directories_fs(snapshotter->directories, id);
+    cleanup_free char *work = snapshot_directories_work(snapshotter->directories, id);
+    if (!upper || !work) return error_set_memory(error);
+    const struct overlay_parts parts = {
+        .kind = kind,
+        .upper = upper,
+        .work = work,
+        .lowers = lowers->paths,
+        .lower_count = lowers->count,
+        .uid_mapping = snapshotter->remap_ids ? labels_get(labels, LABEL_UID_MAPPING) : NULL,
+        .gid_mapping = snapshotter->remap_ids ? labels_get(labels, LABEL_GID_MAPPING) : NULL,
+        .options = (const char *const *)snapshotter->overlay_options,
+        .option_count = snapshotter->overlay_option_count,
+    };
+    return overlay_mounts(&parts, ret, error);
+}
+
+/* Root of the container, where its labels say who that is on the host. */
+static int map_owner(const struct labels *labels, struct stat *like, struct error **error)
+{
+    const char *users = labels_get(labels, LABEL_UID_MAPPING);
+    const char *groups = labels_get(labels, LABEL_GID_MAPPING);
+    if (!users && !groups) return 0;
+    id_t user = 0, group = 0;
+    if (users && id_mapping_root(users, &user, error) < 0) return -1;
+    if (groups && id_mapping_root(groups, &group, error) < 0) return -1;
+    like->st_uid = user;
+    like->st_gid = group;
+    return 0;
+}
+
+/* The upper directory is what is seen of the root directory: as it was below. */
+static int root_of(const struct lowers *lowers, const struct labels *labels, struct stat *ret,
+                   struct error **error)
+{
+    *ret = (struct stat){ .st_mode = 0755, .st_uid = geteuid(), .st_gid = getegid() };
+    if (lowers->count && stat(lowers->paths[0], ret) < 0)
+        return error_set_errno(error, errno, "stat parent '%s'", lowers->paths[0]);
+    return map_owner(labels, ret, error);
+}
+
+/* The row first, for the id; when it is committed, the directories are there. */
+static int insert_with_directories(struct snapshotter *snapshotter, struct snapshot_record *record,
+                                   const struct stat *like, struct error **error)
+{
+    struct snapshot_store *store = snapshotter->store;
+    if (snapshot_name_free(snapshotter, record->info.name, error) < 0) return -1;
+    if (record->parent) {
+        int there = snapshot_store_has_id(store, record->parent, error);
+        if (there < 0) return -1;
+        if (!there)
+            return error_set(error, ERROR_NOT_FOUND, "parent snapshot '%s' does not exist",
+                             record->info.parent);
+    }
+    record->info.created = record->info.updated = snapshot_time_now();
+    if (snapshot_store_insert(store, record, error) < 0) return -1;
+    return snapshot_directories_make(snapshotter->directories, record->id,
+                                     record->info.kind == SNAPSHOT_ACTIVE, like, error);
+}
+
+static int create_record(struct snapshotter *snapshotter, struct snapshot_record *record,
+                         const struct stat *like, struct error **error)
+{
+    if (snapshot_store_begin(snapshotter->store, error) < 0) return -1;
+    if (insert_with_directories(snapshotter, record, like, error) < 0) {
+        snapshot_store_rollback(snapshotter->store);
+        return -1;
+    }
+    if (snapshot_store_commit(snapshotter->store, error) == 0) return 0;
+    cleanup_error struct error *failure = NULL;
+    if (snapshot_directories_remove(snapshotter->directories, record->id, &failure) < 0)
+        log_warning("%s", error_message(failure));
+    return -1;
+}
+
+static int create_above(struct snapshotter *snapshotter, enum snapshot_kind kind, const char *key,
+                        const struct snapshot_parent *parent, const struct labels *labels,
+                        struct mount_list *ret, struct error **error)
+{
+    struct stat like;
+    __attribute__((cleanup(lowers_free))) struct lowers lowers = { 0 };
+    if (lowers_of(snapshotter, &parent->chain, &lowers, error) < 0 ||
+        root_of(&lowers, labels, &like, error) < 0)
+        return -1;
+    struct snapshot_record record = {
+        .parent = parent->record.id,
+        .info = { .kind = kind,
+                  .name = (char *)key,
+                  .parent = parent->record.info.name,
+                  .labels = *labels },
+    };
+    if (create_record(snapshotter, &record, &like, error) < 0) return -1;
+    return mounts_of(snapshotter, record.id, kind, labels, &lowers, ret, error);
+}
+
+static int create(struct snapshotter *snapshotter, enum snapshot_kind kind, const char *key,
+                  const char *parent_name, const struct labels *labels, struct mount_list *ret,
+                  struct error **error)
+{
+    cleanup_snapshot_parent struct snapshot_parent parent = { 0 };
+    if (snapshot_name_check(key, error) < 0 ||
+        snapshot_parent_find(snapshotter, parent_name, ERROR_INVALID, &parent, error) < 0 ||
+        snapshot_name_free(snapshotter, key, error) < 0)
+        return -1;
+    if (kind == SNAPSHOT_ACTIVE && snapshot_lazy_prepare(snapshotter, &parent, labels, error) < 0)
+        return -1;
+    return create_above(snapshotter, kind, key, &parent, labels, ret, error);
+}
+
+int snapshotter_prepare(struct snapshotter *snapshotter, const char *key, const char *parent,
+                        const struct labels *labels, struct mount_list *ret, struct error **error)
+{
+    return create(snapshotter, SNAPSHOT_ACTIVE, key, parent, labels, ret, error);
+}
+
+int snapshotter_view(struct snapshotter *snapshotter, const char *key, const char *parent,
+                     const struct labels *labels, struct mount_list *ret, struct error **error)
+{
+    return create(snapshotter, SNAPSHOT_VIEW, key, parent, labels, ret, error);
+}
+
+/* Together, so that the chain is the snapshot's. */
+static int find_with_chain(struct snapshotter *snapshotter, const char *key,
+                           struct snapshot_record *ret, struct snapshot_chain *ret_chain,
+                           struct error **error)
+{
+    snapshot_store_lock(snapshotter->store);
+    int result = snapshot_store_find(snapshotter->store, key, ret, error);
+    if (result == 0)
+        result = snapshot_store_chain(snapshotter->store, ret->parent, ret_chain, error);
+    snapshot_store_unlock(snapshotter->store);
+    return result;
+}
+
+int snapshotter_mounts(struct snapshotter *snapshotter, const char *key, struct mount_list *ret,
+                       struct error **error)
+{
+    cleanup_snapshot_record struct snapshot_record record = { 0 };
+    cleanup_snapshot_chain struct snapshot_chain chain = { 0 };
+    __attribute__((cleanup(lowers_free))) struct lowers lowers = { 0 };
+    if (find_with_chain(snapshotter, key, &record, &chain, error) < 0) return -1;
+    if (record.info.kind == SNAPSHOT_COMMITTED)
+        return error_set(error, ERROR_PRECONDITION, "snapshot '%s' is neither active nor a view",
+                         key);
+    if (lowers_of(snapshotter, &chain, &lowers, error) < 0) return -1;
+    return mounts_of(snapshotter, record.id, record.info.kind, &record.info.labels, &lowers, ret,
+                     error);
+}
