@@ -30,15 +30,17 @@ void grpc_call_release(struct grpc_call *call)
     free(call);
 }
 
-void grpc_call_abandon(struct grpc_call *call)
+void grpc_call_forget(struct grpc_call *call)
 {
     struct grpc_server *server = call->server;
+    LIST_REMOVE(call, of_connection);
     pthread_mutex_lock(&server->lock);
     call->cancelled = true;
     if (call->is_ready) STAILQ_REMOVE(&server->ready, call, grpc_call, ready);
     call->is_ready = false;
     pthread_cond_broadcast(&server->output_sent);
     pthread_mutex_unlock(&server->lock);
+    grpc_call_release(call);
 }
 
 const char *grpc_call_path(const struct grpc_call *call)

@@ -3,7 +3,9 @@
  * what it shares with the workers.
  *
  *   grpc_server.c      the socket, the thread that waits for it and for its connections
- *   grpc_connection.c  HTTP/2: headers and messages become calls, what calls say goes out
+ *   grpc_connection.c  bytes of a connection, and how long it may take
+ *   grpc_request.c     HTTP/2: headers and messages become calls
+ *   grpc_answer.c      what calls say goes out
  *   grpc_call.c        what handlers see
  *   grpc_workers.c     the threads that handlers run on
  */
@@ -17,6 +19,8 @@
 
 #include "snapshotter/grpc_server.h"
 #include "snapshotter/grpc_wire-internal.h"
+
+struct nghttp2_session;
 
 enum {
     CONNECTION_LIMIT = 128,
@@ -65,6 +69,20 @@ struct grpc_call {
     STAILQ_ENTRY(grpc_call) waiting; /* for a worker */
 };
 
+/* For the connections' thread only. */
+struct grpc_connection {
+    struct grpc_server *server;
+    LIST_ENTRY(grpc_connection) of_server;
+    LIST_HEAD(, grpc_call) calls;
+    struct nghttp2_session *session;
+    int descriptor;
+    const uint8_t *unsent; /* of the session, until it is asked for more */
+    size_t unsent_length;
+    uint64_t opened, moved; /* grpc_clock(): its begin; when bytes last went out */
+    uint32_t watched;       /* events */
+    bool greeted, ended;
+};
+
 /* Calls that wait for a worker, and the workers. */
 struct grpc_workers {
     STAILQ_HEAD(, grpc_call) waiting;
@@ -106,8 +124,6 @@ int grpc_connection_open(struct grpc_server *server, int descriptor);
 void grpc_connection_close(struct grpc_connection *connection);
 /* There is something to read. */
 void grpc_connection_read(struct grpc_connection *connection);
-/* The call has output, or has ended. */
-void grpc_connection_answer(struct grpc_call *call);
 /* Tells the client that no further calls are taken. */
 void grpc_connection_drain(struct grpc_connection *connection);
 /* Writes what can be written, and gives up what takes too long; false: it has ended and is to be
@@ -115,14 +131,25 @@ void grpc_connection_drain(struct grpc_connection *connection);
 bool grpc_connection_serve(struct grpc_connection *connection, uint64_t now, uint64_t *next);
 /* Something of an answer has not gone out yet. */
 bool grpc_connection_is_busy(const struct grpc_connection *connection);
-struct grpc_connection *grpc_connection_after(const struct grpc_connection *connection);
+
+/* grpc_request.c: the connections' thread only. */
+int grpc_session_make(struct grpc_connection *connection);
+
+/* grpc_answer.c: the connections' thread only. The call has output, or has ended. */
+void grpc_call_answer(struct grpc_call *call);
+/* Ends a call that no worker has. */
+void grpc_call_refuse(struct grpc_call *call, enum grpc_status status, const char *text);
+/* Somebody speaks HTTP, but no gRPC. */
+void grpc_call_refuse_http(struct grpc_call *call, const char status[static 3]);
+/* The stream ends without a word; `code` is HTTP/2's. */
+void grpc_call_reset(struct grpc_call *call, uint32_t code);
 
 /* grpc_call.c */
 struct grpc_call *grpc_call_new(struct grpc_connection *connection, struct grpc_server *server,
                                 int32_t stream);
 void grpc_call_release(struct grpc_call *call);
-/* Nobody waits for the answer any more; the connections' thread only. */
-void grpc_call_abandon(struct grpc_call *call);
+/* The stream has ended; the connections' thread only. */
+void grpc_call_forget(struct grpc_call *call);
 
 /* grpc_workers.c */
 void grpc_workers_begin(struct grpc_workers *workers);

@@ -84,7 +84,7 @@ static uint64_t serve_connections(struct grpc_server *server)
     uint64_t now = grpc_clock(), next = UINT64_MAX;
     struct grpc_connection *connection = LIST_FIRST(&server->connections);
     while (connection) {
-        struct grpc_connection *after = grpc_connection_after(connection);
+        struct grpc_connection *after = LIST_NEXT(connection, of_server);
         if (!grpc_connection_serve(connection, now, &next)) grpc_connection_close(connection);
         connection = after;
     }
@@ -101,7 +101,7 @@ static void drain(struct grpc_server *server)
     close(server->listener);
     server->listener = -1;
     server->accept_again = 0;
-    for (; connection; connection = grpc_connection_after(connection))
+    for (; connection; connection = LIST_NEXT(connection, of_server))
         grpc_connection_drain(connection);
 }
 
@@ -109,7 +109,7 @@ static bool is_busy(const struct grpc_server *server)
 {
     const struct grpc_connection *connection = LIST_FIRST(&server->connections);
     while (connection && !grpc_connection_is_busy(connection))
-        connection = grpc_connection_after(connection);
+        connection = LIST_NEXT(connection, of_server);
     return connection != NULL;
 }
 
@@ -145,7 +145,7 @@ static void *serve(void *argument)
             end = grpc_clock() + LAST_ANSWERS_MS;
         }
         while ((call = take_ready(server)))
-            grpc_connection_answer(call);
+            grpc_call_answer(call);
         next = serve_connections(server);
         if (closing && end < next) next = end;
     }

@@ -52,8 +52,8 @@ char *grpc_text_encode(const char *text);
 /* The other way; control characters become '?', and a '%' that begins nothing stays. */
 char *grpc_text_decode(const uint8_t *text, size_t length);
 
-/* A grpc-status; false: it is none. Numbers that nobody has defined are GRPC_UNKNOWN. */
-bool grpc_status_parse(const uint8_t *text, size_t length, int *ret);
+/* One to three digits, as those of a status; false: it is something else. */
+bool grpc_number_parse(const uint8_t *text, size_t length, int *ret);
 
 /* Milliseconds of CLOCK_MONOTONIC. */
 uint64_t grpc_clock(void);

@@ -6,8 +6,6 @@
 #include <string.h>
 #include <time.h>
 
-#include "snapshotter/grpc_status.h"
-
 enum { TEXT_LIMIT = 4096 };
 
 static enum grpc_message_fault begin_message(struct grpc_message_reader *reader)
@@ -153,7 +151,7 @@ char *grpc_text_decode(const uint8_t *text, size_t length)
     return decoded;
 }
 
-bool grpc_status_parse(const uint8_t *text, size_t length, int *ret)
+bool grpc_number_parse(const uint8_t *text, size_t length, int *ret)
 {
     int value = 0;
     if (length == 0 || length > 3) return false;
@@ -161,7 +159,7 @@ bool grpc_status_parse(const uint8_t *text, size_t length, int *ret)
         if (text[i] < '0' || text[i] > '9') return false;
         value = value * 10 + (text[i] - '0');
     }
-    *ret = value > GRPC_UNAUTHENTICATED ? GRPC_UNKNOWN : value;
+    *ret = value;
     return true;
 }
 
