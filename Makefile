@@ -19,7 +19,7 @@ SANITIZE ?=
 
 VERSION := $(shell cat packaging/version)
 LIBRARIES := fuse3 libcurl libzstd libcrypto jansson liburing zlib libisal sqlite3 libpcre2-8 \
-             libnghttp2 libprotobuf-c
+             libnghttp2 libprotobuf-c libmicrohttpd
 
 CFLAGS   ?= -O2 -g
 override CPPFLAGS += -I. -isystem $(BUILD)/proto -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -DFUSE_USE_VERSION=314 \
@@ -174,9 +174,11 @@ format: ## rewrite the sources in the project's format
 	clang-format -i $(SOURCES) $(HEADERS)
 
 install: all ## install to $(DESTDIR)$(PREFIX)
-	install -D -m 0755 $(BUILD)/sluice $(DESTDIR)$(PREFIX)/bin/sluice
-	for page in $(wildcard docs/man/*.1); do \
-	    install -D -m 0644 $$page $(DESTDIR)$(PREFIX)/share/man/man1/$$(basename $$page) || exit 1; \
+	for program in sluice sluiced; do \
+	    install -D -m 0755 $(BUILD)/$$program $(DESTDIR)$(PREFIX)/bin/$$program || exit 1; \
+	done
+	for page in $(wildcard docs/man/*.[158]); do \
+	    install -D -m 0644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$$(basename $$page) || exit 1; \
 	done
 	install -D -m 0644 packaging/completion/sluice.bash \
 	    $(DESTDIR)$(PREFIX)/share/bash-completion/completions/sluice

@@ -11,10 +11,13 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/json.h"
 
 #define LINES_PER_SECOND 50
 
 static _Atomic int shown_level = LOG_WARNING;
+static const char *_Atomic program = "sluice";
+static atomic_bool as_json;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static int descriptor = STDERR_FILENO;
@@ -31,6 +34,16 @@ int log_enabled(enum log_level level)
     return (int)level <= atomic_load(&shown_level);
 }
 
+void log_set_program(const char *name)
+{
+    atomic_store(&program, name);
+}
+
+void log_set_json(void)
+{
+    atomic_store(&as_json, true);
+}
+
 int log_open(const char *path, struct error **error)
 {
     int opened = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
@@ -42,25 +55,53 @@ int log_open(const char *path, struct error **error)
     return 0;
 }
 
+static const char *level_name(enum log_level level)
+{
+    static const char *const names[] = { "error", "warning", "info", "debug" };
+    return names[level];
+}
+
+static const char *format_time(char text[40])
+{
+    time_t now = time(NULL);
+    struct tm parts;
+    strftime(text, 40, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &parts));
+    return text;
+}
+
+/* In fresh memory, with a line end; control characters are shown as '?'. -1: out of memory. */
+static int format_plain(char **ret, enum log_level level, const char *message)
+{
+    char stamp[40] = "";
+    bool stamped = descriptor != STDERR_FILENO;
+    int length = asprintf(ret, "%s%s%s: %s: %s\n", stamped ? format_time(stamp) : "",
+                          stamped ? " " : "", atomic_load(&program), level_name(level), message);
+    for (int i = 0; i < length - 1; i++)
+        if ((unsigned char)(*ret)[i] < 0x20 || (*ret)[i] == 0x7f) (*ret)[i] = '?';
+    return length;
+}
+
+static int format_json(char **ret, enum log_level level, const char *message)
+{
+    char stamp[40];
+    cleanup_json json_t *text = json_any_text(message);
+    cleanup_json json_t *line =
+        text ? json_pack("{s:s, s:s, s:s, s:O}", "time", format_time(stamp), "level",
+                         level_name(level), "program", atomic_load(&program), "message", text)
+             : NULL;
+    cleanup_free char *dumped = line ? json_dumps(line, JSON_COMPACT) : NULL;
+    return dumped ? asprintf(ret, "%s\n", dumped) : -1;
+}
+
 /* One write a line, so that lines of several processes do not mix. A log that
  * cannot be written is not worth failing for. */
 static void write_line(enum log_level level, const char *message)
 {
-    static const char *const names[] = { "error", "warning", "info", "debug" };
-    char stamp[40] = "";
-    cleanup_free char *line = NULL;
-    if (descriptor != STDERR_FILENO) {
-        time_t now = time(NULL);
-        struct tm parts;
-        strftime(stamp, sizeof stamp, "%Y-%m-%dT%H:%M:%SZ ", gmtime_r(&now, &parts));
-    }
-    int length = asprintf(&line, "%ssluice: %s: %s\n", stamp, names[level], message);
-    if (length < 0) {
-        line = NULL;
-        return;
-    }
-    for (int i = 0; i < length - 1; i++)
-        if ((unsigned char)line[i] < 0x20 || line[i] == 0x7f) line[i] = '?';
+    char *formatted = NULL;
+    int length = atomic_load(&as_json) ? format_json(&formatted, level, message)
+                                       : format_plain(&formatted, level, message);
+    if (length < 0) return;
+    cleanup_free char *line = formatted;
     ssize_t written = write(descriptor, line, (size_t)length);
     (void)written;
 }

@@ -17,6 +17,11 @@ int log_enabled(enum log_level level);
 /* From now on lines go to `path` (made with mode 0600, appended), with a time stamp. */
 int log_open(const char *path, struct error **error);
 
+/* What lines begin with; "sluice" at first. Borrowed. */
+void log_set_program(const char *name);
+/* From now on each line is a JSON object: "time", "level", "program", "message". */
+void log_set_json(void);
+
 /* Writes one line; control characters are shown as '?'. At most 50 lines of
  * LOG_ERROR and LOG_WARNING a second are written, then one line tells how many were left out. */
 void log_line(enum log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -1,0 +1,33 @@
+/*
+ * What sluiced tells monitoring, over HTTP: /metrics in Prometheus' text format, /healthz, which is
+ * 200 while the daemon can do its work and 503 with the reason while it cannot. The figures are
+ * those of its status (snapshotter/status.h).
+ */
+#ifndef SLUICE_SNAPSHOTTER_METRICS_H
+#define SLUICE_SNAPSHOTTER_METRICS_H
+
+#include "base/buffer.h"
+#include "base/error.h"
+#include "base/json.h"
+
+/* Called on the listener's thread. */
+struct metrics_source {
+    /* A new reference to the daemon's status; NULL: there is none now. */
+    json_t *(*status)(void *context);
+    /* In fresh memory: one line that says why the daemon cannot work. NULL: it can. */
+    char *(*unhealthy)(void *context);
+    void *context;
+};
+
+struct metrics_listener;
+
+/* `address` is "host:port", "[v6]:port" or ":port", the host a number. */
+int metrics_listener_start(struct metrics_listener **ret, const char *address,
+                           const struct metrics_source *source, struct error **error);
+/* NULL is fine. */
+void metrics_listener_stop(struct metrics_listener *listener);
+
+/* The status as Prometheus' text, appended to `ret`; -1: out of memory. */
+int metrics_format(const json_t *status, struct buffer *ret);
+
+#endif
