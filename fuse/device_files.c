@@ -77,7 +77,7 @@ static void read_file(fuse_req_t request, fuse_ino_t node, size_t size, off_t of
                       struct fuse_file_info *file)
 {
     (void)file;
-    struct device_files *files = fuse_req_userdata(request);
+    struct device_files *files = fuse_server_context(request);
     uint32_t device = device_of_node(files, node);
     struct erofs_inode inode = { .nid = device };
     if (device == 0) {
@@ -102,7 +102,7 @@ static void fill_attributes(const struct device_files *files, uint32_t device, s
 
 static void lookup(fuse_req_t request, fuse_ino_t parent, const char *name)
 {
-    const struct device_files *files = fuse_req_userdata(request);
+    const struct device_files *files = fuse_server_context(request);
     char *end;
     unsigned long device = name[0] >= '1' && name[0] <= '9' ? strtoul(name, &end, 10) : 0;
     if (parent != FUSE_ROOT_ID || device == 0 || *end || device > files->file_count) {
@@ -119,7 +119,7 @@ static void lookup(fuse_req_t request, fuse_ino_t parent, const char *name)
 static void get_attributes(fuse_req_t request, fuse_ino_t node, struct fuse_file_info *file)
 {
     (void)file;
-    const struct device_files *files = fuse_req_userdata(request);
+    const struct device_files *files = fuse_server_context(request);
     struct stat attributes;
     fill_attributes(files, device_of_node(files, node), &attributes);
     fuse_reply_attr(request, &attributes, FOREVER);
@@ -135,7 +135,7 @@ static void forget(fuse_req_t request, fuse_ino_t node, uint64_t count)
 static void open_file(fuse_req_t request, fuse_ino_t node, struct fuse_file_info *file)
 {
     (void)node;
-    const struct device_files *files = fuse_req_userdata(request);
+    const struct device_files *files = fuse_server_context(request);
     file->keep_cache = 1;
     if (files->no_open)
         fuse_reply_err(request, ENOSYS);
@@ -162,10 +162,10 @@ static const struct fuse_lowlevel_ops operations = {
 };
 
 static int start(struct device_files *files, int connection, struct layer_device *const *devices,
-                 struct error **error)
+                 const struct fuse_lasting *lasting, struct error **error)
 {
-    int result =
-        fuse_server_new(&files->server, connection, &operations, files, "devices", 0, error);
+    struct fuse_server_options options = { .name = "devices", .lasting = lasting };
+    int result = fuse_server_new(&files->server, connection, &operations, files, &options, error);
     if (result == 0)
         result = extent_reader_new(&files->reader, devices, files->layer_count, map_device, files,
                                    error);
@@ -174,7 +174,8 @@ static int start(struct device_files *files, int connection, struct layer_device
 
 int device_files_start(struct device_files **ret, int connection, const struct erofs_image *image,
                        struct layer_device *const *devices, uint32_t device_count,
-                       const struct mapping *metadata, struct error **error)
+                       const struct mapping *metadata, const struct fuse_lasting *lasting,
+                       struct error **error)
 {
     struct device_files *files = calloc(1, sizeof *files);
     if (!files) {
@@ -185,12 +186,17 @@ int device_files_start(struct device_files **ret, int connection, const struct e
     files->metadata = metadata;
     files->layer_count = device_count;
     files->file_count = device_count + (image->sparse_device ? 1 : 0);
-    if (start(files, connection, devices, error) < 0) {
+    if (start(files, connection, devices, lasting, error) < 0) {
         device_files_free(files);
         return -1;
     }
     *ret = files;
     return 0;
+}
+
+const struct fuse_negotiated *device_files_negotiated(const struct device_files *files)
+{
+    return fuse_server_negotiated(files->server);
 }
 
 int device_files_descriptor(const struct device_files *files)

@@ -8,17 +8,21 @@
 
 #include "base/error.h"
 #include "base/mapping.h"
+#include "fuse/fuse_server.h"
 #include "fuse/layer_device.h"
 #include "index/erofs_image.h"
 
 struct device_files;
 
 /* Serves a connection (of device_mount_attach()), which is taken over, also when it fails. `image`
- * has been validated; all is borrowed. `metadata` as in struct rootfs_options. The files can be
- * opened when this returns. */
+ * has been validated; all is borrowed. `metadata` as in struct rootfs_options. `lasting` as in
+ * struct fuse_server_options, or NULL. The files can be opened when this returns. */
 int device_files_start(struct device_files **ret, int connection, const struct erofs_image *image,
                        struct layer_device *const *devices, uint32_t device_count,
-                       const struct mapping *metadata, struct error **error);
+                       const struct mapping *metadata, const struct fuse_lasting *lasting,
+                       struct error **error);
+/* For the next server of a connection that lasts; borrowed. */
+const struct fuse_negotiated *device_files_negotiated(const struct device_files *files);
 /* For poll(2): readable once the connection has ended. */
 int device_files_descriptor(const struct device_files *files);
 /* Takes no more requests; those that are parked on devices go on. */

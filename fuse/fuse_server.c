@@ -4,59 +4,21 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "fuse/fuse_mount.h"
+#include "fuse/fuse_server-internal.h"
 
 #define DEFAULT_THREADS 4u
-#define THREADS_MAX     64u
 
-struct server_thread {
-    struct fuse_server *server;
-    pthread_t thread;
-    bool running; /* to be joined */
-    atomic_bool ended;
-    struct fuse_buf request;
-    int failure; /* errno with which it ended; 0: unmounted or stopped */
-};
-
-struct fuse_server {
-    char *name;
-    struct fuse_session *session;
-    int wake; /* eventfd */
-    bool initialized;
-    unsigned thread_count;
-    struct server_thread threads[THREADS_MAX];
-};
-
-/* ---- the connection ---- */
-
-/* libfuse knows one way in which a connection ends. */
-static ssize_t read_device(int descriptor, void *data, size_t length, void *context)
-{
-    (void)context;
-    ssize_t count = read(descriptor, data, length);
-    if (count < 0 && errno == ECONNABORTED) errno = ENODEV;
-    return count;
-}
-
-/* A reply that nobody waits for any more (its reader was killed, the mount is gone) is no error. */
-static ssize_t write_device(int descriptor, struct iovec *vectors, int count, void *context)
-{
-    (void)context;
-    ssize_t written = writev(descriptor, vectors, count);
-    if (written < 0 && (errno == ENODEV || errno == ECONNABORTED)) errno = ENOENT;
-    return written;
-}
+/* ---- the session ---- */
 
 static void log_libfuse(enum fuse_log_level level, const char *format, va_list arguments)
 {
@@ -67,33 +29,51 @@ static void log_libfuse(enum fuse_log_level level, const char *format, va_list a
     log_line(level <= FUSE_LOG_WARNING ? LOG_WARNING : LOG_DEBUG, "libfuse: %s", line);
 }
 
-static int start_session(struct fuse_server *server, int *connection,
-                         const struct fuse_lowlevel_ops *operations, void *context,
-                         struct error **error)
+static void call_init(void *userdata, struct fuse_conn_info *connection)
 {
-    static const struct fuse_custom_io device = { .read = read_device, .writev = write_device };
+    struct fuse_server *server = userdata;
+    server->init(server->context, connection);
+}
+
+static int start_session(struct fuse_server *server, int *connection,
+                         const struct fuse_lowlevel_ops *operations, struct error **error)
+{
     char *arguments[] = { (char *)"sluice", NULL };
     struct fuse_args list = FUSE_ARGS_INIT(1, arguments);
+    struct fuse_lowlevel_ops own = *operations;
+    server->init = operations->init;
+    own.init = call_init;
     fuse_set_log_func(log_libfuse);
-    server->session = fuse_session_new(&list, operations, sizeof *operations, context);
+    server->session = fuse_session_new(&list, &own, sizeof own, server);
     fuse_opt_free_args(&list);
     if (!server->session) return error_set(error, ERROR_SYSTEM, "libfuse cannot start a session");
-    int result = fuse_session_custom_io(server->session, &device, *connection);
+    int result = fuse_session_custom_io(server->session, &fuse_connection_io, *connection);
     if (result < 0) return error_set_errno(error, -result, "libfuse cannot use the connection");
-    *connection = -1;
+    server->connection = take_descriptor(connection);
     return 0;
 }
 
+static void set_lasting(struct fuse_server *server, const struct fuse_lasting *lasting)
+{
+    server->journal = lasting->journal;
+    server->number = lasting->connection;
+    server->resumed = server->made_up_init = lasting->negotiated != NULL;
+    if (lasting->negotiated) server->negotiated = *lasting->negotiated;
+}
+
 int fuse_server_new(struct fuse_server **ret, int connection,
-                    const struct fuse_lowlevel_ops *operations, void *context, const char *name,
-                    unsigned threads, struct error **error)
+                    const struct fuse_lowlevel_ops *operations, void *context,
+                    const struct fuse_server_options *options, struct error **error)
 {
     cleanup_close int owned = connection;
     struct fuse_server *server = calloc(1, sizeof *server);
     if (!server) return error_set_memory(error);
-    server->thread_count = threads ? threads : DEFAULT_THREADS;
-    if (server->thread_count > THREADS_MAX) server->thread_count = THREADS_MAX;
-    server->name = strdup(name);
+    server->context = context;
+    server->thread_count = options->threads ? options->threads : DEFAULT_THREADS;
+    if (server->thread_count > FUSE_SERVER_THREADS_MAX)
+        server->thread_count = FUSE_SERVER_THREADS_MAX;
+    if (options->lasting) set_lasting(server, options->lasting);
+    server->name = strdup(options->name);
     server->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     int result = -1;
     if (!server->name)
@@ -101,13 +81,19 @@ int fuse_server_new(struct fuse_server **ret, int connection,
     else if (server->wake < 0)
         error_set_errno(error, errno, "make an eventfd");
     else
-        result = start_session(server, &owned, operations, context, error);
+        result = start_session(server, &owned, operations, error);
     if (result < 0) {
         fuse_server_free(server);
         return -1;
     }
     *ret = server;
     return 0;
+}
+
+void *fuse_server_context(fuse_req_t request)
+{
+    const struct fuse_server *server = fuse_req_userdata(request);
+    return server->context;
 }
 
 void fuse_server_negotiate(struct fuse_server *server, struct fuse_conn_info *connection,
@@ -120,13 +106,18 @@ void fuse_server_negotiate(struct fuse_server *server, struct fuse_conn_info *co
     server->initialized = true;
 }
 
+const struct fuse_negotiated *fuse_server_negotiated(const struct fuse_server *server)
+{
+    return &server->negotiated;
+}
+
 /* 1: a request was handled, 0: the file system is unmounted or stopped, or a negative errno. */
 static int serve_one(struct fuse_server *server, struct fuse_buf *request)
 {
     int length = fuse_session_receive_buf(server->session, request);
     if (length == -EINTR || length == -EAGAIN) return 1;
     if (length <= 0) return length;
-    fuse_session_process_buf(server->session, request);
+    fuse_connection_process(server, request, false);
     return 1;
 }
 
@@ -134,12 +125,15 @@ static int serve_one(struct fuse_server *server, struct fuse_buf *request)
 static int answer_init(struct fuse_server *server, struct error **error)
 {
     while (!server->initialized && !fuse_session_exited(server->session)) {
-        int result = serve_one(server, &server->threads[0].request);
+        struct fuse_buf *request = &server->threads[0].request;
+        int result = fuse_session_receive_buf(server->session, request);
+        if (result == -EINTR || result == -EAGAIN) continue;
         if (result < 0)
             return error_set_errno(error, -result, "serve '%s': read from FUSE", server->name);
         if (result == 0)
             return error_set(error, ERROR_CANCELLED, "'%s' was unmounted before it could be used",
                              server->name);
+        fuse_session_process_buf(server->session, request);
     }
     if (fuse_session_exited(server->session))
         return error_set(error, ERROR_UNSUPPORTED, "serve '%s': this kernel's FUSE is too old",
@@ -167,12 +161,14 @@ void fuse_server_wake(struct fuse_server *server)
 static void *run_thread(void *context)
 {
     struct server_thread *thread = context;
+    fuse_connection_enter(thread);
     while (!fuse_session_exited(thread->server->session)) {
         int result = serve_one(thread->server, &thread->request);
         if (result > 0) continue;
         thread->failure = -result;
         break;
     }
+    fuse_connection_enter(NULL);
     atomic_store(&thread->ended, true);
     fuse_server_wake(thread->server);
     return NULL;
@@ -215,6 +211,8 @@ static int start_threads(struct fuse_server *server, struct error **error)
 int fuse_server_start(struct fuse_server *server, struct error **error)
 {
     if (answer_init(server, error) < 0) return -1;
+    server->journalled = server->journal != NULL;
+    if (server->resumed && fuse_connection_resume(server, error) < 0) return -1;
     return start_threads(server, error);
 }
 
@@ -247,6 +245,7 @@ void fuse_server_free(struct fuse_server *server)
     if (!server) return;
     if (server->session) {
         fuse_server_stop(server, NULL);
+        if (server->journal) request_journal_drop(server->journal, server->number);
         /* Closes the connection. */
         fuse_session_destroy(server->session);
     }

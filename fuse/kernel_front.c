@@ -36,7 +36,7 @@ static int serve_devices(struct kernel_front *front, const struct erofs_image *i
     int connection = front->mounter->attach_devices(front->mounter->context, error);
     if (connection < 0) return -1;
     return device_files_start(&front->files, connection, image, devices, device_count,
-                              options->mapping, error);
+                              options->mapping, options->lasting, error);
 }
 
 static int attach(struct kernel_front *front, const struct erofs_image *image,
@@ -63,21 +63,61 @@ static int attach(struct kernel_front *front, const struct erofs_image *image,
     return 0;
 }
 
+static int resume(struct kernel_front *front, const struct erofs_image *image,
+                  struct layer_device *const *devices, uint32_t device_count,
+                  const struct kernel_front_options *options, struct error **error)
+{
+    front->end = options->resumed->end;
+    front->attached = true;
+    if (options->resumed->connection < 0) return 0;
+    return device_files_start(&front->files, options->resumed->connection, image, devices,
+                              device_count, options->mapping, options->lasting, error);
+}
+
+static void close_resumed(const struct kernel_front_resumed *resumed)
+{
+    if (!resumed) return;
+    if (resumed->connection >= 0) close(resumed->connection);
+    close(resumed->end);
+}
+
+static struct kernel_front *make_front(const struct erofs_image *image, uint32_t device_count,
+                                       const struct kernel_front_options *options,
+                                       struct error **error)
+{
+    if (device_count != image->device_count) {
+        error_set(error, ERROR_INVALID, "metadata: wants %u devices, there are %u",
+                  image->device_count, device_count);
+        return NULL;
+    }
+    struct kernel_front *front = calloc(1, sizeof *front);
+    if (!front) {
+        error_set_memory(error);
+        return NULL;
+    }
+    front->mounter = options->mounter;
+    front->end = -1;
+    front->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (front->wake >= 0) return front;
+    error_set_errno(error, errno, "make an eventfd");
+    free(front);
+    return NULL;
+}
+
 int kernel_front_mount(struct kernel_front **ret, const struct erofs_image *image,
                        struct layer_device *const *devices, uint32_t device_count,
                        const struct kernel_front_options *options, struct error **error)
 {
-    if (device_count != image->device_count)
-        return error_set(error, ERROR_INVALID, "metadata: wants %u devices, there are %u",
-                         image->device_count, device_count);
-    struct kernel_front *front = calloc(1, sizeof *front);
-    if (!front) return error_set_memory(error);
-    front->mounter = options->mounter;
-    front->end = -1;
-    front->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    int result = front->wake < 0 ? error_set_errno(error, errno, "make an eventfd")
-                                 : attach(front, image, devices, device_count, options, error);
+    struct kernel_front *front = make_front(image, device_count, options, error);
+    if (!front) {
+        close_resumed(options->resumed);
+        return -1;
+    }
+    int result = options->resumed ? resume(front, image, devices, device_count, options, error)
+                                  : attach(front, image, devices, device_count, options, error);
     if (result < 0) {
+        /* What was mounted by another server stays; only the readers of this one are told. */
+        if (options->resumed) front->attached = false;
         kernel_front_free(front);
         return -1;
     }
@@ -94,6 +134,11 @@ static void wait_for_end(const struct kernel_front *front)
     };
     while (poll(watched, sizeof watched / sizeof *watched, -1) < 0 && errno == EINTR)
         continue;
+}
+
+const struct fuse_negotiated *kernel_front_negotiated(const struct kernel_front *front)
+{
+    return front->files ? device_files_negotiated(front->files) : NULL;
 }
 
 int kernel_front_serve(struct kernel_front *front, void (*ready)(void *context), void *context,

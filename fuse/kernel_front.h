@@ -9,19 +9,29 @@
 
 #include "base/error.h"
 #include "base/mapping.h"
+#include "fuse/fuse_server.h"
 #include "fuse/layer_device.h"
 #include "fuse/mounter.h"
 #include "index/erofs_image.h"
 
 struct kernel_front;
 
+struct kernel_front_resumed {
+    int connection; /* of the devices; -1: the kernel has files of all */
+    int end;
+};
+
 struct kernel_front_options {
-    const char *source;            /* the image's name */
-    const struct mounter *mounter; /* borrowed */
-    int metadata;                  /* a descriptor of the file that the image was read from */
-    const struct mapping *mapping; /* of it, borrowed */
-    unsigned readahead;            /* KiB, as tree_mount_set_readahead() */
-    const int *complete;           /* of each layer its file, or -1; NULL: none */
+    const char *source;                 /* the image's name */
+    const struct mounter *mounter;      /* borrowed */
+    int metadata;                       /* a descriptor of the file that the image was read from */
+    const struct mapping *mapping;      /* of it, borrowed */
+    unsigned readahead;                 /* KiB, as tree_mount_set_readahead() */
+    const int *complete;                /* of each layer its file, or -1; NULL: none */
+    const struct fuse_lasting *lasting; /* as struct fuse_server_options; or NULL */
+    /* Of a tree that is mounted already, as the mounter made them, taken over, also when it fails;
+     * else NULL. */
+    const struct kernel_front_resumed *resumed;
 };
 
 /* As rootfs_mount(). An error also tells that this kernel cannot: nothing is mounted then. */
@@ -32,6 +42,8 @@ int kernel_front_mount(struct kernel_front **ret, const struct erofs_image *imag
  * kernel_front_stop(). */
 int kernel_front_serve(struct kernel_front *front, void (*ready)(void *context), void *context,
                        struct error **error);
+/* For the next server of a connection that lasts; borrowed. NULL: there is no connection. */
+const struct fuse_negotiated *kernel_front_negotiated(const struct kernel_front *front);
 /* From now on, on any thread. */
 void kernel_front_set_readahead(struct kernel_front *front, unsigned kibibytes);
 /* Safe in a signal handler and on any thread, until kernel_front_free(). */

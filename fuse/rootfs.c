@@ -32,7 +32,7 @@ static void negotiate(void *context, struct fuse_conn_info *connection)
 static void open_file(fuse_req_t request, fuse_ino_t node, struct fuse_file_info *file)
 {
     (void)node;
-    const struct rootfs *rootfs = fuse_req_userdata(request);
+    const struct rootfs *rootfs = fuse_server_context(request);
     file->keep_cache = 1;
     if (rootfs->no_open)
         fuse_reply_err(request, ENOSYS);
@@ -43,7 +43,7 @@ static void open_file(fuse_req_t request, fuse_ino_t node, struct fuse_file_info
 static void open_directory(fuse_req_t request, fuse_ino_t node, struct fuse_file_info *file)
 {
     (void)node;
-    const struct rootfs *rootfs = fuse_req_userdata(request);
+    const struct rootfs *rootfs = fuse_server_context(request);
     file->keep_cache = 1;
     file->cache_readdir = 1;
     if (rootfs->no_opendir)
@@ -67,7 +67,7 @@ static void read_file(fuse_req_t request, fuse_ino_t node, size_t size, off_t of
                       struct fuse_file_info *file)
 {
     (void)file;
-    struct rootfs *rootfs = fuse_req_userdata(request);
+    struct rootfs *rootfs = fuse_server_context(request);
     struct erofs_inode inode;
     int result = rootfs_inode(rootfs, node, &inode);
     if (!result && !S_ISREG(inode.mode)) result = S_ISDIR(inode.mode) ? -EISDIR : -EINVAL;
@@ -150,18 +150,42 @@ void rootfs_set_readahead(struct rootfs *rootfs, unsigned kibibytes)
     }
 }
 
-static int attach(struct rootfs *rootfs, const struct rootfs_options *options, struct error **error)
+static bool is_resumed(const struct rootfs_options *options)
+{
+    return options->lasting && options->lasting->negotiated;
+}
+
+/* What is mounted already is unmounted by who has mounted it. */
+static int take_resumed(struct rootfs *rootfs, const struct rootfs_options *options,
+                        struct error **error)
+{
+    cleanup_close int connection = options->resumed;
+    rootfs->mount.mountpoint = strdup(options->mountpoint);
+    if (!rootfs->mount.mountpoint) return error_set_memory(error);
+    rootfs->mount.attached = rootfs->mounter != NULL;
+    return take_descriptor(&connection);
+}
+
+static int get_connection(struct rootfs *rootfs, const struct rootfs_options *options,
+                          struct error **error)
 {
     struct fuse_mount_options how = { .source = options->source,
                                       .allow_suid = options->allow_suid,
                                       .allow_devices = options->allow_devices,
                                       .allow_other = options->allow_other };
-    int connection = rootfs->mounter
-                         ? attach_by_mounter(rootfs, options, error)
-                         : fuse_mount_attach(&rootfs->mount, options->mountpoint, &how, error);
+    if (is_resumed(options)) return take_resumed(rootfs, options, error);
+    if (rootfs->mounter) return attach_by_mounter(rootfs, options, error);
+    return fuse_mount_attach(&rootfs->mount, options->mountpoint, &how, error);
+}
+
+static int attach(struct rootfs *rootfs, const struct rootfs_options *options, struct error **error)
+{
+    int connection = get_connection(rootfs, options, error);
     if (connection < 0) return -1;
-    return fuse_server_new(&rootfs->server, connection, &operations, rootfs,
-                           rootfs->mount.mountpoint, options->threads, error);
+    struct fuse_server_options how = { .name = rootfs->mount.mountpoint,
+                                       .threads = options->threads,
+                                       .lasting = options->lasting };
+    return fuse_server_new(&rootfs->server, connection, &operations, rootfs, &how, error);
 }
 
 int rootfs_mount(struct rootfs **ret, const struct erofs_image *image,
@@ -169,12 +193,15 @@ int rootfs_mount(struct rootfs **ret, const struct erofs_image *image,
                  const struct rootfs_options *options, struct error **error)
 {
     struct rootfs *rootfs = calloc(1, sizeof *rootfs);
-    if (!rootfs) return error_set_memory(error);
+    if (!rootfs) {
+        if (is_resumed(options)) close(options->resumed);
+        return error_set_memory(error);
+    }
     rootfs->image = image;
     rootfs->metadata = options->metadata;
     rootfs->mounter = options->mounter;
     rootfs->readahead = options->readahead ? options->readahead : DEFAULT_READAHEAD;
-    if (prepare(rootfs, devices, device_count, error) < 0 || attach(rootfs, options, error) < 0) {
+    if (attach(rootfs, options, error) < 0 || prepare(rootfs, devices, device_count, error) < 0) {
         rootfs_free(rootfs);
         return -1;
     }
@@ -205,6 +232,11 @@ int rootfs_serve(struct rootfs *rootfs, void (*ready)(void *context), void *cont
     if (fuse_server_stop(rootfs->server, result < 0 ? NULL : error) < 0) result = -1;
     extent_reader_close(rootfs->reader);
     return result;
+}
+
+const struct fuse_negotiated *rootfs_negotiated(const struct rootfs *rootfs)
+{
+    return fuse_server_negotiated(rootfs->server);
 }
 
 void rootfs_stop(struct rootfs *rootfs)

@@ -14,6 +14,7 @@
 
 #include "base/error.h"
 #include "base/mapping.h"
+#include "fuse/fuse_server.h"
 #include "fuse/layer_device.h"
 #include "fuse/mounter.h"
 #include "index/erofs_image.h"
@@ -33,6 +34,10 @@ struct rootfs_options {
     /* What `image` lies in, or NULL where that cannot be damaged; borrowed. Once it is, whatever
      * has to be looked up in the image is EIO. */
     const struct mapping *metadata;
+    /* As struct fuse_server_options, or NULL. Where it says what was negotiated, the tree is
+     * mounted already, and `resumed` is the connection, which is taken over, also when it fails. */
+    const struct fuse_lasting *lasting;
+    int resumed;
 };
 
 /* `image` must have been validated; `devices[i]` is EROFS device i + 1, and there is one for each
@@ -46,6 +51,8 @@ int rootfs_mount(struct rootfs **ret, const struct erofs_image *image,
  * answered: from then on the tree can be used. */
 int rootfs_serve(struct rootfs *rootfs, void (*ready)(void *context), void *context,
                  struct error **error);
+/* For the next server of a connection that lasts; borrowed. Once `ready` was called. */
+const struct fuse_negotiated *rootfs_negotiated(const struct rootfs *rootfs);
 /* From now on, on any thread. */
 void rootfs_set_readahead(struct rootfs *rootfs, unsigned kibibytes);
 /* Safe in a signal handler and on any thread, until rootfs_free(). */

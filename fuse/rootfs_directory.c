@@ -22,7 +22,7 @@ static bool is_dot_or_dot_dot(const char *name)
 static ssize_t add_entry(fuse_req_t request, const struct erofs_dirent *dirent,
                          bool with_attributes, char *to, size_t room)
 {
-    const struct rootfs *rootfs = fuse_req_userdata(request);
+    const struct rootfs *rootfs = fuse_server_context(request);
     char name[NAME_MAX + 1];
     if (dirent->name_length > NAME_MAX || dirent->next_cookie > INT64_MAX) return -EIO;
     memcpy(name, dirent->name, dirent->name_length);
@@ -47,7 +47,7 @@ static ssize_t add_entry(fuse_req_t request, const struct erofs_dirent *dirent,
 static ssize_t list(fuse_req_t request, const struct erofs_inode *directory, uint64_t cookie,
                     bool with_attributes, char *listing, size_t capacity)
 {
-    const struct rootfs *rootfs = fuse_req_userdata(request);
+    const struct rootfs *rootfs = fuse_server_context(request);
     size_t length = 0;
     for (;;) {
         struct erofs_dirent dirent;
@@ -70,7 +70,7 @@ static ssize_t list(fuse_req_t request, const struct erofs_inode *directory, uin
 static void reply_listing(fuse_req_t request, fuse_ino_t node, size_t size, off_t offset,
                           bool with_attributes)
 {
-    struct rootfs *rootfs = fuse_req_userdata(request);
+    struct rootfs *rootfs = fuse_server_context(request);
     struct erofs_inode directory;
     int result = rootfs_inode(rootfs, node, &directory);
     if (!result && !S_ISDIR(directory.mode)) result = -ENOTDIR;

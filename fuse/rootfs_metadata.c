@@ -78,7 +78,7 @@ void rootfs_fill_entry(const struct rootfs *rootfs, const struct erofs_inode *in
 
 void rootfs_lookup(fuse_req_t request, fuse_ino_t parent, const char *name)
 {
-    struct rootfs *rootfs = fuse_req_userdata(request);
+    struct rootfs *rootfs = fuse_server_context(request);
     struct erofs_inode directory, inode;
     uint64_t nid;
     size_t length = strlen(name);
@@ -119,7 +119,7 @@ void rootfs_forget_multi(fuse_req_t request, size_t count, struct fuse_forget_da
 void rootfs_getattr(fuse_req_t request, fuse_ino_t node, struct fuse_file_info *file)
 {
     (void)file;
-    struct rootfs *rootfs = fuse_req_userdata(request);
+    struct rootfs *rootfs = fuse_server_context(request);
     struct erofs_inode inode;
     int result = (int)rootfs_checked(rootfs, rootfs_inode(rootfs, node, &inode));
     if (result < 0) {
@@ -133,7 +133,7 @@ void rootfs_getattr(fuse_req_t request, fuse_ino_t node, struct fuse_file_info *
 
 void rootfs_readlink(fuse_req_t request, fuse_ino_t node)
 {
-    struct rootfs *rootfs = fuse_req_userdata(request);
+    struct rootfs *rootfs = fuse_server_context(request);
     struct erofs_inode inode;
     const char *target = NULL;
     /* What goes into a system call must be a copy: see base/mapping.h. */
@@ -154,7 +154,7 @@ void rootfs_readlink(fuse_req_t request, fuse_ino_t node)
 void rootfs_statfs(fuse_req_t request, fuse_ino_t node)
 {
     (void)node;
-    struct rootfs *rootfs = fuse_req_userdata(request);
+    struct rootfs *rootfs = fuse_server_context(request);
     struct statvfs status = {
         .f_bsize = 4096,
         .f_frsize = 4096,

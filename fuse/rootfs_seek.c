@@ -24,7 +24,7 @@ void rootfs_lseek(fuse_req_t request, fuse_ino_t node, off_t offset, int whence,
                   struct fuse_file_info *file)
 {
     (void)file;
-    struct rootfs *rootfs = fuse_req_userdata(request);
+    struct rootfs *rootfs = fuse_server_context(request);
     /* The kernel need not ask again where no file has data and holes. */
     if (rootfs->image->sparse_device == 0) {
         fuse_reply_err(request, ENOSYS);

@@ -21,7 +21,7 @@ static void reply_sized(fuse_req_t request, const void *data, ssize_t length, si
 
 void rootfs_getxattr(fuse_req_t request, fuse_ino_t node, const char *name, size_t size)
 {
-    struct rootfs *rootfs = fuse_req_userdata(request);
+    struct rootfs *rootfs = fuse_server_context(request);
     /* Each exec asks for security.capability, and overlayfs asks about every directory; the kernel
      * remembers no answer but this one: no attributes at all. Most images have none. */
     if (!rootfs->image->has_xattrs) {
@@ -46,7 +46,7 @@ void rootfs_getxattr(fuse_req_t request, fuse_ino_t node, const char *name, size
 
 void rootfs_listxattr(fuse_req_t request, fuse_ino_t node, size_t size)
 {
-    struct rootfs *rootfs = fuse_req_userdata(request);
+    struct rootfs *rootfs = fuse_server_context(request);
     if (!rootfs->image->has_xattrs) {
         fuse_reply_err(request, ENOSYS);
         return;
