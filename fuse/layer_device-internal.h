@@ -14,6 +14,7 @@
  *   read_ahead.c      which chunks a reader who goes forward will want next
  *   prefetch.c        the supply that a profile is; prefetch_plan.c, window_prefetch.c
  *   run_start.c       which chunks are fetched next, in one range
+ *   run_neighbours.c  which come along because the link is idle
  *   run.c             the life of a run; run_suspend.c, run_failure.c
  *   run_decode.c      a run's bytes on their way through the decoder
  *   recent_failure.c  chunks that could not be had a moment ago
@@ -270,6 +271,7 @@ struct run {
     enum memory_kind memory_kind; /* what its memory is held as */
     size_t piece;                 /* the longest range it asks for at once */
     bool ahead;                   /* its range was asked for when nobody waited */
+    bool neighbours;              /* the link was idle, so they come along */
     bool counted;                 /* its range is one of those that are under way */
     uint32_t first, last;
     uint32_t next;                 /* the chunk to be decoded next */
@@ -625,6 +627,16 @@ void run_start_wanted(struct data_path *path, struct actions *actions);
 size_t run_piece_limit(const struct data_path *path);
 /* Works out the memory that the run needs, for `wanted_last`. */
 void run_measure(struct run *run);
+/* `first` and `last` are set: where in the blob that is, and where it begins. */
+void run_place(struct run *run);
+/* A chunk that neither continues another nor is continued, nor is here or on its way. */
+bool run_may_take(const struct layer_device *device, uint32_t chunk);
+/* Of the blob, for chunks first to last. */
+uint64_t run_blob_length(const struct chunk_table *table, uint32_t first, uint32_t last);
+/* Takes along what lies behind the run, if the link has nothing else to do. */
+void neighbours_take_behind(struct run *run);
+/* For a run that took neighbours: those in front of it, as far as memory allows. */
+void neighbours_start_before(const struct run *demanded, struct actions *actions);
 size_t run_memory(const struct run *run);
 struct run *run_in_place(const struct layer_device *device, uint32_t first, uint32_t last);
 /* With its memory held: asks for the window and the blob's bytes at the same time. */

@@ -2,7 +2,7 @@
  * Chunks that a reader who goes forward will want next.
  *
  * A device watches a few readers at a time by the chunks that they miss. One
- * that misses the chunk behind its last has the next one fetched ahead; when it
+ * that misses a chunk close behind its last has the next one fetched ahead; when it
  * comes to what was fetched ahead last, which the path of a hit sees by a mark,
  * twice as much is, up to what keeps the link busy. Who reads here and there
  * has nothing fetched, nor has who reads what a profile names: it would name the
@@ -12,6 +12,10 @@
 
 /* Bytes of the blob: what is under way at 1 Gbit/s and a round trip of 20 ms. */
 #define WINDOW_MAX (5u << 19)
+
+/* One who goes forward may leave so many chunks out: a program's parts lie in its file in about the
+ * order in which they are used, but not all are. */
+#define STRIDE_MAX 4u
 
 /* The first chunk of a layer is never fetched ahead. */
 #define NO_MARK 0u
@@ -46,7 +50,7 @@ static struct ahead_reader *reader_at(struct layer_device *device, uint32_t chun
     for (unsigned i = 0; i < AHEAD_READERS; i++) {
         struct ahead_reader *reader = &device->readers[i];
         if (reader->next == 0 || chunk + 1 < reader->next) continue;
-        if (chunk <= reader->next || chunk < reader->end) return reader;
+        if (chunk <= reader->next + STRIDE_MAX || chunk < reader->end) return reader;
     }
     return NULL;
 }

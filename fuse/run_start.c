@@ -20,8 +20,6 @@
 
 /* Left for readers who come while others' ranges are under way. */
 #define RANGES_FOR_DEMAND 2u
-/* A reader waits for one at a time; one more may be under way for another. */
-#define RANGES_ON_AN_IDLE_LINK 2u
 /* One arrives while the next is asked for. */
 #define RANGES_OF_FILL 2u
 
@@ -56,8 +54,7 @@ static bool fits(const struct run *run, uint32_t first, uint32_t last)
     return length <= run->piece;
 }
 
-/* A chunk that neither continues another nor is continued, nor is here or on its way. */
-static bool may_come_along(const struct layer_device *device, uint32_t chunk)
+bool run_may_take(const struct layer_device *device, uint32_t chunk)
 {
     enum chunk_state state = chunk_state(device, chunk);
     return (state == CHUNK_ABSENT || state == CHUNK_WANTED) &&
@@ -71,7 +68,7 @@ static bool is_wanted(const struct layer_device *device, uint32_t chunk, enum ur
            active_chunk_find(device, chunk)->urgency <= least;
 }
 
-static uint64_t blob_length(const struct chunk_table *table, uint32_t first, uint32_t last)
+uint64_t run_blob_length(const struct chunk_table *table, uint32_t first, uint32_t last)
 {
     uint64_t offset, length;
     chunk_table_blob_range(table, first, last, &offset, &length);
@@ -90,9 +87,9 @@ static uint32_t next_behind(const struct run *run, enum urgency least)
 {
     const struct layer_device *device = run->device;
     for (uint32_t i = run->last + 1; i < device->table->chunk_count; i++) {
-        if (!may_come_along(device, i) || !fits(run, run->first, i)) break;
+        if (!run_may_take(device, i) || !fits(run, run->first, i)) break;
         if (is_wanted(device, i, least)) return i;
-        if (blob_length(device->table, run->last + 1, i) > gap_max(run)) break;
+        if (run_blob_length(device->table, run->last + 1, i) > gap_max(run)) break;
     }
     return run->last;
 }
@@ -101,34 +98,11 @@ static uint32_t next_before(const struct run *run, enum urgency least)
 {
     const struct layer_device *device = run->device;
     for (uint32_t i = run->first; i-- > 0;) {
-        if (!may_come_along(device, i) || !fits(run, i, run->last)) break;
+        if (!run_may_take(device, i) || !fits(run, i, run->last)) break;
         if (is_wanted(device, i, least)) return i;
-        if (blob_length(device->table, i, run->first - 1) > gap_max(run)) break;
+        if (run_blob_length(device->table, i, run->first - 1) > gap_max(run)) break;
     }
     return run->first;
-}
-
-static bool nothing_else_is_wanted(const struct data_path *path)
-{
-    for (unsigned i = 0; i < URGENCIES; i++) {
-        const struct active_chunk *first = TAILQ_FIRST(&path->wanted[i]);
-        if (first && (i != URGENCY_DEMAND || TAILQ_NEXT(first, queue))) return false;
-    }
-    return path->ranges < RANGES_ON_AN_IDLE_LINK;
-}
-
-/* Who reads one chunk will often read its neighbours. Where the link has nothing else to do, those
- * behind it come along for as long as they take no more time than another request would wait for
- * its first byte; nobody waits for them. */
-static void take_neighbours(struct run *run)
-{
-    const struct layer_device *device = run->device;
-    size_t most = link_speed_round_trip_bytes(&device->path->link);
-    if (!nothing_else_is_wanted(device->path)) return;
-    while (run->last + 1 < device->table->chunk_count && may_come_along(device, run->last + 1) &&
-           fits(run, run->first, run->last + 1) &&
-           blob_length(device->table, run->wanted_last + 1, run->last + 1) <= most)
-        run->last++;
 }
 
 static void choose_single(struct run *run)
@@ -140,7 +114,8 @@ static void choose_single(struct run *run)
     for (; (next = next_before(run, run->urgency)) != run->first; run->first = next)
         continue;
     run->wanted_last = run->last;
-    if (run->urgency == URGENCY_DEMAND && run->device->path->neighbours) take_neighbours(run);
+    if (run->urgency == URGENCY_DEMAND && run->device->path->neighbours)
+        neighbours_take_behind(run);
     run->wanted_last = run->last;
 }
 
@@ -153,6 +128,15 @@ static void choose_row(struct run *run)
         if (chunk_state(device, i) == CHUNK_WANTED) run->wanted_last = i;
 }
 
+void run_place(struct run *run)
+{
+    uint64_t length;
+    chunk_table_blob_range(run->device->table, run->first, run->last, &run->start, &length);
+    run->end = run->start + length;
+    run->next = run->first;
+    run->fetched = run->start;
+}
+
 static void choose(struct run *run, uint32_t chunk)
 {
     const struct chunk_table *table = run->device->table;
@@ -162,11 +146,7 @@ static void choose(struct run *run, uint32_t chunk)
         choose_single(run);
     else
         choose_row(run);
-    uint64_t length;
-    chunk_table_blob_range(table, run->first, run->last, &run->start, &length);
-    run->end = run->start + length;
-    run->next = run->first;
-    run->fetched = run->start;
+    run_place(run);
 }
 
 /* ---- memory ---- */
@@ -246,6 +226,7 @@ static enum start_result start_for(struct active_chunk *record, struct actions *
     if (other) run_end(other, actions); /* it went past the chunk, which was lost since */
     *run = plan;
     run_begin(run, actions);
+    if (plan.neighbours) neighbours_start_before(&plan, actions);
     return STARTED;
 }
 

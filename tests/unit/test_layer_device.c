@@ -195,7 +195,6 @@ static void neighbours_come_in_one_range(void **state)
     assert_int_equal(fake.log[1].length, 4 * CHUNK_SIZE);
 }
 
-/* Two readers who wait are as many as an idle link has. */
 static void neighbours_come_along_on_an_idle_link(void **state)
 {
     struct fixture *fixture = *state;
@@ -204,13 +203,33 @@ static void neighbours_come_along_on_an_idle_link(void **state)
     assert_int_equal(fake.log[0].offset, 20 * CHUNK_SIZE);
     assert_true(fake.log[0].length >= 2 * CHUNK_SIZE);
     expect_read(fixture, 21 * CHUNK_SIZE, 10);
-    assert_int_equal(fake_requests(0), 1);
-    fake_hold(true);
+    expect_read(fixture, 19 * CHUNK_SIZE, 10);
+    assert_int_equal(fake_requests(0), 2);
+    assert_true(fake.log[1].offset < 20 * CHUNK_SIZE);
+    assert_int_equal(fake.log[1].offset + fake.log[1].length, 20 * CHUNK_SIZE);
+}
+
+static void a_read_of_two_chunks_brings_neighbours_too(void **state)
+{
+    struct fixture *fixture = *state;
+    reopen(fixture, &(struct data_path_options){ .neighbours = true });
+    expect_read(fixture, 21 * CHUNK_SIZE - 10, 20);
+    assert_int_equal(fake.log[0].offset, 20 * CHUNK_SIZE);
+    assert_true(fake.log[0].length >= 3 * CHUNK_SIZE);
+}
+
+/* Two readers who wait, each with what is beside it, are as many as an idle link has. */
+static void a_busy_link_brings_no_neighbours(void **state)
+{
+    struct fixture *fixture = *state;
     struct asked *asked[3];
+    reopen(fixture, &(struct data_path_options){ .neighbours = true });
+    fake_hold(true);
     for (unsigned i = 0; i < 3; i++)
         asked[i] = ask(fixture->device, (uint64_t)(200 + 100 * i) * CHUNK_SIZE, 10);
-    fake_wait_waiting(3);
-    assert_int_equal(fake.log[3].length, CHUNK_SIZE);
+    fake_wait_waiting(5);
+    assert_int_equal(fake.log[4].offset, 400 * CHUNK_SIZE);
+    assert_int_equal(fake.log[4].length, CHUNK_SIZE);
     fake_hold(false);
     for (unsigned i = 0; i < 3; i++)
         expect_bytes(fixture, asked[i], (uint64_t)(200 + 100 * i) * CHUNK_SIZE, 10);
@@ -459,7 +478,7 @@ static void read_ends_when_nobody_answers(void **state)
     fake_hold(true);
     struct asked *asked[30];
     for (unsigned i = 0; i < 30; i++)
-        asked[i] = ask(fixture->device, i * 3 * CHUNK_SIZE, 2 * CHUNK_SIZE);
+        asked[i] = ask(fixture->device, (uint64_t)i * 9 * CHUNK_SIZE, 2 * CHUNK_SIZE);
     for (unsigned i = 0; i < 30; i++)
         expect_failure(asked[i]);
     /* Only what was under way is still fetched: nobody wants the rest. */
@@ -640,6 +659,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(chunk_is_fetched_once_whoever_asks, set_up, tear_down),
         cmocka_unit_test_setup_teardown(neighbours_come_in_one_range, set_up, tear_down),
         cmocka_unit_test_setup_teardown(neighbours_come_along_on_an_idle_link, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_read_of_two_chunks_brings_neighbours_too, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(a_busy_link_brings_no_neighbours, set_up, tear_down),
         cmocka_unit_test_setup_teardown(first_chunks_are_answered_while_the_rest_is_on_its_way,
                                         set_up, tear_down),
         cmocka_unit_test_setup_teardown(closing_waits_for_no_answer_that_has_begun, set_up,

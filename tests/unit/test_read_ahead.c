@@ -115,6 +115,16 @@ static void what_is_fetched_ahead_grows_with_the_way_behind(void **state)
     assert_true(chunks_fetched(fixture) >= 20);
 }
 
+/* As a program does that is loaded: it has parts that it does not use. */
+static void who_leaves_some_out_goes_forward_all_the_same(void **state)
+{
+    const struct fixture *fixture = *state;
+    for (uint64_t chunk = 0; chunk < CHUNKS; chunk += 2 + chunk % 3)
+        read_part(fixture, chunk * CHUNK_SIZE, 4096);
+    settle(fixture);
+    assert_true(fake_requests(0) < CHUNKS / 5);
+}
+
 static void who_reads_here_and_there_has_nothing_fetched(void **state)
 {
     const struct fixture *fixture = *state;
@@ -157,6 +167,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(who_goes_forward_costs_few_requests, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_is_fetched_ahead_grows_with_the_way_behind, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(who_leaves_some_out_goes_forward_all_the_same, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(who_reads_here_and_there_has_nothing_fetched, set_up,
                                         tear_down),
