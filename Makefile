@@ -19,7 +19,7 @@ SANITIZE ?=
 
 VERSION := $(shell cat packaging/version)
 LIBRARIES := fuse3 libcurl libzstd libcrypto jansson liburing zlib libisal sqlite3 libpcre2-8 \
-             libnghttp2 libprotobuf-c libmicrohttpd
+             libnghttp2 libprotobuf-c libmicrohttpd yaml-0.1
 
 CFLAGS   ?= -O2 -g
 override CPPFLAGS += -I. -isystem $(BUILD)/proto -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -DFUSE_USE_VERSION=314 \

@@ -41,6 +41,9 @@ int credentials_fingerprint(const struct credentials *credentials, struct digest
  * error that quotes nothing of it. */
 int credentials_decode_auth(const char *auth, struct credentials *ret, struct error **error);
 
+/* Whether docker means `registry` by `key`, a host or an old address ("https://host/v1/"). */
+bool credentials_key_matches(const char *key, const char *registry);
+
 /* Whether it can stand in a header. */
 bool registry_token_is_valid(const char *token);
 

@@ -81,6 +81,14 @@ static bool key_names_registry(const char *key, const char *registry)
     return false;
 }
 
+bool credentials_key_matches(const char *key, const char *registry)
+{
+    if (key_names_registry(key, registry)) return true;
+    for (const char *const *alias = quirk_aliases(registry); *alias; alias++)
+        if (key_names_registry(key, *alias)) return true;
+    return false;
+}
+
 /* The value in `object` for `registry`: under docker's own key for it, else under
  * another spelling. */
 static json_t *find_registry(json_t *object, const char *registry)
@@ -90,9 +98,7 @@ static json_t *find_registry(json_t *object, const char *registry)
     const char *key;
     json_object_foreach(object, key, found)
     {
-        if (key_names_registry(key, registry)) return found;
-        for (const char *const *alias = quirk_aliases(registry); *alias; alias++)
-            if (key_names_registry(key, *alias)) return found;
+        if (credentials_key_matches(key, registry)) return found;
     }
     return NULL;
 }

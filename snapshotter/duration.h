@@ -1,0 +1,12 @@
+/* Lengths of time as Kubernetes and Go write them: "12h", "1h30m", "1.5s". */
+#ifndef SLUICE_SNAPSHOTTER_DURATION_H
+#define SLUICE_SNAPSHOTTER_DURATION_H
+
+#include <stdint.h>
+
+#include "base/error.h"
+
+/* In milliseconds, a year at the most. ERROR_INVALID: it is none, or less than nothing. */
+int duration_parse(const char *text, uint64_t *ret, struct error **error);
+
+#endif
