@@ -72,6 +72,7 @@ COMMAND_OBJECTS := $(COMMAND_SOURCES:%.c=$(BUILD)/%.o)
 DAEMON_OBJECTS  := $(DAEMON_SOURCES:%.c=$(BUILD)/%.o)
 UNIT_TESTS      := $(UNIT_SOURCES:tests/unit/%.c=$(BUILD)/tests/%)
 FUZZ_TOOLS      := $(addprefix $(BUILD)/tests/,mutate_metadata write_seeds)
+TEST_TOOLS      := $(BUILD)/tests/node_driver
 FUZZ_TARGETS    := $(FUZZ_SOURCES:tests/fuzz/%.c=$(BUILD)/fuzz/%)
 
 .PHONY: all help unit unit-build test check fuzz fuzz-build soak compile-flags bench bench-peers install clean format packages
@@ -121,6 +122,10 @@ $(BUILD)/tests/%: tests/fuzz/%.c $(BUILD)/libsluice.a
 	@mkdir -p $(@D)
 	$(call say,LD,$@)$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $< $(BUILD)/libsluice.a $(LDLIBS)
 
+$(BUILD)/tests/%: tests/tools/%.c $(BUILD)/libsluice.a
+	@mkdir -p $(@D)
+	$(call say,LD,$@)$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $< $(BUILD)/libsluice.a $(LDLIBS)
+
 $(BUILD)/fuzz/%: tests/fuzz/%.c $(BUILD)/libsluice.a
 	@mkdir -p $(@D)
 	$(call say,LD,$@)$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -fsanitize=fuzzer -o $@ $< \
@@ -134,7 +139,7 @@ test: ## install what is missing, build, run every test; TEST=name runs one
 	$(MAKE) --no-print-directory all unit-build
 	tests/run $(TEST)
 
-unit-build: $(UNIT_TESTS) $(FUZZ_TOOLS) $(BUILD)/bench/link
+unit-build: $(UNIT_TESTS) $(FUZZ_TOOLS) $(TEST_TOOLS) $(BUILD)/bench/link
 
 check: ## format, tidy, static analysis, sanitizer builds with the unit tests
 	packaging/install-packages
@@ -186,4 +191,4 @@ install: all ## install to $(DESTDIR)$(PREFIX)
 clean: ## remove what was built
 	rm -rf build
 
--include $(LIBRARY_OBJECTS:.o=.d) $(COMMAND_OBJECTS:.o=.d) $(DAEMON_OBJECTS:.o=.d) $(UNIT_TESTS:=.d) $(FUZZ_TOOLS:=.d) $(FUZZ_TARGETS:=.d)
+-include $(LIBRARY_OBJECTS:.o=.d) $(COMMAND_OBJECTS:.o=.d) $(DAEMON_OBJECTS:.o=.d) $(UNIT_TESTS:=.d) $(FUZZ_TOOLS:=.d) $(TEST_TOOLS:=.d) $(FUZZ_TARGETS:=.d)

@@ -265,6 +265,7 @@ static enum exit_code run(int argc, char **argv)
         case OPTION_INDEX:
             if (digest_parse(&pinned, optarg, &error) < 0) return bad_option("--index", error);
             chosen.image.pinned_index = &pinned;
+            chosen.image.pinned_trust = TRUST_PINNED;
             break;
         case OPTION_TRUST:
             if (index_trust_parse(&chosen.image.least_trust, optarg, &error) < 0)

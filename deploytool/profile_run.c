@@ -56,6 +56,7 @@ static int serve(const struct stage *stage, int ready)
                    .mountpoint = stage->place->lower,
                    .platform = options->platform,
                    .pinned_index = options->index,
+                   .pinned_trust = TRUST_PINNED,
                    .least_trust = TRUST_REFERRER,
                    .front = FRONT_FUSE,
                    .no_profile = true,

@@ -4,11 +4,15 @@
  * may be mounted on and how; all that it does is to mount there once, by either front door, to
  * unmount what it has mounted, and to find stored credentials, by docker's configuration and the
  * helpers it names. It ends with the server, also with one that was killed.
+ *
+ * A server of many images asks who has started it instead (node/node_client.h), by the same
+ * requests.
  */
 #ifndef SLUICE_NODE_BROKER_H
 #define SLUICE_NODE_BROKER_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "base/buffer.h"
 #include "base/error.h"
@@ -22,11 +26,23 @@ struct broker;
 /* Starts the process; while this one has a single thread. */
 int broker_start(struct broker **ret, const char *mountpoint, bool allow_suid, bool allow_devices,
                  struct error **error);
-/* Ends the process, and waits for it. What is mounted stays. NULL is fine. */
+/* Whoever is at the other end of the socket, which is taken over, is the broker; `name` is for
+ * errors, borrowed. NULL: out of memory. */
+struct broker *broker_connect(int socket, const char *name);
+/* Ends the process, if it was started, and waits for it. What is mounted stays. NULL is fine. */
 void broker_free(struct broker *broker);
 
-/* Valid as long as the broker. */
-const struct mounter *broker_mounter(const struct broker *broker);
+/* The broker as it mounts one tree. */
+struct broker_mount {
+    const struct broker *broker;
+    uint64_t number;
+    struct mounter mounter;
+};
+/* Number 0 is the only one of a broker that was started. Both are borrowed. */
+void broker_mount_init(struct broker_mount *mount, const struct broker *broker, uint64_t number);
+/* The tree is not served any more: a line to the broker, which does not answer. */
+void broker_mount_gone(const struct broker_mount *mount);
+
 /* A registry_credentials (fetcher/registry.h); `context` is the broker. */
 int broker_credentials(void *context, const struct credentials_question *question,
                        int cancel_descriptor, struct buffer *ret, struct error **error);

@@ -21,11 +21,17 @@ static unsigned readahead_kibibytes(enum front_readahead readahead)
     return readahead == READAHEAD_MUCH ? 1024 : 128;
 }
 
+static const char *const kind_names[] = { "auto", "erofs", "fuse" };
+
+const char *front_kind_name(enum front_kind kind)
+{
+    return kind_names[kind];
+}
+
 int front_parse(enum front_kind *ret, const char *text, struct error **error)
 {
-    static const char *const names[] = { "auto", "erofs", "fuse" };
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        if (strcmp(text, names[i]) != 0) continue;
+    for (size_t i = 0; i < sizeof kind_names / sizeof *kind_names; i++) {
+        if (strcmp(text, kind_names[i]) != 0) continue;
         *ret = (enum front_kind)i;
         return 0;
     }

@@ -14,6 +14,7 @@ enum front_kind { FRONT_AUTO, FRONT_EROFS, FRONT_FUSE };
 
 /* "auto", "erofs", "fuse". */
 int front_parse(enum front_kind *ret, const char *text, struct error **error);
+const char *front_kind_name(enum front_kind kind);
 
 struct front;
 

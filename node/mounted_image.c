@@ -23,6 +23,7 @@ static int load(struct mounted_image *image, struct error **error)
     struct node_image_options how = { .reference = options->reference,
                                       .platform = options->platform,
                                       .pinned = options->pinned_index,
+                                      .pinned_trust = options->pinned_trust,
                                       .least_trust = options->least_trust,
                                       .force = options->force,
                                       .artifact_known = prepare_mount,

@@ -22,8 +22,10 @@ struct mounted_image_options {
     const char *reference;
     const char *mountpoint;            /* absolute, resolved */
     const struct platform *platform;   /* asked for, or NULL */
-    const struct digest *pinned_index; /* or NULL */
+    const struct digest *pinned_index; /* the only one that is used, or NULL */
+    enum index_trust pinned_trust;     /* how it came to be known */
     enum index_trust least_trust;
+    uint32_t layers; /* that are shown, from below; 0: all */
     enum front_kind front;
     bool no_profile;
     uint64_t prefetch_limit; /* bytes; 0: half of the cache's size */
@@ -49,8 +51,8 @@ void mounted_image_end(struct mounted_image *image);
 /* NULL is fine. */
 void mounted_image_free(struct mounted_image *image);
 
-/* What is to be told of it, as fields of a status (docs/man/sluice-status.1): a new object. NULL:
- * it is not mounted yet, or not any more. On any thread. */
+/* What is to be told of it, as fields of a status (docs/man/sluice-status.1): a new object, in
+ * which "front" is null until it is mounted. NULL: it is at its end. On any thread. */
 json_t *mounted_image_status(struct mounted_image *image);
 
 #endif

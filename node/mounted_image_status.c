@@ -13,20 +13,22 @@ static void add_text(json_t *object, const char *name, const char *value)
 
 static json_t *layer_status(const struct mounted_image *image, size_t layer)
 {
-    char digest[DIGEST_TEXT_SIZE];
+    char digest[DIGEST_TEXT_SIZE], stream[DIGEST_TEXT_SIZE];
     uint32_t chunks_present;
     uint64_t bytes_present;
     const struct chunk_table *table = image->image.tables[layer];
     struct digest note;
     layer_device_presence(image->devices[layer], &chunks_present, &bytes_present);
     bool sealed = layer_cache_is_sealed(layer_device_cache(image->devices[layer]), &note);
-    return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:b, s:s}", "digest",
-                     digest_format(&table->blob_digest, digest), "kind",
+    bool file = image->front && front_has_file(image->front, (uint32_t)layer);
+    return json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:b, s:s}", "digest",
+                     digest_format(&table->blob_digest, digest), "stream_digest",
+                     digest_format(&table->stream_digest, stream), "kind",
                      layer_kind_name(table->kind), "chunks", (json_int_t)table->chunk_count,
                      "chunks_present", (json_int_t)chunks_present, "bytes_present",
                      (json_int_t)bytes_present, "stream_bytes", (json_int_t)table->stream_length,
                      "blob_bytes", (json_int_t)table->blob_length, "sealed", (int)sealed, "device",
-                     front_has_file(image->front, (uint32_t)layer) ? "file" : "fuse");
+                     file ? "file" : "fuse");
 }
 
 static void add_layers(json_t *root, const struct mounted_image *image)
@@ -49,8 +51,8 @@ static json_t *status_of(const struct mounted_image *image)
     add_text(root, "index_digest", digest_format(&node->index_digest, digest));
     add_text(root, "trust", index_trust_name(node->trust));
     add_text(root, "mountpoint", image->options.mountpoint);
-    add_text(root, "front", front_name(image->front));
-    add_text(root, "front_reason", front_reason(image->front));
+    add_text(root, "front", image->front ? front_name(image->front) : NULL);
+    add_text(root, "front_reason", image->front ? front_reason(image->front) : NULL);
     add_size(root, "image_bytes", image_blob_bytes(&node->image));
     add_size(root, "entries", node->metadata.inode_count);
     const struct mapping *metadata = node->metadata_content.mapping;
@@ -65,7 +67,7 @@ static json_t *status_of(const struct mounted_image *image)
 json_t *mounted_image_status(struct mounted_image *image)
 {
     pthread_mutex_lock(&image->status_lock);
-    json_t *status = image->front && !image->stopping ? status_of(image) : NULL;
+    json_t *status = !image->stopping ? status_of(image) : NULL;
     pthread_mutex_unlock(&image->status_lock);
     return status;
 }

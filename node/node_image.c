@@ -140,8 +140,10 @@ static int load_index(struct loader *loader, const struct node_image_options *op
     cleanup_free char *lie =
         known && !options->force ? index_refusal(loader->cache, &node->image, &known->index) : NULL;
     if (index_choose(&node->image, loader->client, options->pinned,
-                     known && !lie ? &known->index : NULL, &chosen, error) < 0 ||
-        index_trust_require(&node->image, &chosen, options->least_trust, error) < 0 ||
+                     known && !lie ? &known->index : NULL, &chosen, error) < 0)
+        return -1;
+    if (options->pinned) chosen.trust = options->pinned_trust;
+    if (index_trust_require(&node->image, &chosen, options->least_trust, error) < 0 ||
         index_require_truth(loader->cache, &node->image, &chosen.digest, options->force, error) < 0)
         return -1;
     node->index_digest = chosen.digest;

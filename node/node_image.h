@@ -34,6 +34,7 @@ struct node_image_options {
     const char *reference;
     const struct platform *platform; /* asked for, or NULL */
     const struct digest *pinned;     /* the digest of the index to use, or NULL */
+    enum index_trust pinned_trust;   /* how far that one is trusted */
     enum index_trust least_trust;
     bool force; /* also an index that was found to lie */
     /* Called when the artifact is known and before its parts are fetched, for what may come at the

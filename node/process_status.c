@@ -50,6 +50,7 @@ json_t *process_status(const struct node *node, const struct confinement *confin
     json_object_set_new(root, "confinement", confinement_status(confinement));
     add_size(root, "pid", (uint64_t)getpid());
     add_size(root, "uptime_seconds", (uint64_t)(time(NULL) - started));
+    add_size(root, "layers_open", shared_layers_count(node->layers));
     add_counters(root, node->path);
     return root;
 }

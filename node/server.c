@@ -14,6 +14,7 @@
 struct server {
     const struct server_options *options;
     struct broker *broker;
+    struct broker_mount mount;
     struct confinement confinement;
     struct node node;
     struct mounted_image *image;
@@ -28,7 +29,9 @@ static int write_status(void *context, struct buffer *ret)
     cleanup_json json_t *image = mounted_image_status(server->image);
     cleanup_json json_t *root =
         image ? process_status(&server->node, &server->confinement, server->started) : NULL;
-    if (!root || json_object_update(root, image) < 0) return -1;
+    if (!root || json_is_null(json_object_get(image, "front")) ||
+        json_object_update(root, image) < 0)
+        return -1;
     cleanup_free char *text = json_dumps(root, JSON_COMPACT);
     return text ? buffer_append(ret, text, strlen(text)) : -1;
 }
@@ -112,7 +115,8 @@ static int start(struct server *server, struct error **error)
     if (give_up_privileges(server, error) < 0) return -1;
     node.credentials = broker_credentials;
     node.credentials_context = server->broker;
-    image.mounter = broker_mounter(server->broker);
+    broker_mount_init(&server->mount, server->broker, 0);
+    image.mounter = &server->mount.mounter;
     if (node_open(&server->node, &node, error) < 0 ||
         mounted_image_new(&server->image, &server->node, &image, error) < 0)
         return -1;

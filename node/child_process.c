@@ -1,0 +1,71 @@
+#include "node/child_process.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <spawn.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+
+#define SOCKETS_MAX 4u
+
+/* Copies that stand in the way of no socket's place in the child. */
+struct copies {
+    int sockets[SOCKETS_MAX];
+    size_t count;
+};
+
+static void copies_close(struct copies *copies)
+{
+    while (copies->count > 0)
+        close(copies->sockets[--copies->count]);
+}
+
+static int make_copies(const struct child_process *child, struct copies *ret)
+{
+    for (size_t i = 0; i < child->socket_count && i < SOCKETS_MAX; i++) {
+        int copy = fcntl(child->sockets[i], F_DUPFD_CLOEXEC, CHILD_FIRST_SOCKET + (int)SOCKETS_MAX);
+        if (copy < 0) return errno;
+        ret->sockets[ret->count++] = copy;
+    }
+    return 0;
+}
+
+static int add_actions(posix_spawn_file_actions_t *actions, const struct child_process *child,
+                       const struct copies *copies)
+{
+    int number = 0, place = CHILD_FIRST_SOCKET;
+    for (int i = 0; i < CHILD_FIRST_SOCKET && !number; i++)
+        if (i != STDERR_FILENO || !child->keeps_errors)
+            number = posix_spawn_file_actions_addopen(actions, i, "/dev/null", O_RDWR, 0);
+    for (size_t i = 0; i < copies->count && !number; i++)
+        number = posix_spawn_file_actions_adddup2(actions, copies->sockets[i], place++);
+    return number ? number : posix_spawn_file_actions_addclosefrom_np(actions, place);
+}
+
+int child_process_start(pid_t *ret, const struct child_process *child, struct error **error)
+{
+    posix_spawn_file_actions_t actions;
+    struct copies copies = { .count = 0 };
+    const char *program = child->program ? child->program : "/proc/self/exe";
+    int number = posix_spawn_file_actions_init(&actions);
+    if (number) return error_set_errno(error, number, "start %s", child->arguments[0]);
+    number = make_copies(child, &copies);
+    if (!number) number = add_actions(&actions, child, &copies);
+    if (!number) number = posix_spawn(ret, program, &actions, NULL, child->arguments, environ);
+    posix_spawn_file_actions_destroy(&actions);
+    copies_close(&copies);
+    if (!number) return 0;
+    error_set_errno(error, number, "start %s", child->arguments[0]);
+    if (number == ENOENT) error_hint(error, "sluice needs /proc and /dev/null");
+    return -1;
+}
+
+bool child_process_take_socket(int descriptor)
+{
+    struct stat status;
+    return fstat(descriptor, &status) == 0 && S_ISSOCK(status.st_mode) &&
+           fcntl(descriptor, F_SETFD, FD_CLOEXEC) == 0;
+}

@@ -1,0 +1,82 @@
+/* What the files of a node's client share. */
+#ifndef SLUICE_NODE_NODE_CLIENT_INTERNAL_H
+#define SLUICE_NODE_NODE_CLIENT_INTERNAL_H
+
+#include <jansson.h>
+#include <pthread.h>
+#include <sys/queue.h>
+
+#include "node/credential_searches.h"
+#include "node/mount_keeper.h"
+#include "node/node_client.h"
+
+enum image_state {
+    IMAGE_OPENING,
+    IMAGE_OPEN,
+    IMAGE_LOST,   /* its server has died; it will be opened again */
+    IMAGE_FAILED, /* it could not be opened (again), or somebody has unmounted it */
+    IMAGE_LEFT,   /* closed, and perhaps still used */
+};
+
+struct client_image {
+    LIST_ENTRY(client_image) link;
+    unsigned references; /* the list's, and of each who works with it */
+    uint64_t id;         /* 0: nobody asks for it any more */
+    uint64_t number;     /* by which the server knows it; another one each time it is opened */
+    enum image_state state;
+    char *reason; /* of IMAGE_FAILED */
+    json_t *command;
+    char *mountpoint; /* NULL: only to be loaded */
+    char *answer;     /* of the last time that it was opened */
+    struct mount_keeper keeper;
+};
+
+struct node_client {
+    struct node_client_options options;
+    struct credential_searches searches;
+    pthread_t supervisor, restorer;
+    bool supervisor_runs, restorer_runs;
+
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    bool stopping;
+    bool running;     /* a server can be asked */
+    int commands;     /* the server's socket, or -1; whoever uses it without the lock has a copy */
+    unsigned servers; /* that were started so far */
+    struct error *failure; /* why the last one did not come up, or NULL */
+    uint64_t last_number;
+    LIST_HEAD(, client_image) images;
+};
+
+/* ---- node_client_images.c; with the lock ---- */
+
+struct client_image *client_image_of_id(struct node_client *client, uint64_t id);
+struct client_image *client_image_of_number(struct node_client *client, uint64_t number);
+/* NULL with the error set. It is in the list. */
+struct client_image *client_image_new(struct node_client *client,
+                                      const struct node_image_request *request,
+                                      struct error **error);
+void client_image_unreference(struct client_image *image);
+/* Nobody asks for it any more; it goes once nobody works with it. */
+void client_image_drop(struct client_image *image);
+void client_image_set_state(struct node_client *client, struct client_image *image,
+                            enum image_state state, const char *reason);
+/* Opens it in whichever server runs, until `deadline` (milliseconds). Lets go of the lock while it
+ * waits. The image is IMAGE_OPEN afterwards, or IMAGE_FAILED. */
+int client_image_open(struct node_client *client, struct client_image *image, uint64_t deadline,
+                      struct error **error);
+/* The server has died. */
+void client_images_lost(struct node_client *client);
+
+/* Milliseconds of a clock that only goes forward. */
+uint64_t client_now_ms(void);
+/* Waits for a change; false once it is `deadline`. */
+bool client_wait(struct node_client *client, uint64_t deadline);
+
+/* ---- node_supervisor.c ---- */
+
+/* A thread's function, with the client: starts a server, answers what it asks, and starts the next
+ * one. */
+void *node_supervise(void *argument);
+
+#endif

@@ -1,0 +1,222 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "node/node_client-internal.h"
+#include "node/node_protocol-internal.h"
+#include "node/question.h"
+
+/* ---- time ---- */
+
+uint64_t client_now_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+bool client_wait(struct node_client *client, uint64_t deadline)
+{
+    struct timespec until = { (time_t)(deadline / 1000), (long)(deadline % 1000) * 1000000 };
+    return pthread_cond_timedwait(&client->changed, &client->lock, &until) != ETIMEDOUT;
+}
+
+/* ---- the list ---- */
+
+struct client_image *client_image_of_id(struct node_client *client, uint64_t id)
+{
+    struct client_image *image;
+    LIST_FOREACH(image, &client->images, link)
+    if (image->id == id) return image;
+    return NULL;
+}
+
+struct client_image *client_image_of_number(struct node_client *client, uint64_t number)
+{
+    struct client_image *image;
+    LIST_FOREACH(image, &client->images, link)
+    if (image->number == number) return image;
+    return NULL;
+}
+
+static void client_image_free(struct client_image *image)
+{
+    if (image->mountpoint) mount_keeper_free(&image->keeper);
+    json_decref(image->command);
+    free(image->mountpoint);
+    free(image->reason);
+    free(image->answer);
+    free(image);
+}
+
+struct client_image *client_image_new(struct node_client *client,
+                                      const struct node_image_request *request,
+                                      struct error **error)
+{
+    const char *mountpoint = request->image.mountpoint;
+    struct client_image *image = calloc(1, sizeof *image);
+    json_t *command = node_open_encode(request, image ? error : NULL);
+    char *kept = mountpoint ? strdup(mountpoint) : NULL;
+    if (!image || !command || (mountpoint && !kept)) {
+        if (!image || command) error_set_memory(error);
+        json_decref(command);
+        free(kept);
+        free(image);
+        return NULL;
+    }
+    image->references = 1;
+    image->id = request->id;
+    image->state = IMAGE_FAILED;
+    image->command = command;
+    image->mountpoint = kept;
+    if (kept) mount_keeper_init(&image->keeper, kept, request->allow_suid, request->allow_devices);
+    LIST_INSERT_HEAD(&client->images, image, link);
+    return image;
+}
+
+void client_image_unreference(struct client_image *image)
+{
+    if (--image->references == 0) client_image_free(image);
+}
+
+void client_image_drop(struct client_image *image)
+{
+    image->id = 0;
+    image->number = 0;
+    LIST_REMOVE(image, link);
+    client_image_unreference(image);
+}
+
+void client_image_set_state(struct node_client *client, struct client_image *image,
+                            enum image_state state, const char *reason)
+{
+    image->state = state;
+    free(image->reason);
+    image->reason = reason ? strdup(reason) : NULL;
+    pthread_cond_broadcast(&client->changed);
+}
+
+/* ---- opening ---- */
+
+static int wait_for_server(struct node_client *client, const struct client_image *image,
+                           uint64_t deadline, struct error **error)
+{
+    while (!client->running && !client->stopping && image->state == IMAGE_OPENING)
+        if (!client_wait(client, deadline)) break;
+    if (client->stopping || image->state != IMAGE_OPENING)
+        return error_set(error, ERROR_CANCELLED, "the image was closed");
+    if (client->running) return 0;
+    return error_set(error, ERROR_UNREACHABLE, "there is no server%s%s",
+                     client->failure ? ": " : "",
+                     client->failure ? error_message(client->failure) : "");
+}
+
+/* Its end of the socket is gone. */
+static bool has_ended(int commands)
+{
+    struct pollfd watched = { .fd = commands };
+    return poll(&watched, 1, 0) != 0;
+}
+
+/* Without the lock. *ret_ended: there is no answer because the server has died. */
+static int ask_once(const struct client_image *image, const char *text, int commands,
+                    uint64_t deadline, struct buffer *ret, bool *ret_ended, struct error **error)
+{
+    const struct question_peer peer = { commands, "the server" };
+    uint64_t now = client_now_ms();
+    if (image->mountpoint) mount_keeper_renew((struct mount_keeper *)&image->keeper);
+    int result = question_ask(&peer, text, strlen(text), deadline > now ? (int)(deadline - now) : 0,
+                              ret, error);
+    *ret_ended = result < 0 && has_ended(commands);
+    /* It may still be at it. */
+    if (result < 0 && image->mountpoint) mount_keeper_close((struct mount_keeper *)&image->keeper);
+    return result;
+}
+
+/* One server's try. 1: it died, and another may be asked. */
+static int open_once(struct node_client *client, struct client_image *image, uint64_t deadline,
+                     struct error **error)
+{
+    cleanup_buffer struct buffer answer = { 0 };
+    bool ended = false;
+    struct error *reason = NULL;
+    cleanup_close int commands = fcntl(client->commands, F_DUPFD_CLOEXEC, 0);
+    image->number = ++client->last_number;
+    json_object_set_new(image->command, "id", json_integer((json_int_t)image->number));
+    cleanup_free char *text = json_dumps(image->command, JSON_COMPACT);
+    if (commands < 0) return error_set_errno(error, errno, "copy a descriptor");
+    if (!text) return error_set_memory(error);
+    pthread_mutex_unlock(&client->lock);
+    int result = ask_once(image, text, commands, deadline, &answer, &ended, &reason);
+    pthread_mutex_lock(&client->lock);
+    if (ended) {
+        error_free(reason);
+        /* Until the supervisor has seen it, too. */
+        while (client->running && has_ended(commands) && client_wait(client, deadline))
+            continue;
+        return 1;
+    }
+    if (result < 0) return error_move(error, reason);
+    free(image->answer);
+    image->answer = strndup((const char *)answer.data, answer.length);
+    return image->answer ? 0 : error_set_memory(error);
+}
+
+static int open_in_any(struct node_client *client, struct client_image *image, uint64_t deadline,
+                       struct error **error)
+{
+    int result = 1;
+    while (result > 0) {
+        if (wait_for_server(client, image, deadline, error) < 0) return -1;
+        result = open_once(client, image, deadline, error);
+        if (result > 0 && client_now_ms() >= deadline)
+            return error_set(error, ERROR_UNREACHABLE, "the server has died");
+    }
+    return result;
+}
+
+int client_image_open(struct node_client *client, struct client_image *image, uint64_t deadline,
+                      struct error **error)
+{
+    struct error *reason = NULL;
+    client_image_set_state(client, image, IMAGE_OPENING, NULL);
+    int result = open_in_any(client, image, deadline, &reason);
+    if (image->state != IMAGE_OPENING) {
+        /* It was closed meanwhile. */
+        error_free(reason);
+        if (image->mountpoint) mount_keeper_close(&image->keeper);
+        return error_set(error, ERROR_CANCELLED, "the image was closed");
+    }
+    if (result == 0) {
+        client_image_set_state(client, image, IMAGE_OPEN, NULL);
+        return 0;
+    }
+    client_image_set_state(client, image, IMAGE_FAILED, error_message(reason));
+    return error_move(error, reason);
+}
+
+/* ---- the server's death ---- */
+
+void client_images_lost(struct node_client *client)
+{
+    struct client_image *image, *next;
+    unsigned left = 0;
+    for (image = LIST_FIRST(&client->images); image; image = next) {
+        next = LIST_NEXT(image, link);
+        if (image->state == IMAGE_OPEN) {
+            client_image_set_state(client, image, IMAGE_LOST, NULL);
+        } else if (image->state == IMAGE_LEFT) {
+            left++;
+            client_image_drop(image);
+        }
+    }
+    if (left > 0)
+        log_warning("%u unmounted images may still have been in use: reads of them fail now", left);
+}

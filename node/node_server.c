@@ -1,0 +1,291 @@
+#include "node/node_server.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/queue.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/confine.h"
+#include "base/exit_code.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "base/thread.h"
+#include "node/broker.h"
+#include "node/child_process.h"
+#include "node/node_protocol-internal.h"
+#include "node/process_status.h"
+#include "node/question.h"
+
+#define IMAGES_MAX 4096u
+
+struct node_server {
+    struct node node;
+    struct confinement confinement;
+    struct broker *broker;
+    time_t started;
+    pthread_mutex_t lock;
+    LIST_HEAD(, served_image) images;
+    unsigned image_count;
+};
+
+/* Has a thread of its own, from the command to the end. */
+struct served_image {
+    LIST_ENTRY(served_image) link;
+    struct node_server *server;
+    json_t *command;
+    struct node_open open; /* borrows from the command */
+    struct broker_mount mount;
+    struct mounted_image *image; /* once it is loaded; written with the lock */
+    int to;                      /* where the answer is waited for; -1: it was given */
+};
+
+/* ---- answers ---- */
+
+static int answer_object(int to, json_t *object)
+{
+    cleanup_free char *text = object ? json_dumps(object, JSON_COMPACT) : NULL;
+    if (!text) {
+        cleanup_error struct error *error = NULL;
+        error_set_memory(&error);
+        return question_answer(to, error, NULL, -1);
+    }
+    struct buffer buffer = { .data = (uint8_t *)text, .length = strlen(text) };
+    return question_answer(to, NULL, &buffer, -1);
+}
+
+/* -1: who has asked has given up. */
+static int answer_opened(struct served_image *served)
+{
+    cleanup_json json_t *status = mounted_image_status(served->image);
+    cleanup_close int to = take_descriptor(&served->to);
+    return answer_object(to, status);
+}
+
+/* ---- an image ---- */
+
+static int load(struct served_image *served, struct error **error)
+{
+    struct node_server *server = served->server;
+    struct mounted_image *image;
+    if (mounted_image_new(&image, &server->node, &served->open.options, error) < 0) return -1;
+    pthread_mutex_lock(&server->lock);
+    served->image = image;
+    pthread_mutex_unlock(&server->lock);
+    return 0;
+}
+
+static void tell_ready(void *context)
+{
+    struct served_image *served = context;
+    if (answer_opened(served) < 0) mounted_image_stop(served->image);
+}
+
+static int serve(struct served_image *served, struct error **error)
+{
+    if (load(served, error) < 0) return -1;
+    if (!served->open.options.mountpoint) {
+        answer_opened(served);
+        return 0;
+    }
+    if (mounted_image_mount(served->image, error) < 0) return -1;
+    return mounted_image_serve(served->image, tell_ready, served, error);
+}
+
+static void tell_failure(struct served_image *served, const struct error *error)
+{
+    if (served->to >= 0)
+        question_answer(served->to, error, NULL, -1);
+    else
+        log_error("%s: %s", served->open.options.reference, error_message(error));
+}
+
+static void end_image(struct served_image *served)
+{
+    struct node_server *server = served->server;
+    if (served->image) mounted_image_end(served->image);
+    pthread_mutex_lock(&server->lock);
+    LIST_REMOVE(served, link);
+    server->image_count--;
+    pthread_mutex_unlock(&server->lock);
+    mounted_image_free(served->image);
+    broker_mount_gone(&served->mount);
+    if (served->to >= 0) close(served->to);
+    json_decref(served->command);
+    free(served);
+}
+
+static void *run_image(void *argument)
+{
+    struct served_image *served = argument;
+    cleanup_error struct error *error = NULL;
+    if (serve(served, &error) < 0) tell_failure(served, error);
+    end_image(served);
+    return NULL;
+}
+
+/* ---- commands ---- */
+
+static int add_image(struct node_server *server, struct served_image *served, struct error **error)
+{
+    pthread_t thread;
+    pthread_mutex_lock(&server->lock);
+    bool room = server->image_count < IMAGES_MAX;
+    if (room) {
+        LIST_INSERT_HEAD(&server->images, served, link);
+        server->image_count++;
+    }
+    pthread_mutex_unlock(&server->lock);
+    if (!room) return error_set(error, ERROR_SYSTEM, "%u images are open already", IMAGES_MAX);
+    if (thread_start(&thread, "sluice-image", run_image, served, error) == 0) {
+        pthread_detach(thread);
+        return 0;
+    }
+    pthread_mutex_lock(&server->lock);
+    LIST_REMOVE(served, link);
+    server->image_count--;
+    pthread_mutex_unlock(&server->lock);
+    return -1;
+}
+
+/* The image has its thread, and `*to`. */
+static int open_image(struct node_server *server, json_t *command, int *to, struct error **error)
+{
+    struct served_image *served = calloc(1, sizeof *served);
+    if (!served) return error_set_memory(error);
+    served->server = server;
+    served->to = *to;
+    served->command = json_incref(command);
+    if (node_open_decode(command, &served->open, error) == 0) {
+        broker_mount_init(&served->mount, server->broker, served->open.number);
+        served->open.options.mounter = &served->mount.mounter;
+        if (add_image(server, served, error) == 0) {
+            *to = -1;
+            return 0;
+        }
+    }
+    json_decref(served->command);
+    free(served);
+    return -1;
+}
+
+static json_t *images_status(struct node_server *server)
+{
+    struct served_image *served;
+    json_t *images = json_array();
+    pthread_mutex_lock(&server->lock);
+    LIST_FOREACH(served, &server->images, link)
+    {
+        json_t *status = served->image ? mounted_image_status(served->image) : NULL;
+        if (!status) continue;
+        json_object_set_new(status, "id", json_integer((json_int_t)served->open.number));
+        json_array_append_new(images, status);
+    }
+    pthread_mutex_unlock(&server->lock);
+    return images;
+}
+
+static void answer_status(struct node_server *server, int to)
+{
+    json_t *process = process_status(&server->node, &server->confinement, server->started);
+    cleanup_json json_t *root =
+        json_pack("{s:o, s:o}", "process", process, "images", images_status(server));
+    answer_object(to, root);
+}
+
+static void handle(struct node_server *server, const char *text, size_t length, int *to)
+{
+    cleanup_error struct error *error = NULL;
+    cleanup_json json_t *command = json_read_object(text, length, "a command", &error);
+    const char *name = command ? json_field_text(command, "command", &error) : NULL;
+    if (name && strcmp(name, NODE_OPEN) == 0) {
+        if (open_image(server, command, to, &error) == 0) return;
+    } else if (name && strcmp(name, NODE_STATUS) == 0) {
+        answer_status(server, *to);
+        return;
+    } else if (name) {
+        error_set(&error, ERROR_INVALID, "'%.50s' is no command", name);
+    }
+    question_answer(*to, error, NULL, -1);
+}
+
+/* ---- start and end ---- */
+
+/* Who has started us may have ended before the kernel was told to end us then. */
+static int end_with_parent(const json_t *command, struct error **error)
+{
+    uint64_t parent;
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (json_field_size(command, "parent", &parent, error) < 0) return -1;
+    if (parent == (uint64_t)getppid()) return 0;
+    return error_set(error, ERROR_SYSTEM, "who has started the server has ended");
+}
+
+static int start(struct node_server *server, const json_t *command, struct error **error)
+{
+    struct node_options options;
+    const char *name = json_field_text(command, "command", error);
+    if (!name) return -1;
+    if (strcmp(name, NODE_START) != 0)
+        return error_set(error, ERROR_INVALID, "the first command is not '%s'", NODE_START);
+    if (end_with_parent(command, error) < 0 || node_start_decode(command, &options, error) < 0 ||
+        directory_make(options.cache, 0700, error) < 0)
+        return -1;
+    confine_process(&options.cache, 1, &server->confinement);
+    server->broker = broker_connect(NODE_BROKER_SOCKET, "sluiced");
+    if (!server->broker) return error_set_memory(error);
+    options.credentials = broker_credentials;
+    options.credentials_context = server->broker;
+    return node_open(&server->node, &options, error);
+}
+
+/* Before there is another thread. */
+static int answer_start(struct node_server *server)
+{
+    char text[QUESTION_LENGTH_MAX + 1];
+    cleanup_close int to = -1;
+    cleanup_error struct error *error = NULL;
+    ssize_t length = question_receive(NODE_COMMANDS_SOCKET, text, &to);
+    if (length <= 0 || to < 0) return -1;
+    cleanup_json json_t *command = json_read_object(text, (size_t)length, "a command", &error);
+    int result = command ? start(server, command, &error) : -1;
+    return question_answer(to, error, NULL, -1) < 0 ? -1 : result;
+}
+
+static void serve_commands(struct node_server *server)
+{
+    for (;;) {
+        char text[QUESTION_LENGTH_MAX + 1];
+        cleanup_close int to = -1;
+        ssize_t length = question_receive(NODE_COMMANDS_SOCKET, text, &to);
+        if (length <= 0) return;
+        if (to >= 0) handle(server, text, (size_t)length, &to);
+    }
+}
+
+int node_server_main(int argc, char **argv)
+{
+    static struct node_server server = { .lock = PTHREAD_MUTEX_INITIALIZER };
+    (void)argv;
+    if (argc != 1 || !child_process_take_socket(NODE_COMMANDS_SOCKET) ||
+        !child_process_take_socket(NODE_BROKER_SOCKET)) {
+        fputs(NODE_SERVER_NAME ": 'sluiced' starts this; it is of no use otherwise\n", stderr);
+        return EXIT_USAGE;
+    }
+    /* Who stops a whole unit of processes stops the one that has started us, too. */
+    signal(SIGTERM, SIG_IGN);
+    signal(SIGINT, SIG_IGN);
+    signal(SIGHUP, SIG_IGN);
+    signal(SIGPIPE, SIG_IGN);
+    setsid();
+    server.started = time(NULL);
+    if (chdir("/") < 0 || answer_start(&server) < 0) _exit(EXIT_FAILED);
+    serve_commands(&server);
+    /* Trees are served to the last moment: whatever is in memory is on disk or may be lost. */
+    _exit(EXIT_OK);
+}

@@ -1,0 +1,199 @@
+"""Many images in one server: what they share, how they end, and what a death costs."""
+
+import os
+import shutil
+import signal
+import subprocess
+
+from tools import images, model, workplace
+from tools.image_node import ImageNode
+from tools.layers import LayerWriter
+from tools.layout import Layout
+from tools.testcase import EndToEnd, mounts_under
+
+
+def _make(directory):
+    tars = {name: os.path.join(directory, name + ".tar")
+            for name in ("base", "change", "other", "top")}
+    images.write_small_tree(tars["base"], 1, "base", 60)
+    with LayerWriter(tars["change"]) as layer:
+        layer.file("base/.wh.0003", b"")
+        layer.file("base/0004", b"another\n" * 5000)
+        layer.directory("base/new")
+        layer.hardlink("base/new/link", "base/text")
+    images.write_small_tree(tars["other"], 2, "other", 20)
+    with LayerWriter(tars["top"]) as layer:
+        layer.file("base/.wh..wh..opq", b"")
+        layer.file("base/last", b"last\n")
+    layout = Layout(os.path.join(directory, "layout"))
+    for tag, names in (("first", ("base", "change", "top")), ("second", ("base", "other"))):
+        images.add(layout, tag, [tars[name] for name in names], ["gzip"] * len(names),
+                   directory)
+
+
+class ManyImages(EndToEnd):
+    """Two images with their lowest layer in common, in repositories of their own."""
+
+    def setUp(self):
+        made = workplace.kept("image-node", workplace.source_of(
+            "images.py", "layers.py", "layout.py", "../e2e/test_image_node.py"), _make)
+        layout = Layout(os.path.join(made, "layout"))
+        self.tars = {tag: [os.path.join(made, name + ".tar") for name in names] for tag, names in
+                     (("first", ("base", "change", "top")), ("second", ("base", "other")))}
+        self.references = {tag: self.push(layout, tag, tag) for tag in self.tars}
+        for reference in self.references.values():
+            self.sluice("index", reference)
+        self.node = self.start_node()
+
+    def start_node(self, name="cache"):
+        node = ImageNode(os.path.join(self.directory, f"{self._testMethodName}-{name}"),
+                         self.environment)
+        self.addCleanup(self.end_node, node)
+        self.assertEqual(node.started, {}, node.log)
+        return node
+
+    def end_node(self, node):
+        if node.process.poll() is None:
+            node.stop()
+        for point in mounts_under(self.directory):
+            subprocess.run(["umount", "-l", point], check=False)
+
+    def point(self, name):
+        return os.path.join(self.directory, f"{self._testMethodName}-{name}")
+
+    def open(self, number, tag, **options):
+        point = self.point(str(number))
+        answer = self.node.open(number, self.references[tag], point, **options)
+        self.assertNotIn("error", answer)
+        self.assertTrue(os.path.ismount(point))
+        return point
+
+    def shows(self, point, tars):
+        self.assertEqual(model.Tree(tars).differences(point), [])
+
+    def test_shared_layer_is_fetched_once(self):
+        first, second = self.open(1, "first"), self.open(2, "second")
+        self.shows(first, self.tars["first"])
+        fetched = self.node.status()["server"]["bytes_fetched"]
+        self.shows(second, self.tars["second"])
+        status = self.node.status()
+        self.assertEqual(status["server"]["layers_open"], 4, "of five")
+        shared, other = self.node.image(2)["layers"]
+        self.assertEqual(shared["digest"], self.node.image(1)["layers"][0]["digest"])
+        # What the first one hides of the layer is fetched, and nothing twice.
+        layers = {layer["digest"]: layer["blob_bytes"] for number in (1, 2)
+                  for layer in self.node.image(number)["layers"]}
+        self.assertLessEqual(status["server"]["bytes_fetched"], sum(layers.values()))
+        self.assertGreaterEqual(status["server"]["bytes_fetched"] - fetched, other["blob_bytes"] // 2)
+        self.node.close(1)
+        self.wait_until(lambda: self.node.status()["server"]["layers_open"] == 2,
+                        "the first one's layers are closed")
+        self.shows(second, self.tars["second"])
+        self.assertFalse(os.path.ismount(first))
+
+    def test_first_repository_may_go(self):
+        """The device goes on with where the other image has the layer."""
+        self.open(1, "first")
+        second = self.open(2, "second")
+        self.node.close(1)
+        self.wait_until(lambda: self.node.status()["server"]["layers_open"] == 2, "it has gone")
+        shutil.rmtree(os.path.join(self.registry.storage, "docker/registry/v2/repositories/first"))
+        self.shows(second, self.tars["second"])
+
+    def test_open_file_is_served_after_close(self):
+        for number, front in enumerate(("auto", "fuse"), 1):
+            with self.subTest(front):
+                point = self.open(number, "first", front=front)
+                truth = model.Tree(self.tars["first"]).nodes
+                kept = os.open(point, os.O_RDONLY | os.O_DIRECTORY)
+                self.node.close(number)
+                self.assertFalse(os.path.ismount(point))
+                path = os.path.join(f"/proc/self/fd/{kept}", "base", "last")
+                with open(path, "rb") as file:
+                    self.assertEqual(file.read(), b"last\n")
+                self.assertIn("base/last", truth)
+                self.assertEqual([image["state"] for image in self.node.status()["images"]],
+                                 ["left"])
+                os.close(kept)
+                self.wait_until(lambda: not self.node.status()["images"], "nobody uses it")
+        self.assertEqual(self.node.status()["server"]["layers_open"], 0)
+
+    def test_open_again_asks_nobody(self):
+        answer = self.node.open(7, self.references["first"], self.point("7"))
+        self.registry.stop()
+        try:
+            self.assertEqual(self.node.open(7, "127.0.0.1:1/none", self.point("7")), answer)
+        finally:
+            self.registry.start()
+        self.assertEqual([layer["blob"] for layer in answer["layers"]],
+                         [layer["digest"] for layer in self.node.image(7)["layers"]])
+
+    def test_many_at_once(self):
+        tags = [self.node.send_open(number, self.references["second"], self.point(str(number)))
+                for number in range(1, 13)]
+        for tag in tags:
+            self.assertNotIn("error", self.node.answer(tag))
+        for number in range(1, 13):
+            self.assertTrue(os.path.ismount(self.point(str(number))))
+        self.assertEqual(self.node.status()["server"]["layers_open"], 2)
+        self.shows(self.point("5"), self.tars["second"])
+
+    def test_look(self):
+        answer = self.node.ask("look", self.references["first"])
+        self.assertEqual(len(answer["layers"]), 3)
+        self.assertEqual((answer["front"], answer["trust"]), ("", "referrer"))
+        status = self.node.status()
+        self.assertEqual((status["images"], status["server"]["layers_open"]), ([], 0))
+
+    def test_failures_are_told(self):
+        answer = self.node.open(1, self.reference("none"), self.point("1"))
+        self.assertIn("none", answer["error"])
+        self.assertEqual(self.node.status()["images"], [])
+        self.assertFalse(mounts_under(self.directory))
+        # And forgotten.
+        self.open(1, "first")
+
+    def test_killed_server_is_followed_by_another(self):
+        first, second = self.open(1, "first"), self.open(2, "second", fill="now")
+        for _ in range(3):
+            before = self.node.kill_server()
+            self.wait_until(lambda gone=before: self.is_served_by_another(gone), "the next serves")
+            self.shows(first, self.tars["first"])
+            self.shows(second, self.tars["second"])
+        self.assertEqual(self.node.status()["servers_started"], 4)
+        self.assertIn("signal 9", " ".join(self.node.log))
+        self.assertEqual(len(mounts_under(self.directory)), 2)
+
+    def is_served_by_another(self, gone):
+        status = self.node.status()
+        return (status["server"] and status["server"]["pid"] != gone and
+                all(image["state"] == "open" for image in status["images"]))
+
+    def test_killed_while_it_opens(self):
+        tag = self.node.send_open(1, self.references["first"], self.point("1"))
+        self.node.kill_server()
+        self.assertNotIn("error", self.node.answer(tag))
+        self.shows(self.point("1"), self.tars["first"])
+
+    def test_server_ends_with_who_started_it(self):
+        point = self.open(1, "first")
+        server = self.node.server()
+        self.node.process.send_signal(signal.SIGKILL)
+        self.wait_until(lambda: not os.path.exists(f"/proc/{server}"), "the server has ended")
+        subprocess.run(["umount", "-l", point], check=True)
+
+    def test_it_is_confined(self):
+        self.open(1, "first")
+        with open(f"/proc/{self.node.server()}/status", encoding="ascii") as file:
+            text = file.read()
+        self.assertRegex(text, r"CapEff:\s+0+\n")
+        self.assertRegex(text, r"NoNewPrivs:\s+1\n")
+        self.assertLessEqual({"no-capabilities", "no-new-privileges"},
+                             set(self.node.status()["server"]["confinement"]))
+
+    def test_somebody_unmounts(self):
+        point = self.open(1, "first")
+        subprocess.run(["umount", point], check=True)
+        self.wait_until(lambda: self.node.image(1)["state"] == "failed", "it is known")
+        self.open(1, "first")
+        self.shows(point, self.tars["first"])

@@ -1,0 +1,90 @@
+"""All images of a node in one server, by node_driver.c, for tests of the server alone."""
+
+import itertools
+import json
+import os
+import queue
+import signal
+import subprocess
+import threading
+
+from tools import workplace
+
+DRIVER = os.path.join(os.path.dirname(workplace.SLUICE), "tests", "node_driver")
+
+
+class ImageNode:
+    """Commands are sent at once; answer() waits for what came of one."""
+
+    def __init__(self, cache, environment):
+        self.log = []
+        self.process = subprocess.Popen([DRIVER, cache], stdin=subprocess.PIPE, text=True,
+                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                        env=environment)
+        self._tags = map(str, itertools.count())
+        self._answers = {"start": queue.Queue()}
+        self._threads = [threading.Thread(target=target, daemon=True)
+                         for target in (self._read_answers, self._read_log)]
+        for thread in self._threads:
+            thread.start()
+        self.started = self.answer("start")
+
+    def _read_answers(self):
+        for line in self.process.stdout:
+            tag, text = line.split(" ", 1)
+            self._answers[tag].put(json.loads(text))
+
+    def _read_log(self):
+        for line in self.process.stderr:
+            self.log.append(line.rstrip())
+
+    def send(self, *words):
+        """The tag by which answer() knows the command."""
+        tag = next(self._tags)
+        self._answers[tag] = queue.Queue()
+        self.process.stdin.write(" ".join(map(str, (tag, *words))) + "\n")
+        self.process.stdin.flush()
+        return tag
+
+    def answer(self, tag, timeout=90):
+        return self._answers[tag].get(timeout=timeout)
+
+    def ask(self, *words):
+        return self.answer(self.send(*words))
+
+    def send_open(self, number, reference, point, layers=0, front="auto", fill="off",
+                  milliseconds=60000):
+        os.makedirs(point, exist_ok=True)
+        return self.send("open", number, reference, point, layers, front, fill, milliseconds)
+
+    def open(self, *arguments, **options):
+        return self.answer(self.send_open(*arguments, **options))
+
+    def close(self, number):
+        self.ask("close", number)
+
+    def status(self):
+        return self.ask("status")
+
+    def image(self, number):
+        """What status says of one image, or None."""
+        found = [image for image in self.status()["images"] if image["id"] == number]
+        return found[0] if found else None
+
+    def server(self):
+        """The server's process."""
+        return self.status()["server"]["pid"]
+
+    def kill_server(self):
+        pid = self.server()
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+    def stop(self):
+        self.process.stdin.close()
+        self.process.wait(timeout=60)
+        for thread in self._threads:
+            thread.join()
+        self.process.stdout.close()
+        self.process.stderr.close()
+        return self.process.returncode
