@@ -94,14 +94,19 @@ static void drop_sent(struct grpc_call *call)
     call->output_sent = 0;
 }
 
+static bool is_full(const struct grpc_call *call)
+{
+    return call->output.length - call->output_sent > OUTPUT_LIMIT;
+}
+
 int grpc_call_send(struct grpc_call *call, const void *data, size_t length)
 {
     struct grpc_server *server = call->server;
     int result = -1;
     pthread_mutex_lock(&server->lock);
-    while (!call->cancelled && call->output.length - call->output_sent > OUTPUT_LIMIT)
+    while (is_full(call) && !call->cancelled && !server->draining)
         pthread_cond_wait(&server->output_sent, &server->lock);
-    if (!call->cancelled && !call->ended) {
+    if (!is_full(call) && !call->cancelled && !call->ended) {
         drop_sent(call);
         result = grpc_message_append(&call->output, data, length);
         if (result == 0) make_ready(call);

@@ -340,8 +340,9 @@ int grpc_line_call(struct grpc_line *line, const struct grpc_request *request, u
     if (result < 0 && exchange.status < 0)
         *ret_refused = exchange.closed && exchange.code == NGHTTP2_REFUSED_STREAM;
     line->exchange = NULL;
-    /* A call that is under way goes with its connection. */
-    if (!exchange.closed) line->ended = true;
+    /* A call that is under way goes with its connection; and who answers oddly is not asked again.
+     */
+    if (!exchange.closed || result < 0) line->ended = true;
     buffer_free(&exchange.output);
     buffer_free(&exchange.input.message);
     free(exchange.text);

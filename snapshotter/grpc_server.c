@@ -275,6 +275,7 @@ static void set_flag(struct grpc_server *server, bool *flag)
 {
     pthread_mutex_lock(&server->lock);
     *flag = true;
+    pthread_cond_broadcast(&server->output_sent);
     pthread_mutex_unlock(&server->lock);
     grpc_server_wake(server);
 }

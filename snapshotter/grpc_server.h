@@ -52,7 +52,8 @@ uint64_t grpc_call_milliseconds_left(const struct grpc_call *call);
 bool grpc_call_cancelled(const struct grpc_call *call);
 
 /* Sends a message. Waits while the client does not read what it was sent before. 0; or -1 when
- * the call has no client any more or memory is short, and then it can only be ended. */
+ * the call has no client any more, the server would have to be stopped without this message, or
+ * memory is short; then the call can only be ended. */
 int grpc_call_send(struct grpc_call *call, const void *data, size_t length);
 /* `message` is for people, and NULL where there is nothing to say. */
 void grpc_call_end(struct grpc_call *call, enum grpc_status status, const char *message);

@@ -39,7 +39,7 @@ static inline void place_fail(struct grpc_call *call, void *context)
 {
     (void)context;
     const struct buffer *request = grpc_call_request(call);
-    char *text = strndup((const char *)request->data, request->length);
+    char *text = request->length ? strndup((const char *)request->data, request->length) : NULL;
     grpc_call_end(call, GRPC_NOT_FOUND, text);
     free(text);
 }
