@@ -13,6 +13,7 @@
 
 /* Work that one regular expression may make for one snapshot: far above honest ones. */
 #define MATCH_LIMIT 100000u
+#define SHOWN       200  /* bytes of a filter in a message */
 #define FILTERS_MAX 1000 /* and selectors in each */
 
 enum operator{ PRESENT, EQUAL, UNEQUAL, MATCHES };
@@ -62,8 +63,8 @@ void filters_free(struct filters *filters)
 
 static int refuse(const struct filter_scanner *scanner, const char *what, struct error **error)
 {
-    return error_set(error, ERROR_INVALID, "filter '%s': %s before byte %zu", scanner->text, what,
-                     scanner->position + 1);
+    return error_set(error, ERROR_INVALID, "filter '%.*s': %s before byte %zu", SHOWN,
+                     scanner->text, what, scanner->position + 1);
 }
 
 /* What a token says, in fresh memory. */
@@ -157,7 +158,8 @@ static void compile(struct selector *selector)
     selector->expression = pcre2_compile((PCRE2_SPTR)selector->value, PCRE2_ZERO_TERMINATED,
                                          PCRE2_DOLLAR_ENDONLY, &code, &place, NULL);
     if (!selector->expression)
-        log_warning("filter: '%s' is no regular expression, and matches nothing", selector->value);
+        log_warning("filter: '%.*s' is no regular expression, and matches nothing", SHOWN,
+                    selector->value);
 }
 
 static int parse_selector(struct filter_scanner *scanner, struct selector *selector,

@@ -46,8 +46,8 @@ struct lazy_source {
      * gone meanwhile. Must not wait, as unused(): no other snapshot is made or removed meanwhile.
      */
     bool (*used)(void *context, const struct lazy_use *use);
-    /* No committed snapshot uses the image. Also called for one that was wanted and then not
-     * committed. Containers may still have it mounted. */
+    /* No committed snapshot uses the image. Also called for one that was wanted and then not used.
+     * Containers may still have it mounted. */
     void (*unused)(void *context, uint64_t image);
     /* Has it mounted and healthy: the absolute path of its root, in fresh memory, without any of
      * ",:\\". ERROR_UNREACHABLE, with what to do, where that cannot be had now. May wait. */

@@ -56,7 +56,7 @@ static int insert(struct snapshotter *snapshotter, const struct snapshot_parent 
 }
 
 /* In a transaction. 1: the row is written, and the source knows; 0: the image or the parent has
- * gone meanwhile, or somebody else was faster. */
+ * gone meanwhile; ERROR_EXISTS: somebody else was faster. */
 static int insert_once(struct snapshotter *snapshotter, const struct snapshot_parent *parent,
                        const struct lazy_layer *layer, const struct lazy_use *use,
                        struct error **error)
@@ -72,20 +72,36 @@ static int insert_once(struct snapshotter *snapshotter, const struct snapshot_pa
     return insert(snapshotter, parent, layer, use, error) < 0 ? -1 : 1;
 }
 
-static int commit_lazily(struct snapshotter *snapshotter, const struct snapshot_parent *parent,
-                         const struct lazy_layer *layer, const struct lazy_use *use,
-                         struct error **error)
+/* As insert_once(). */
+static int commit_once(struct snapshotter *snapshotter, const struct snapshot_parent *parent,
+                       const struct lazy_layer *layer, const struct lazy_use *use,
+                       struct error **error)
 {
     struct snapshot_store *store = snapshotter->store;
     if (snapshot_store_begin(store, error) < 0) return -1;
     int result = insert_once(snapshotter, parent, layer, use, error);
-    if (result != 1) {
+    if (result != 1)
         snapshot_store_rollback(store);
-        return result;
+    else if (snapshot_store_commit(store, error) < 0)
+        result = -1;
+    if (result != 1) snapshot_lazy_release(snapshotter, use->image);
+    return result;
+}
+
+/* An image may go between being wanted and being used, when its last snapshot is removed just then:
+ * it is asked for again, a few times. */
+static int want(struct snapshotter *snapshotter, const struct snapshot_parent *parent,
+                const struct lazy_layer *layer, struct error **error)
+{
+    for (int i = 0; i < 3; i++) {
+        struct lazy_use use;
+        int wanted = snapshotter->lazy->want(snapshotter->lazy->context, layer, &use, error);
+        if (wanted != 1) return wanted;
+        int result = commit_once(snapshotter, parent, layer, &use, error);
+        if (result < 0) return -1;
+        if (result == 1) return exists(layer->chain_id, error);
     }
-    if (snapshot_store_commit(store, error) < 0) return -1;
-    log_debug("layer '%s' is lazy", layer->chain_id);
-    return exists(layer->chain_id, error);
+    return 0;
 }
 
 int snapshot_lazy_prepare(struct snapshotter *snapshotter, const struct snapshot_parent *parent,
@@ -97,12 +113,7 @@ int snapshot_lazy_prepare(struct snapshotter *snapshotter, const struct snapshot
     if (present) return present < 0 ? -1 : exists(chain_id, error);
 
     struct lazy_layer layer;
-    struct lazy_use use;
     const struct labels *below = parent->record.id ? &parent->record.info.labels : NULL;
     if (!snapshotter->lazy || !pull_labels_read(labels, below, &layer)) return 0;
-    int wanted = snapshotter->lazy->want(snapshotter->lazy->context, &layer, &use, error);
-    if (wanted != 1) return wanted;
-    int result = commit_lazily(snapshotter, parent, &layer, &use, error);
-    snapshot_lazy_release(snapshotter, use.image);
-    return result;
+    return want(snapshotter, parent, &layer, error);
 }

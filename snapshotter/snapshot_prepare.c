@@ -87,8 +87,13 @@ static int root_of(const struct lowers *lowers, const struct labels *labels, str
                    struct error **error)
 {
     *ret = (struct stat){ .st_mode = 0755, .st_uid = geteuid(), .st_gid = getegid() };
-    if (lowers->count && stat(lowers->paths[0], ret) < 0)
+    if (lowers->count && stat(lowers->paths[0], ret) < 0) {
+        /* The parent may have been removed just now. */
+        if (errno == ENOENT)
+            return error_set(error, ERROR_NOT_FOUND, "parent '%s' does not exist",
+                             lowers->paths[0]);
         return error_set_errno(error, errno, "stat parent '%s'", lowers->paths[0]);
+    }
     return map_owner(labels, ret, error);
 }
 
