@@ -49,7 +49,8 @@ LDLIBS = $(shell pkg-config --libs $(LIBRARIES)) -lstdc++ -pthread
 
 FOLDERS         := base fetcher index cache fuse node snapshotter
 DAEMON_SOURCES  := $(wildcard snapshotter/main.c)
-LIBRARY_SOURCES := $(filter-out $(DAEMON_SOURCES),\
+HOLDER_SOURCES  := snapshotter/holder_main.c
+LIBRARY_SOURCES := $(filter-out $(DAEMON_SOURCES) $(HOLDER_SOURCES),\
                      $(wildcard $(addsuffix /*.c,$(FOLDERS)) $(addsuffix /*.cpp,$(FOLDERS))))
 COMMAND_SOURCES := $(wildcard deploytool/*.c)
 # containerd's API, as C.
@@ -65,11 +66,12 @@ UNIT_SOURCES    := $(wildcard tests/unit/test_*.c)
 FUZZ_SOURCES    := $(wildcard tests/fuzz/fuzz_*.c)
 HEADERS         := $(wildcard $(addsuffix /*.h,$(FOLDERS)) deploytool/*.h tests/unit/*.h tests/fuzz/*.h \
                               tests/tools/*.h)
-SOURCES         := $(LIBRARY_SOURCES) $(DAEMON_SOURCES) $(COMMAND_SOURCES) $(wildcard tests/unit/*.c tests/fuzz/*.c bench/*.c)
+SOURCES         := $(LIBRARY_SOURCES) $(DAEMON_SOURCES) $(HOLDER_SOURCES) $(COMMAND_SOURCES) $(wildcard tests/unit/*.c tests/fuzz/*.c bench/*.c)
 
 LIBRARY_OBJECTS := $(addprefix $(BUILD)/,$(addsuffix .o,$(basename $(LIBRARY_SOURCES))))
 COMMAND_OBJECTS := $(COMMAND_SOURCES:%.c=$(BUILD)/%.o)
 DAEMON_OBJECTS  := $(DAEMON_SOURCES:%.c=$(BUILD)/%.o)
+HOLDER_OBJECTS  := $(HOLDER_SOURCES:%.c=$(BUILD)/%.o)
 UNIT_TESTS      := $(UNIT_SOURCES:tests/unit/%.c=$(BUILD)/tests/%)
 FUZZ_TOOLS      := $(addprefix $(BUILD)/tests/,mutate_metadata write_seeds)
 TEST_TOOLS      := $(BUILD)/tests/node_driver
@@ -78,7 +80,7 @@ FUZZ_TARGETS    := $(FUZZ_SOURCES:tests/fuzz/%.c=$(BUILD)/fuzz/%)
 .PHONY: all help unit unit-build test check fuzz fuzz-build soak compile-flags bench bench-peers install clean format packages
 .DEFAULT_GOAL := all
 
-all: $(BUILD)/sluice $(DAEMON_SOURCES:snapshotter/main.c=$(BUILD)/sluiced) ## build sluice and sluiced (the default)
+all: $(BUILD)/sluice $(DAEMON_SOURCES:snapshotter/main.c=$(BUILD)/sluiced) $(BUILD)/sluice-holder ## build sluice, sluiced and sluice-holder (the default)
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -112,6 +114,10 @@ $(BUILD)/sluice: $(COMMAND_OBJECTS) $(BUILD)/libsluice.a
 	$(call say,LD,$@)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 $(BUILD)/sluiced: $(DAEMON_OBJECTS) $(BUILD)/libsluice.a
+	$(call say,LD,$@)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+# It stays when all else is restarted or upgraded, so it depends on next to nothing.
+$(BUILD)/sluice-holder: $(HOLDER_OBJECTS) $(BUILD)/libsluice.a
 	$(call say,LD,$@)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 $(BUILD)/tests/%: tests/unit/%.c $(BUILD)/libsluice.a
@@ -179,7 +185,7 @@ format: ## rewrite the sources in the project's format
 	clang-format -i $(SOURCES) $(HEADERS)
 
 install: all ## install to $(DESTDIR)$(PREFIX)
-	for program in sluice sluiced; do \
+	for program in sluice sluiced sluice-holder; do \
 	    install -D -m 0755 $(BUILD)/$$program $(DESTDIR)$(PREFIX)/bin/$$program || exit 1; \
 	done
 	for page in $(wildcard docs/man/*.[158]); do \
@@ -191,4 +197,4 @@ install: all ## install to $(DESTDIR)$(PREFIX)
 clean: ## remove what was built
 	rm -rf build
 
--include $(LIBRARY_OBJECTS:.o=.d) $(COMMAND_OBJECTS:.o=.d) $(DAEMON_OBJECTS:.o=.d) $(UNIT_TESTS:=.d) $(FUZZ_TOOLS:=.d) $(TEST_TOOLS:=.d) $(FUZZ_TARGETS:=.d)
+-include $(LIBRARY_OBJECTS:.o=.d) $(COMMAND_OBJECTS:.o=.d) $(DAEMON_OBJECTS:.o=.d) $(HOLDER_OBJECTS:.o=.d) $(UNIT_TESTS:=.d) $(FUZZ_TOOLS:=.d) $(TEST_TOOLS:=.d) $(FUZZ_TARGETS:=.d)

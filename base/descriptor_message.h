@@ -11,4 +11,12 @@ int descriptor_message_send(int socket, const void *data, size_t length, int des
  * where none came. */
 ssize_t descriptor_message_receive(int socket, void *data, size_t capacity, int *ret_descriptor);
 
+/* The same with up to DESCRIPTORS_MAX of them. */
+#define DESCRIPTORS_MAX 4u
+int descriptors_message_send(int socket, const void *data, size_t length, const int *descriptors,
+                             size_t count);
+/* A message that is longer than `capacity` is -1 with EMSGSIZE. */
+ssize_t descriptors_message_receive(int socket, void *data, size_t capacity, int *ret_descriptors,
+                                    size_t *ret_count);
+
 #endif

@@ -70,13 +70,6 @@ int json_field_size(const json_t *object, const char *field, uint64_t *ret, stru
     return 0;
 }
 
-int json_field_digest(const json_t *object, const char *field, struct digest *ret,
-                      struct error **error)
-{
-    const char *text = json_field_text(object, field, error);
-    return text ? digest_parse(ret, text, error) : -1;
-}
-
 json_t *json_any_text(const char *text)
 {
     json_t *string = json_string(text);
