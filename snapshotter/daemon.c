@@ -1,67 +1,13 @@
 #include "snapshotter/daemon.h"
 
-#include <dirent.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/log.h"
-#include "fuse/control.h"
-#include "snapshotter/grpc_server.h"
-#include "snapshotter/metrics.h"
-#include "snapshotter/snapshots_service.h"
-
-struct daemon {
-    const struct config *config;
-    struct snapshotter *snapshotter;
-    struct grpc_method methods[SNAPSHOTS_METHOD_COUNT];
-    struct grpc_server *server;
-    struct control_server *control;
-    struct metrics_listener *metrics;
-    time_t started;
-};
-
-/* ---- status ---- */
-
-static json_int_t resident_bytes(void)
-{
-    cleanup_buffer struct buffer text = { 0 };
-    unsigned long long pages = 0;
-    if (file_read("/proc/self/statm", 4096, &text, NULL) < 0 || buffer_append_u8(&text, 0) < 0 ||
-        sscanf((const char *)text.data, "%*u %llu", &pages) != 1)
-        return 0;
-    return (json_int_t)pages * sysconf(_SC_PAGESIZE);
-}
-
-static json_int_t open_files(void)
-{
-    json_int_t count = 0;
-    DIR *directory = opendir("/proc/self/fd");
-    const struct dirent *entry;
-    while (directory && (entry = readdir(directory)))
-        count += entry->d_name[0] != '.';
-    if (directory) closedir(directory);
-    /* The one that was open to count them. */
-    return count > 0 ? count - 1 : 0;
-}
-
-json_t *daemon_status(struct daemon *daemon)
-{
-    return json_pack("{s:{s:s, s:I, s:I, s:s, s:s, s:I, s:I}}", "daemon", "version", SLUICE_VERSION,
-                     "pid", (json_int_t)getpid(), "started", (json_int_t)daemon->started, "address",
-                     daemon->config->address, "root", daemon->config->root, "resident_bytes",
-                     resident_bytes(), "open_files", open_files());
-}
-
-char *daemon_unhealthy(struct daemon *daemon)
-{
-    (void)daemon;
-    return NULL;
-}
+#include "snapshotter/daemon-internal.h"
 
 /* control_status */
 static int write_status(void *context, struct buffer *ret)
@@ -83,9 +29,28 @@ static char *metrics_unhealthy(void *context)
 
 /* ---- start ---- */
 
+static int start_images(struct daemon *daemon, struct error **error)
+{
+    const struct config *config = daemon->config;
+    daemon->cache = config->cache.directory ? strdup(config->cache.directory)
+                                            : format_text("%s/cache", config->root);
+    cleanup_free char *lazy = format_text("%s/lazy", config->root);
+    if (!daemon->cache || !lazy) return error_set_memory(error);
+    const struct node_client_options options = {
+        .node = { .cache = daemon->cache,
+                  .cache_limits = config->cache.limits,
+                  .hosts_directory = config->registry.hosts_directory,
+                  .read_timeout_seconds = (unsigned)(config->lazy.read_timeout_ms / 1000) },
+    };
+    if (node_client_start(&daemon->node, &options, error) < 0)
+        return error_prefix(error, "start the server of images");
+    return lazy_images_open(&daemon->lazy, lazy, config, daemon->node, error);
+}
+
 static int open_snapshots(struct daemon *daemon, struct error **error)
 {
-    const struct snapshotter_options options = { .root = daemon->config->root };
+    const struct snapshotter_options options = { .root = daemon->config->root,
+                                                 .lazy = lazy_images_source(daemon->lazy) };
     return snapshotter_open(&daemon->snapshotter, &options, error);
 }
 
@@ -113,7 +78,8 @@ static int listen_for_people(struct daemon *daemon, struct error **error)
 static int start(struct daemon *daemon, struct error **error)
 {
     const struct config *config = daemon->config;
-    if (open_snapshots(daemon, error) < 0 || listen_for_people(daemon, error) < 0 ||
+    if (directory_make(config->root, 0700, error) < 0 || start_images(daemon, error) < 0 ||
+        open_snapshots(daemon, error) < 0 || listen_for_people(daemon, error) < 0 ||
         make_directory_of(config->address, error) < 0)
         return -1;
     snapshots_service_methods(daemon->snapshotter, daemon->methods);
@@ -142,5 +108,8 @@ void daemon_stop(struct daemon *daemon)
     control_server_stop(daemon->control);
     grpc_server_stop(daemon->server);
     snapshotter_free(daemon->snapshotter);
+    lazy_images_free(daemon->lazy);
+    node_client_stop(daemon->node);
+    free(daemon->cache);
     free(daemon);
 }

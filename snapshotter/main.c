@@ -8,6 +8,7 @@
 
 #include "base/exit_code.h"
 #include "base/log.h"
+#include "node/node_server.h"
 #include "snapshotter/config.h"
 #include "snapshotter/daemon.h"
 #include "snapshotter/service_notify.h"
@@ -144,6 +145,7 @@ static int run(const struct config *config, struct error **error)
 
 int main(int argc, char **argv)
 {
+    if (argc > 0 && strcmp(argv[0], NODE_SERVER_NAME) == 0) return node_server_main(argc, argv);
 
     struct options options = { 0 };
     struct config config;

@@ -200,7 +200,7 @@ int metrics_format(const json_t *status, struct buffer *ret)
     if (add_process(ret, json_object_get(status, "daemon")) < 0 ||
         add_metrics(ret, json_object_get(status, "server"), servers,
                     sizeof servers / sizeof *servers) < 0 ||
-        add_metrics(ret, json_object_get(status, "counters"), counters,
+        add_metrics(ret, json_object_get(status, "server"), counters,
                     sizeof counters / sizeof *counters) < 0 ||
         add_metrics(ret, json_object_get(status, "cache"), caches, sizeof caches / sizeof *caches) <
             0 ||

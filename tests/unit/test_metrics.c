@@ -21,13 +21,13 @@ static const char *unhealthy_reason;
 static json_t *make_status(void *context)
 {
     (void)context;
-    return json_pack("{s:{s:s, s:i}, s:{s:i}, s:{s:I, s:i}, s:{s:i, s:i},"
+    return json_pack("{s:{s:s, s:i}, s:{s:i, s:I, s:i}, s:{s:i, s:i},"
                      " s:[{s:s, s:s, s:i, s:f}], s:{s:i, s:i},"
                      " s:[{s:s}, {s:s}, {s:s}]}",
                      "daemon", "version", "1\"2\\3\n4", "open_files", 7, "server", "starts", 2,
-                     "counters", "bytes_fetched", (json_int_t)1 << 40, "reads_waiting", 3, "cache",
-                     "on_disk", 11, "limit", 0, "calls", "method", "Prepare", "code", "OK", "count",
-                     5, "seconds", 0.25, "decisions", "lazy", 4, "no index", 6, "images", "state",
+                     "bytes_fetched", (json_int_t)1 << 40, "reads_waiting", 3, "cache", "on_disk",
+                     11, "limit", 0, "calls", "method", "Prepare", "code", "OK", "count", 5,
+                     "seconds", 0.25, "decisions", "lazy", 4, "no index", 6, "images", "state",
                      "mounted", "state", "mounted", "state", "failed");
 }
 

@@ -1,0 +1,29 @@
+/* What the files of the daemon share. */
+#ifndef SLUICE_SNAPSHOTTER_DAEMON_INTERNAL_H
+#define SLUICE_SNAPSHOTTER_DAEMON_INTERNAL_H
+
+#include <time.h>
+
+#include "fuse/control.h"
+#include "node/node_client.h"
+#include "snapshotter/daemon.h"
+#include "snapshotter/grpc_server.h"
+#include "snapshotter/lazy_images.h"
+#include "snapshotter/metrics.h"
+#include "snapshotter/snapshots_service.h"
+
+/* In the order in which they start. */
+struct daemon {
+    const struct config *config;
+    time_t started;
+    char *cache; /* directory */
+    struct node_client *node;
+    struct lazy_images *lazy;
+    struct snapshotter *snapshotter;
+    struct control_server *control;
+    struct metrics_listener *metrics;
+    struct grpc_method methods[SNAPSHOTS_METHOD_COUNT];
+    struct grpc_server *server;
+};
+
+#endif

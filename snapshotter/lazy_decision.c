@@ -1,0 +1,371 @@
+/*
+ * Whether an image is lazy. The first layer that is asked for starts a thread that has the image
+ * mounted whole: that is the proof that it can be. Everybody waits for that, for as long as the
+ * budget says; then the image is pulled ordinarily, and what comes too late is of use to the next
+ * pull.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "fetcher/reference.h"
+#include "snapshotter/lazy_images-internal.h"
+
+/* Those that say "ordinary"; the oldest is forgotten. */
+#define DECISIONS_MAX 1000u
+/* To find and mount an image on a slow registry, after the budget is over. */
+#define OPEN_MS 60000u
+
+static uint64_t milliseconds_now(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+/* ---- the table; under the lock ---- */
+
+static void decision_free(struct decision *decision)
+{
+    free(decision->name);
+    free(decision->reference);
+    free(decision->index);
+    free(decision->reason);
+    free(decision);
+}
+
+static void take_out(struct lazy_images *images, struct decision *decision)
+{
+    TAILQ_REMOVE(&images->decisions, decision, entry);
+    images->decision_count--;
+    decision_free(decision);
+}
+
+static bool may_go(const struct decision *decision)
+{
+    return decision->state == DECISION_ORDINARY && decision->waiting == 0;
+}
+
+static void make_room(struct lazy_images *images)
+{
+    struct decision *decision = TAILQ_LAST(&images->decisions, decision_list);
+    while (decision && images->decision_count >= DECISIONS_MAX) {
+        struct decision *newer = TAILQ_PREV(decision, decision_list, entry);
+        if (may_go(decision)) take_out(images, decision);
+        decision = newer;
+    }
+}
+
+/* One that holds, or NULL. */
+static struct decision *find(struct lazy_images *images, const char *reference)
+{
+    struct decision *decision;
+    TAILQ_FOREACH(decision, &images->decisions, entry)
+    {
+        if (strcmp(decision->reference, reference) != 0) continue;
+        uint64_t age = milliseconds_now() - decision->decided;
+        if (!may_go(decision) || age < images->config->lazy.retry_after_ms) return decision;
+        take_out(images, decision);
+        return NULL;
+    }
+    return NULL;
+}
+
+void decision_forget(struct lazy_images *images, uint64_t image)
+{
+    struct decision *decision;
+    TAILQ_FOREACH(decision, &images->decisions, entry)
+    {
+        if (decision->state != DECISION_LAZY || decision->image != image) continue;
+        if (decision->waiting > 0) {
+            /* Who waits finds no such image, and the layer is pulled. */
+            decision->image = 0;
+            return;
+        }
+        take_out(images, decision);
+        return;
+    }
+}
+
+void decisions_free(struct lazy_images *images)
+{
+    struct decision *decision;
+    while ((decision = TAILQ_FIRST(&images->decisions)))
+        take_out(images, decision);
+}
+
+/* ---- deciding ---- */
+
+static enum decision_kind kind_of(const struct error *error)
+{
+    switch (error_kind_of(error)) {
+    case ERROR_NOT_FOUND:
+        return DECIDED_NO_INDEX;
+    case ERROR_DENIED:
+        return DECIDED_DENIED;
+    case ERROR_UNREACHABLE:
+    case ERROR_CANCELLED:
+        return DECIDED_UNREACHABLE;
+    default:
+        return DECIDED_OTHER;
+    }
+}
+
+static void settle_ordinary(struct decision *decision, const char *reason, enum decision_kind kind)
+{
+    struct lazy_images *images = decision->images;
+    log_info("%s is pulled ordinarily: %s", decision->name, reason);
+    pthread_mutex_lock(&images->lock);
+    decision->state = DECISION_ORDINARY;
+    decision->reason = strdup(reason);
+    decision->decided = milliseconds_now();
+    images->decided[kind]++;
+    pthread_cond_broadcast(&images->changed);
+    pthread_mutex_unlock(&images->lock);
+}
+
+static int make_record(struct lazy_record *ret, const struct decision *decision,
+                       const struct node_image_answer *answer, struct error **error)
+{
+    *ret = (struct lazy_record){ .index = answer->index, .trust = answer->trust };
+    if (answer->layer_count == 0 || answer->layer_count > LAZY_LAYERS_MAX)
+        return error_set(error, ERROR_UNSUPPORTED, "it has %zu layers", answer->layer_count);
+    ret->name = strdup(decision->name);
+    ret->reference = strdup(decision->reference);
+    ret->layers = calloc(answer->layer_count, sizeof *ret->layers);
+    cleanup_free struct digest *streams = calloc(answer->layer_count, sizeof *streams);
+    if (!ret->name || !ret->reference || !ret->layers || !streams) return error_set_memory(error);
+    ret->layer_count = (uint32_t)answer->layer_count;
+    for (size_t i = 0; i < answer->layer_count; i++) {
+        ret->layers[i].blob = answer->layers[i].blob;
+        streams[i] = answer->layers[i].stream;
+    }
+    lazy_record_chain(ret, streams);
+    return 0;
+}
+
+/* The file first: a snapshot that refers to the image may be made as soon as it is in the table. */
+static int settle_lazy(struct decision *decision, uint64_t number,
+                       const struct node_image_answer *answer, struct error **error)
+{
+    struct lazy_images *images = decision->images;
+    struct lazy_record record;
+    cleanup_free char *path = lazy_view_record_path(images, number);
+    int result = path ? make_record(&record, decision, answer, error) : error_set_memory(error);
+    if (path && result == 0) result = lazy_record_write(&record, path, error);
+    if (result == 0) {
+        pthread_mutex_lock(&images->lock);
+        if (lazy_image_add(images, number, &record, error)) {
+            decision->state = DECISION_LAZY;
+            decision->image = number;
+            decision->decided = milliseconds_now();
+            images->decided[DECIDED_LAZY]++;
+            pthread_cond_broadcast(&images->changed);
+        } else {
+            result = -1;
+        }
+        pthread_mutex_unlock(&images->lock);
+    }
+    if (path && result < 0) lazy_record_free(&record);
+    return result;
+}
+
+static int open_image(struct decision *decision, uint64_t number, struct error **error)
+{
+    struct lazy_images *images = decision->images;
+    struct node_image_answer answer;
+    struct digest index;
+    struct lazy_view view = { .number = number,
+                              .name = decision->name,
+                              .reference = decision->reference,
+                              .least_trust = images->config->lazy.trust };
+    if (decision->index && digest_parse(&index, decision->index, error) < 0)
+        return error_prefix(error, "the index that the client names");
+    if (decision->index) view.index = &index;
+    if (lazy_view_open(images, &view, OPEN_MS, &answer, error) < 0) return -1;
+    int result = settle_lazy(decision, number, &answer, error);
+    if (result == 0)
+        log_info("%s is lazy: mounted from its index (%s) by %s", decision->name,
+                 index_trust_name(answer.trust), answer.front);
+    node_image_answer_free(&answer);
+    return result;
+}
+
+static void *decide(void *argument)
+{
+    struct decision *decision = argument;
+    struct lazy_images *images = decision->images;
+    cleanup_error struct error *error = NULL;
+    uint64_t number;
+    if (lazy_image_number(images, &number, &error) < 0) {
+        settle_ordinary(decision, error_message(error), DECIDED_OTHER);
+    } else if (open_image(decision, number, &error) < 0) {
+        lazy_view_clear(images, number);
+        settle_ordinary(decision, error_message(error), kind_of(error));
+    }
+    lazy_thread_end(images);
+    return NULL;
+}
+
+/* Images that were decided on so late that nobody had a use for them, and nobody came since. Under
+ * the lock. */
+static void sweep(struct lazy_images *images)
+{
+    struct decision *decision, *next;
+    uint64_t now = milliseconds_now();
+    for (decision = TAILQ_FIRST(&images->decisions); decision; decision = next) {
+        next = TAILQ_NEXT(decision, entry);
+        if (decision->state != DECISION_LAZY || decision->waiting > 0) continue;
+        if (now - decision->decided < images->config->lazy.retry_after_ms) continue;
+        struct lazy_image *image = lazy_image_find(images, decision->image);
+        if (image && image->used) continue;
+        if (image) lazy_image_take_out(images, image);
+        take_out(images, decision);
+    }
+}
+
+/* Into the table; under the lock. `index` may be NULL. NULL: out of memory. */
+static struct decision *put(struct lazy_images *images, const char *name, const char *reference,
+                            const char *index)
+{
+    struct decision *decision = calloc(1, sizeof *decision);
+    if (!decision) return NULL;
+    decision->images = images;
+    decision->name = strdup(name);
+    decision->reference = strdup(reference);
+    decision->index = index ? strdup(index) : NULL;
+    if (!decision->name || !decision->reference || (index && !decision->index)) {
+        decision_free(decision);
+        return NULL;
+    }
+    TAILQ_INSERT_HEAD(&images->decisions, decision, entry);
+    images->decision_count++;
+    return decision;
+}
+
+void decision_restore(struct lazy_images *images, const struct lazy_image *image)
+{
+    struct decision *decision = put(images, image->record.name, image->record.reference, NULL);
+    /* Without it the image would be mounted a second time for who pulls it again. */
+    if (!decision) return;
+    decision->state = DECISION_LAZY;
+    decision->image = image->number;
+    decision->decided = milliseconds_now();
+}
+
+/* Under the lock. */
+static struct decision *begin(struct lazy_images *images, const struct lazy_layer *layer,
+                              const char *reference, struct error **error)
+{
+    sweep(images);
+    make_room(images);
+    struct decision *decision =
+        put(images, layer->image_name, reference, labels_get(layer->labels, LAZY_INDEX_LABEL));
+    if (!decision) {
+        error_set_memory(error);
+        return NULL;
+    }
+    if (lazy_thread_start(images, "decision", decide, decision, error) == 0) return decision;
+    take_out(images, decision);
+    return NULL;
+}
+
+/* Under the lock. False: the budget was over first. */
+static bool await(struct lazy_images *images, struct decision *decision)
+{
+    struct timespec until;
+    uint64_t budget = images->config->lazy.budget_ms;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += (time_t)(budget / 1000);
+    until.tv_nsec += (long)(budget % 1000) * 1000000;
+    if (until.tv_nsec >= 1000000000) {
+        until.tv_sec++;
+        until.tv_nsec -= 1000000000;
+    }
+    int result = 0;
+    decision->waiting++;
+    while (decision->state == DECISION_PENDING && result != ETIMEDOUT)
+        result = pthread_cond_timedwait(&images->changed, &images->lock, &until);
+    decision->waiting--;
+    return decision->state != DECISION_PENDING;
+}
+
+/* The name that asks nobody what it means. In fresh memory; NULL: error is set. */
+static char *full_reference(const struct lazy_layer *layer, struct error **error)
+{
+    char digest[DIGEST_TEXT_SIZE];
+    struct image_reference reference;
+    if (image_reference_parse(&reference, layer->image_name, error) < 0) return NULL;
+    char *text = format_text("%s/%s@%s", reference.registry, reference.repository,
+                             digest_format(&layer->manifest, digest));
+    image_reference_free(&reference);
+    if (!text) error_set_memory(error);
+    return text;
+}
+
+int decision_make(struct lazy_images *images, const struct lazy_layer *layer, uint64_t *ret,
+                  struct error **error)
+{
+    cleanup_free char *reference = full_reference(layer, error);
+    if (!reference) return -1;
+    int result = 0;
+    pthread_mutex_lock(&images->lock);
+    struct decision *decision = find(images, reference);
+    if (!decision) decision = begin(images, layer, reference, error);
+    if (!decision) {
+        result = -1;
+    } else if (!await(images, decision)) {
+        log_info("%s is pulled ordinarily: no decision within %" PRIu64 " ms", layer->image_name,
+                 images->config->lazy.budget_ms);
+    } else if (decision->state == DECISION_LAZY && decision->image) {
+        *ret = decision->image;
+        result = 1;
+    }
+    pthread_mutex_unlock(&images->lock);
+    return result;
+}
+
+/* ---- for people ---- */
+
+void decision_count_mismatch(struct lazy_images *images, const struct lazy_layer *layer,
+                             const char *reason)
+{
+    char digest[DIGEST_TEXT_SIZE];
+    log_warning("layer %s of %s is pulled ordinarily, though the image is lazy: %s",
+                digest_format(&layer->layer, digest), layer->image_name, reason);
+    pthread_mutex_lock(&images->lock);
+    images->decided[DECIDED_MISMATCH]++;
+    pthread_mutex_unlock(&images->lock);
+}
+
+int decision_status(struct lazy_images *images, json_t *status)
+{
+    static const char *const names[DECISION_KINDS] = { "lazy",        "no index", "denied",
+                                                       "unreachable", "mismatch", "other" };
+    json_t *counts = json_object(), *list = json_array();
+    const struct decision *decision;
+    pthread_mutex_lock(&images->lock);
+    for (size_t i = 0; i < DECISION_KINDS; i++)
+        json_object_set_new(counts, names[i], json_integer((json_int_t)images->decided[i]));
+    uint64_t now = milliseconds_now();
+    TAILQ_FOREACH(decision, &images->decisions, entry)
+    {
+        if (decision->state != DECISION_ORDINARY) continue;
+        json_t *each = json_pack("{s:o, s:s, s:o, s:I}", "name", json_any_text(decision->name),
+                                 "reference", decision->reference, "reason",
+                                 json_any_text(decision->reason ? decision->reason : ""),
+                                 "seconds_ago", (json_int_t)((now - decision->decided) / 1000));
+        json_array_append_new(list, each);
+    }
+    pthread_mutex_unlock(&images->lock);
+    return json_object_set_new(status, "decisions", counts) < 0 ||
+                   json_object_set_new(status, "ordinary", list) < 0
+               ? -1
+               : 0;
+}

@@ -1,0 +1,131 @@
+/*
+ * What the files of lazy images share.
+ *
+ *   lazy_images.c    which images there are, and the source that the snapshotter asks
+ *   lazy_decision.c  whether an image is lazy: asked once, remembered
+ *   lazy_view.c      mounting an image, whole or its first layers, and clearing it away
+ *
+ * One lock covers the tables; nothing slow happens under it. An image is kept by references: one of
+ * the table's, one of each thread that works with it.
+ */
+#ifndef SLUICE_SNAPSHOTTER_LAZY_IMAGES_INTERNAL_H
+#define SLUICE_SNAPSHOTTER_LAZY_IMAGES_INTERNAL_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <sys/queue.h>
+
+#include "snapshotter/lazy_images.h"
+#include "snapshotter/lazy_record.h"
+
+struct lazy_image {
+    TAILQ_ENTRY(lazy_image) entry;
+    uint64_t number;
+    struct lazy_record record;
+    bool used; /* by a committed snapshot */
+    unsigned references;
+    struct lazy_images *images;
+};
+
+enum decision_state { DECISION_PENDING, DECISION_LAZY, DECISION_ORDINARY };
+
+struct decision {
+    TAILQ_ENTRY(decision) entry;
+    struct lazy_images *images;
+    char *name;      /* of the image, for people */
+    char *reference; /* registry/repository@digest: what the decision is about */
+    char *index;     /* digest of the index that the client named, or NULL */
+    enum decision_state state;
+    uint64_t image;   /* DECISION_LAZY: its number */
+    char *reason;     /* DECISION_ORDINARY: one line */
+    uint64_t decided; /* milliseconds of CLOCK_MONOTONIC */
+    unsigned waiting; /* threads that look at it */
+};
+
+/* What "decisions" counts, by the field's name. */
+enum decision_kind {
+    DECIDED_LAZY,
+    DECIDED_NO_INDEX,
+    DECIDED_DENIED,
+    DECIDED_UNREACHABLE,
+    DECIDED_MISMATCH,
+    DECIDED_OTHER,
+    DECISION_KINDS
+};
+
+struct lazy_images {
+    const struct config *config;
+    struct node_client *node;
+    char *directory;
+    struct lazy_source source;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    TAILQ_HEAD(, lazy_image) images;
+    TAILQ_HEAD(decision_list, decision) decisions; /* the newest first */
+    unsigned decision_count;
+    uint64_t last_number;
+    unsigned threads; /* of ours, that have not ended */
+    uint64_t decided[DECISION_KINDS];
+};
+
+/* ---- lazy_images.c ---- */
+
+/* Runs `function` on a thread that lazy_images_free() waits for. */
+int lazy_thread_start(struct lazy_images *images, const char *name, void *(*function)(void *),
+                      void *argument, struct error **error);
+/* The last thing that such a thread does. */
+void lazy_thread_end(struct lazy_images *images);
+/* A number that no image has or had; its directory is made. */
+int lazy_image_number(struct lazy_images *images, uint64_t *ret, struct error **error);
+/* Under the lock; NULL: there is none. */
+struct lazy_image *lazy_image_find(struct lazy_images *images, uint64_t number);
+/* Takes the record over; the table's reference is made. Under the lock. */
+struct lazy_image *lazy_image_add(struct lazy_images *images, uint64_t number,
+                                  struct lazy_record *record, struct error **error);
+/* Under the lock; the last one has the image unmounted and removed, if it is not in the table. */
+void lazy_image_release(struct lazy_images *images, struct lazy_image *image);
+/* Out of the table; under the lock. */
+void lazy_image_take_out(struct lazy_images *images, struct lazy_image *image);
+
+/* ---- lazy_decision.c ---- */
+
+/* 1: `ret` is the number of the image, which has no reference for it; 0: ordinary; -1. Waits. */
+int decision_make(struct lazy_images *images, const struct lazy_layer *layer, uint64_t *ret,
+                  struct error **error);
+/* An image that is there from an earlier start is lazy; under the lock. */
+void decision_restore(struct lazy_images *images, const struct lazy_image *image);
+/* The image is no more; under the lock. */
+void decision_forget(struct lazy_images *images, uint64_t image);
+/* A layer of an image that is lazy is not. */
+void decision_count_mismatch(struct lazy_images *images, const struct lazy_layer *layer,
+                             const char *reason);
+int decision_status(struct lazy_images *images, json_t *status);
+void decisions_free(struct lazy_images *images);
+
+/* ---- lazy_view.c ---- */
+
+/* The image's directory, and what is in it; in fresh memory. */
+char *lazy_view_directory(const struct lazy_images *images, uint64_t number);
+char *lazy_view_record_path(const struct lazy_images *images, uint64_t number);
+/* `layers` of `all`, or all where that is 0 (an image whose layers are not known yet). */
+char *lazy_view_path(const struct lazy_images *images, uint64_t number, uint32_t layers,
+                     uint32_t all);
+
+struct lazy_view {
+    uint64_t number;
+    const char *name, *reference;
+    const struct digest *index; /* or NULL: whichever the registry has */
+    enum index_trust least_trust;
+    uint32_t layers, all; /* as lazy_view_path() */
+};
+/* Of which image a mount of the node is (its "id"). */
+uint64_t lazy_view_image(uint64_t id);
+/* Has it mounted. `ret_answer` (or NULL) is freed by node_image_answer_free(). */
+int lazy_view_open(struct lazy_images *images, const struct lazy_view *view, uint64_t timeout_ms,
+                   struct node_image_answer *ret_answer, struct error **error);
+/* Opens again what is mounted of the image: at the start, on a thread of its own. */
+void lazy_view_restore(struct lazy_images *images, struct lazy_image *image);
+/* Unmounts all of an image and removes its directory, whatever is there. */
+void lazy_view_clear(struct lazy_images *images, uint64_t number);
+
+#endif

@@ -1,0 +1,400 @@
+#include "snapshotter/lazy_images.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/thread.h"
+#include "snapshotter/lazy_images-internal.h"
+
+/* To mount an image that is on the node, or to find that its registry does not answer. */
+#define PATH_MS 30000u
+
+/* ---- threads ---- */
+
+int lazy_thread_start(struct lazy_images *images, const char *name, void *(*function)(void *),
+                      void *argument, struct error **error)
+{
+    pthread_t thread;
+    if (thread_start(&thread, name, function, argument, error) < 0) return -1;
+    pthread_detach(thread);
+    images->threads++;
+    return 0;
+}
+
+void lazy_thread_end(struct lazy_images *images)
+{
+    pthread_mutex_lock(&images->lock);
+    images->threads--;
+    pthread_cond_broadcast(&images->changed);
+    pthread_mutex_unlock(&images->lock);
+}
+
+/* ---- the table ---- */
+
+int lazy_image_number(struct lazy_images *images, uint64_t *ret, struct error **error)
+{
+    pthread_mutex_lock(&images->lock);
+    uint64_t number = ++images->last_number;
+    pthread_mutex_unlock(&images->lock);
+    cleanup_free char *directory = lazy_view_directory(images, number);
+    if (!directory) return error_set_memory(error);
+    if (mkdir(directory, 0700) < 0) return error_set_errno(error, errno, "make '%s'", directory);
+    *ret = number;
+    return 0;
+}
+
+struct lazy_image *lazy_image_find(struct lazy_images *images, uint64_t number)
+{
+    struct lazy_image *image;
+    TAILQ_FOREACH(image, &images->images, entry)
+    {
+        if (image->number == number) return image;
+    }
+    return NULL;
+}
+
+struct lazy_image *lazy_image_add(struct lazy_images *images, uint64_t number,
+                                  struct lazy_record *record, struct error **error)
+{
+    struct lazy_image *image = calloc(1, sizeof *image);
+    if (!image) {
+        error_set_memory(error);
+        return NULL;
+    }
+    image->images = images;
+    image->number = number;
+    image->record = *record;
+    image->references = 1;
+    TAILQ_INSERT_TAIL(&images->images, image, entry);
+    return image;
+}
+
+static void lazy_image_free(struct lazy_image *image)
+{
+    lazy_record_free(&image->record);
+    free(image);
+}
+
+static void *clear(void *argument)
+{
+    struct lazy_image *image = argument;
+    struct lazy_images *images = image->images;
+    log_info("%s is no longer used: it is unmounted", image->record.name);
+    lazy_view_clear(images, image->number);
+    lazy_image_free(image);
+    lazy_thread_end(images);
+    return NULL;
+}
+
+void lazy_image_release(struct lazy_images *images, struct lazy_image *image)
+{
+    cleanup_error struct error *error = NULL;
+    if (--image->references > 0) return;
+    if (lazy_thread_start(images, "clear", clear, image, &error) == 0) return;
+    log_warning("%s stays mounted until the next start: %s", image->record.name,
+                error_message(error));
+    lazy_image_free(image);
+}
+
+void lazy_image_take_out(struct lazy_images *images, struct lazy_image *image)
+{
+    TAILQ_REMOVE(&images->images, image, entry);
+    lazy_image_release(images, image);
+}
+
+/* ---- the source ---- */
+
+/* The layers of the image up to which the client's chain ID and blob are those of the index; 0:
+ * there are none. Both must be: the chain ID says what the image's author promises of the content,
+ * the index what it shows. */
+static uint32_t find_layer(const struct lazy_record *record, const struct lazy_layer *layer,
+                           const char **ret_reason)
+{
+    char chain[DIGEST_TEXT_SIZE];
+    for (uint32_t i = 0; i < record->layer_count; i++) {
+        if (strcmp(digest_format(&record->layers[i].chain, chain), layer->chain_id) != 0) continue;
+        if (digest_equal(&record->layers[i].blob, &layer->layer)) return i + 1;
+        *ret_reason = "the index is of another blob";
+        return 0;
+    }
+    *ret_reason = "the index says that the layers below have other contents than the image does";
+    return 0;
+}
+
+static int want(void *context, const struct lazy_layer *layer, struct lazy_use *ret,
+                struct error **error)
+{
+    struct lazy_images *images = context;
+    const char *reason = NULL;
+    uint64_t number;
+    (void)error;
+    if (!images->config->lazy.enabled || !layer->has_manifest || !layer->image_name) return 0;
+    cleanup_error struct error *why = NULL;
+    int result = decision_make(images, layer, &number, &why);
+    if (result < 0)
+        log_warning("%s is pulled ordinarily: %s", layer->image_name, error_message(why));
+    if (result <= 0) return 0;
+    pthread_mutex_lock(&images->lock);
+    const struct lazy_image *image = lazy_image_find(images, number);
+    *ret = (struct lazy_use){ .image = number,
+                              .layers = image ? find_layer(&image->record, layer, &reason) : 0 };
+    pthread_mutex_unlock(&images->lock);
+    if (reason) decision_count_mismatch(images, layer, reason);
+    return ret->layers > 0;
+}
+
+static bool used(void *context, const struct lazy_use *use)
+{
+    struct lazy_images *images = context;
+    pthread_mutex_lock(&images->lock);
+    struct lazy_image *image = lazy_image_find(images, use->image);
+    if (image) image->used = true;
+    pthread_mutex_unlock(&images->lock);
+    return image != NULL;
+}
+
+static void unused(void *context, uint64_t number)
+{
+    struct lazy_images *images = context;
+    pthread_mutex_lock(&images->lock);
+    struct lazy_image *image = lazy_image_find(images, number);
+    decision_forget(images, number);
+    if (image) lazy_image_take_out(images, image);
+    pthread_mutex_unlock(&images->lock);
+}
+
+/* What may be asked of an image without the lock, until release(). */
+static struct lazy_image *reference(struct lazy_images *images, uint64_t number)
+{
+    pthread_mutex_lock(&images->lock);
+    struct lazy_image *image = lazy_image_find(images, number);
+    if (image) image->references++;
+    pthread_mutex_unlock(&images->lock);
+    return image;
+}
+
+static void release(struct lazy_images *images, struct lazy_image *image)
+{
+    pthread_mutex_lock(&images->lock);
+    lazy_image_release(images, image);
+    pthread_mutex_unlock(&images->lock);
+}
+
+static char *path(void *context, const struct lazy_use *use, struct error **error)
+{
+    struct lazy_images *images = context;
+    char *result = NULL;
+    struct lazy_image *image = reference(images, use->image);
+    if (!image) {
+        error_set(error, ERROR_UNREACHABLE, "what is known of lazy image %" PRIu64 " was lost",
+                  use->image);
+        error_hint(error, "remove the image and pull it again");
+        return NULL;
+    }
+    const struct lazy_record *record = &image->record;
+    struct lazy_view view = { .number = image->number,
+                              .name = record->name,
+                              .reference = record->reference,
+                              .index = &record->index,
+                              .least_trust = TRUST_REFERRER,
+                              .layers = use->layers,
+                              .all = record->layer_count };
+    struct error *reason = NULL;
+    if (lazy_view_open(images, &view, PATH_MS, NULL, &reason) == 0) {
+        result = lazy_view_path(images, image->number, use->layers, record->layer_count);
+        if (!result) error_set_memory(error);
+    } else {
+        error_set(error, ERROR_UNREACHABLE, "%s cannot be mounted now: %s", record->name,
+                  error_message(reason));
+        error_free(reason);
+    }
+    release(images, image);
+    return result;
+}
+
+/* ---- start ---- */
+
+static void *restore(void *argument)
+{
+    struct lazy_image *image = argument;
+    struct lazy_images *images = image->images;
+    lazy_view_restore(images, image);
+    release(images, image);
+    lazy_thread_end(images);
+    return NULL;
+}
+
+static int load(struct lazy_images *images, uint64_t number, struct error **error)
+{
+    struct lazy_record record;
+    cleanup_free char *file = lazy_view_record_path(images, number);
+    cleanup_error struct error *reason = NULL;
+    if (!file) return error_set_memory(error);
+    if (lazy_record_read(&record, file, &reason) < 0) {
+        log_error("%s; containers of this image cannot be started until it is pulled again",
+                  error_message(reason));
+        return 0;
+    }
+    pthread_mutex_lock(&images->lock);
+    struct lazy_image *image = lazy_image_add(images, number, &record, error);
+    int result = image ? lazy_thread_start(images, "restore", restore, image, error) : -1;
+    if (image) {
+        image->used = true;
+        decision_restore(images, image);
+        if (result == 0) image->references++;
+    }
+    pthread_mutex_unlock(&images->lock);
+    if (!image) lazy_record_free(&record);
+    return result;
+}
+
+static bool is_used(const struct lazy_use *uses, size_t count, uint64_t number)
+{
+    for (size_t i = 0; i < count; i++)
+        if (uses[i].image == number) return true;
+    return false;
+}
+
+/* Clears what no snapshot uses, and finds the highest number. */
+static int look_around(struct lazy_images *images, const struct lazy_use *uses, size_t count,
+                       struct error **error)
+{
+    DIR *entries = opendir(images->directory);
+    const struct dirent *entry;
+    if (!entries) return error_set_errno(error, errno, "read '%s'", images->directory);
+    while ((entry = readdir(entries))) {
+        char *end;
+        errno = 0;
+        uint64_t number = strtoull(entry->d_name, &end, 10);
+        if (errno || *end || entry->d_name[0] < '1' || entry->d_name[0] > '9') continue;
+        if (number > images->last_number) images->last_number = number;
+        if (!is_used(uses, count, number)) lazy_view_clear(images, number);
+    }
+    closedir(entries);
+    return 0;
+}
+
+static int start(void *context, const struct lazy_use *uses, size_t count, struct error **error)
+{
+    struct lazy_images *images = context;
+    if (look_around(images, uses, count, error) < 0) return -1;
+    for (size_t i = 0; i < count; i++) {
+        /* A number that is not to be given to another image, even if its directory was lost. */
+        if (uses[i].image > images->last_number) images->last_number = uses[i].image;
+        bool seen = is_used(uses, i, uses[i].image);
+        if (!seen && load(images, uses[i].image, error) < 0) return -1;
+    }
+    return 0;
+}
+
+/* ---- status ---- */
+
+static json_t *views_of(uint64_t number, const json_t *mounted)
+{
+    size_t i;
+    json_t *view, *list = json_array();
+    json_array_foreach(mounted, i, view)
+    {
+        json_int_t id = json_integer_value(json_object_get(view, "id"));
+        if (id > 0 && lazy_view_image((uint64_t)id) == number) json_array_append(list, view);
+    }
+    return list;
+}
+
+/* "mounted", "not mounted", or what the mount of the whole image is otherwise. */
+static const char *state_of(const json_t *views)
+{
+    const char *state = json_optional_text(json_array_get(views, 0), "state");
+    if (!state) return "not mounted";
+    return strcmp(state, "open") == 0 ? "mounted" : state;
+}
+
+static json_t *image_status(const struct lazy_image *image, const json_t *mounted)
+{
+    char digest[DIGEST_TEXT_SIZE];
+    const struct lazy_record *record = &image->record;
+    json_t *views = views_of(image->number, mounted);
+    return json_pack("{s:I, s:o, s:s, s:s, s:s, s:i, s:b, s:s, s:o}", "number",
+                     (json_int_t)image->number, "name", json_any_text(record->name), "reference",
+                     record->reference, "index", digest_format(&record->index, digest), "trust",
+                     index_trust_name(record->trust), "layers", (int)record->layer_count, "used",
+                     (int)image->used, "state", state_of(views), "views", views);
+}
+
+int lazy_images_status(struct lazy_images *images, const json_t *mounted, json_t *status)
+{
+    const struct lazy_image *image;
+    json_t *list = json_array();
+    pthread_mutex_lock(&images->lock);
+    TAILQ_FOREACH(image, &images->images, entry)
+    {
+        json_array_append_new(list, image_status(image, mounted));
+    }
+    pthread_mutex_unlock(&images->lock);
+    return json_object_set_new(status, "images", list) < 0 ? -1 : decision_status(images, status);
+}
+
+/* ---- making and freeing ---- */
+
+int lazy_images_open(struct lazy_images **ret, const char *directory, const struct config *config,
+                     struct node_client *node, struct error **error)
+{
+    if (directory_make(directory, 0700, error) < 0) return -1;
+    struct lazy_images *images = calloc(1, sizeof *images);
+    if (!images) return error_set_memory(error);
+    images->config = config;
+    images->node = node;
+    images->directory = strdup(directory);
+    images->source = (struct lazy_source){ .context = images,
+                                           .start = start,
+                                           .want = want,
+                                           .used = used,
+                                           .unused = unused,
+                                           .path = path };
+    TAILQ_INIT(&images->images);
+    TAILQ_INIT(&images->decisions);
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(&images->changed, &attributes);
+    pthread_condattr_destroy(&attributes);
+    pthread_mutex_init(&images->lock, NULL);
+    if (!images->directory) {
+        lazy_images_free(images);
+        return error_set_memory(error);
+    }
+    *ret = images;
+    return 0;
+}
+
+void lazy_images_free(struct lazy_images *images)
+{
+    struct lazy_image *image;
+    if (!images) return;
+    pthread_mutex_lock(&images->lock);
+    while (images->threads > 0)
+        pthread_cond_wait(&images->changed, &images->lock);
+    pthread_mutex_unlock(&images->lock);
+    while ((image = TAILQ_FIRST(&images->images))) {
+        TAILQ_REMOVE(&images->images, image, entry);
+        lazy_image_free(image);
+    }
+    decisions_free(images);
+    pthread_cond_destroy(&images->changed);
+    pthread_mutex_destroy(&images->lock);
+    free(images->directory);
+    free(images);
+}
+
+const struct lazy_source *lazy_images_source(struct lazy_images *images)
+{
+    return &images->source;
+}
