@@ -1,5 +1,6 @@
 #include "node/image_check.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -43,12 +44,13 @@ static enum check_result compare_config(const struct node_image *node,
 {
     char said[DIGEST_TEXT_SIZE], meant[DIGEST_TEXT_SIZE];
     size_t count = node->artifact.layer_count, first = count;
+    bool other_count = node->is_prefix ? config->layer_count < count : config->layer_count != count;
     for (size_t i = count; i-- > 0;) {
-        ret_wrong[i] = config->layer_count != count ||
+        ret_wrong[i] = other_count ||
                        !digest_equal(&config->stream_digests[i], &node->tables[i]->stream_digest);
         if (ret_wrong[i]) first = i;
     }
-    if (config->layer_count != count)
+    if (other_count)
         error_set(error, ERROR_INVALID, "the image's config has %zu layers, the index %zu",
                   config->layer_count, count);
     else if (first < count)
@@ -56,7 +58,7 @@ static enum check_result compare_config(const struct node_image *node,
                   "layer %zu is %s by the index, and %s by the image's config", first + 1,
                   digest_format(&node->tables[first]->stream_digest, said),
                   digest_format(&config->stream_digests[first], meant));
-    return first < count || config->layer_count != count ? CHECK_FALSE : CHECK_TRUE;
+    return first < count || other_count ? CHECK_FALSE : CHECK_TRUE;
 }
 
 enum check_result image_check_config(const struct image_check *check, bool *ret_wrong,
@@ -288,9 +290,12 @@ enum check_result image_check_tree(const struct image_check *check, struct error
 
 static char *memory_name(const struct image_check *check)
 {
-    char manifest[DIGEST_TEXT_SIZE], index[DIGEST_TEXT_SIZE];
-    return format_text("checked %s %s", digest_format(&check->node->image.digest, manifest),
-                       digest_format(&check->node->index_digest, index));
+    const struct node_image *node = check->node;
+    char manifest[DIGEST_TEXT_SIZE], index[DIGEST_TEXT_SIZE], layers[40] = "";
+    if (node->is_prefix)
+        snprintf(layers, sizeof layers, " first %zu layers", node->artifact.layer_count);
+    return format_text("checked %s %s%s", digest_format(&node->image.digest, manifest),
+                       digest_format(&node->index_digest, index), layers);
 }
 
 void image_check_remember(const struct image_check *check)

@@ -26,6 +26,7 @@ static int load(struct mounted_image *image, struct error **error)
                                       .pinned_trust = options->pinned_trust,
                                       .least_trust = options->least_trust,
                                       .force = options->force,
+                                      .layers = options->layers,
                                       .artifact_known = prepare_mount,
                                       .context = image };
     if (!options->no_profile && profile_player_new(&image->profile, node->client, node->cache,

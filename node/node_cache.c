@@ -99,7 +99,7 @@ static struct digest *needed_by(const struct node_image *node, size_t *ret_count
 {
     size_t layers = node->artifact.layer_count, count = 0;
     cleanup_free char *name = node_image_memory_name(&node->image);
-    struct digest *needed = calloc(layers + 4, sizeof *needed);
+    struct digest *needed = calloc(2 * layers + 4, sizeof *needed);
     if (!name || !needed) {
         free(needed);
         return NULL;
@@ -107,9 +107,11 @@ static struct digest *needed_by(const struct node_image *node, size_t *ret_count
     digest_of(name, strlen(name), &needed[count++]);
     needed[count++] = node->image.digest;
     needed[count++] = node->index_digest;
-    needed[count++] = node->artifact.metadata.content_digest;
-    for (size_t i = 0; i < layers; i++)
+    if (!node->is_prefix) needed[count++] = node->artifact.metadata.content_digest;
+    for (size_t i = 0; i < layers; i++) {
         needed[count++] = node->artifact.layers[i].chunks.content_digest;
+        if (node->is_prefix) needed[count++] = node->artifact.layers[i].entries.content_digest;
+    }
     *ret_count = count;
     return needed;
 }

@@ -13,6 +13,8 @@
 #include "node/node_protocol-internal.h"
 #include "node/question.h"
 
+#define DYING_MS 1000
+
 /* ---- time ---- */
 
 uint64_t client_now_ms(void)
@@ -118,11 +120,11 @@ static int wait_for_server(struct node_client *client, const struct client_image
                      client->failure ? error_message(client->failure) : "");
 }
 
-/* Its end of the socket is gone. */
-static bool has_ended(int commands)
+/* Its end of the socket is gone, or goes soon. */
+static bool has_ended(int commands, int patience_ms)
 {
     struct pollfd watched = { .fd = commands };
-    return poll(&watched, 1, 0) != 0;
+    return poll(&watched, 1, patience_ms) != 0;
 }
 
 /* Without the lock. *ret_ended: there is no answer because the server has died. */
@@ -134,7 +136,8 @@ static int ask_once(const struct client_image *image, const char *text, int comm
     if (image->mountpoint) mount_keeper_renew((struct mount_keeper *)&image->keeper);
     int result = question_ask(&peer, text, strlen(text), deadline > now ? (int)(deadline - now) : 0,
                               ret, error);
-    *ret_ended = result < 0 && has_ended(commands);
+    /* The kernel closes the descriptors of who is killed in any order. */
+    *ret_ended = result < 0 && has_ended(commands, ret->length > 0 ? 0 : DYING_MS);
     /* It may still be at it. */
     if (result < 0 && image->mountpoint) mount_keeper_close((struct mount_keeper *)&image->keeper);
     return result;
@@ -159,7 +162,7 @@ static int open_once(struct node_client *client, struct client_image *image, uin
     if (ended) {
         error_free(reason);
         /* Until the supervisor has seen it, too. */
-        while (client->running && has_ended(commands) && client_wait(client, deadline))
+        while (client->running && has_ended(commands, 0) && client_wait(client, deadline))
             continue;
         return 1;
     }

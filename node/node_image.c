@@ -130,6 +130,20 @@ static int load_artifact(struct loader *loader, struct error **error)
     return image_check_index(&node->image, &node->artifact, &node->index_digest, error);
 }
 
+/* The first `layers` of them, or all for 0. */
+static int choose_layers(struct node_image *node, uint32_t layers, struct error **error)
+{
+    struct index_artifact *artifact = &node->artifact;
+    if (layers > artifact->layer_count)
+        return error_set(error, ERROR_INVALID, "image %s has %zu layers and not %u",
+                         node->image.name, artifact->layer_count, layers);
+    node->is_prefix = layers > 0 && layers < artifact->layer_count;
+    if (!node->is_prefix) return 0;
+    artifact->layer_count = layers;
+    artifact->profile = (struct index_part){ 0 };
+    return 0;
+}
+
 static int load_index(struct loader *loader, const struct node_image_options *options,
                       const struct memory *known, struct error **error)
 {
@@ -151,7 +165,8 @@ static int load_index(struct loader *loader, const struct node_image_options *op
     log_info("%s is %s; its index is %s (%s%s)", node->image.name,
              digest_format(&node->image.digest, manifest), digest_format(&chosen.digest, index),
              index_trust_name(chosen.trust), known ? ", known on this node" : "");
-    if (load_artifact(loader, error) < 0) return -1;
+    if (load_artifact(loader, error) < 0 || choose_layers(node, options->layers, error) < 0)
+        return -1;
     if (options->artifact_known) options->artifact_known(options->context, node);
     return node_parts_load(loader, error);
 }

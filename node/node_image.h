@@ -24,7 +24,9 @@ struct node_image {
     struct image image;
     enum index_trust trust;
     struct digest index_digest;
+    /* Of the layers that are shown. */
     struct index_artifact artifact;
+    bool is_prefix;              /* those are the image's first layers, and not all of them */
     struct chunk_table **tables; /* one a layer */
     struct erofs_image metadata; /* in `metadata_content` */
     struct part_content metadata_content;
@@ -37,6 +39,9 @@ struct node_image_options {
     enum index_trust pinned_trust;   /* how far that one is trusted */
     enum index_trust least_trust;
     bool force; /* also an index that was found to lie */
+    /* Only that many layers, from below; 0: all. The metadata of some is merged here, and no
+     * profile is theirs. ERROR_UNSUPPORTED: they have too many files for that. */
+    uint32_t layers;
     /* Called when the artifact is known and before its parts are fetched, for what may come at the
      * same time; perhaps a second time, with another index. May be NULL. */
     void (*artifact_known)(void *context, const struct node_image *node);

@@ -19,17 +19,17 @@
 
 /* ---- one part ---- */
 
-static const void *content_data(const struct part_content *content)
+const void *part_content_data(const struct part_content *content)
 {
     return content->mapping ? mapping_data(content->mapping) : content->memory.data;
 }
 
-static size_t content_length(const struct part_content *content)
+size_t part_content_length(const struct part_content *content)
 {
     return content->mapping ? mapping_length(content->mapping) : content->memory.length;
 }
 
-static void content_free(struct part_content *content)
+void part_content_free(struct part_content *content)
 {
     mapping_free(content->mapping);
     buffer_free(&content->memory);
@@ -221,6 +221,51 @@ static int load_content(struct loader *loader, const struct index_part *part, en
     return fetch_content(loader, part, ret, error);
 }
 
+int part_content_load(struct loader *loader, const struct index_part *part,
+                      struct part_content *ret, struct error **error)
+{
+    return load_content(loader, part, HASH_NOW, ret, error);
+}
+
+/* ---- what was made here ---- */
+
+static int write_made(struct loader *loader, const struct buffer *made, const struct digest *digest,
+                      struct mapping **ret, struct error **error)
+{
+    struct keeping keeping = { .cache = loader->cache, .length = made->length };
+    int result = start_in_cache(&keeping, error);
+    if (result == 0) result = blob_writer_append(keeping.writer, made->data, made->length, error);
+    /* What the disk has is what will be used. */
+    if (result == 0 && !has_digest(keeping.mapping, digest))
+        result = error_set(error, ERROR_SYSTEM, "what was written to cache directory '%s' is lost",
+                           cache_directory(loader->cache));
+    if (result == 0) result = blob_writer_publish(keeping.writer, digest, error);
+    if (result == 0) *ret = take_pointer(&keeping.mapping);
+    stop_keeping(&keeping);
+    return result;
+}
+
+int part_content_keep(struct loader *loader, struct buffer *made, struct part_content *ret,
+                      struct index_part *ret_part, struct error **error)
+{
+    struct error *reason = NULL;
+    *ret = (struct part_content){ .hashed = true };
+    *ret_part = (struct index_part){ .content_size = made->length };
+    digest_of(made->data, made->length, &ret_part->content_digest);
+    int mapped = map_part(loader, ret_part, HASH_NOW, &ret->mapping, error);
+    if (mapped < 0) return -1;
+    if (mapped ||
+        write_made(loader, made, &ret_part->content_digest, &ret->mapping, &reason) == 0) {
+        buffer_free(made);
+        return 0;
+    }
+    log_warning("%s; going on without keeping it", error_message(reason));
+    error_free(reason);
+    ret->memory = *made;
+    *made = (struct buffer){ 0 };
+    return 0;
+}
+
 /* ---- all of them ---- */
 
 static int check_table(const struct node_image *node, size_t layer, struct error **error)
@@ -246,36 +291,55 @@ static int load_table(struct loader *loader, size_t layer, struct error **error)
     struct part_content content = { 0 };
     int result =
         load_content(loader, &node->artifact.layers[layer].chunks, HASH_NOW, &content, error);
-    if (result == 0 && chunk_table_decode(&node->tables[layer], content_data(&content),
-                                          content_length(&content), error) < 0)
+    if (result == 0 && chunk_table_decode(&node->tables[layer], part_content_data(&content),
+                                          part_content_length(&content), error) < 0)
         result = suggest_new_index(node, error);
     atomic_fetch_sub(&loader->unkept, content.memory.length);
-    content_free(&content);
+    part_content_free(&content);
     return result < 0 ? -1 : check_table(node, layer, error);
 }
 
-/* parallel_work: position 0 is the metadata, layer i stands at i + 1. */
+struct parts {
+    struct loader *loader;
+    struct part_content *entries; /* of each layer, to make the metadata of; NULL: that is a part */
+};
+
+static int load_entries(struct parts *parts, size_t layer, struct error **error)
+{
+    return part_content_load(parts->loader, &parts->loader->node->artifact.layers[layer].entries,
+                             &parts->entries[layer], error);
+}
+
+/* parallel_work: the metadata, or the entry tables that it is made of, and behind that the chunk
+ * tables. */
 static int load_part(void *context, size_t position, struct error **error)
 {
-    struct loader *loader = context;
+    struct parts *parts = context;
+    struct loader *loader = parts->loader;
     struct node_image *node = loader->node;
-    int result = position == 0 ? load_content(loader, &node->artifact.metadata, HASH_LATER,
-                                              &node->metadata_content, error)
-                               : load_table(loader, position - 1, error);
+    size_t first = parts->entries ? node->artifact.layer_count : 1;
+    int result;
+    if (position >= first)
+        result = load_table(loader, position - first, error);
+    else if (parts->entries)
+        result = load_entries(parts, position, error);
+    else
+        result = load_content(loader, &node->artifact.metadata, HASH_LATER, &node->metadata_content,
+                              error);
     return result < 0 ? error_prefix(error, "index of %s", node->image.name) : 0;
 }
 
 static int validate_metadata(struct node_image *node, struct error **error)
 {
     size_t count = node->artifact.layer_count;
-    size_t length = content_length(&node->metadata_content);
+    size_t length = part_content_length(&node->metadata_content);
     cleanup_free uint64_t *lengths = calloc(count, sizeof *lengths);
     if (!lengths) return error_set_memory(error);
     /* The analyzer does not see that parallel_run() has called load_part() for each. */
     for (size_t i = 0; i < count; i++)
         lengths[i] = node->tables[i]->stream_length; // NOLINT(clang-analyzer-core.NullDereference)
-    if (erofs_image_open(&node->metadata, content_data(&node->metadata_content), length, error) <
-            0 ||
+    if (erofs_image_open(&node->metadata, part_content_data(&node->metadata_content), length,
+                         error) < 0 ||
         erofs_image_validate(&node->metadata, lengths, (uint32_t)count, error) < 0) {
         error_prefix(error, "index of %s: metadata", node->image.name);
         return suggest_new_index(node, error);
@@ -326,11 +390,35 @@ static int check_metadata(struct loader *loader, struct error **error)
     if (parallel_run(2, 2, check_metadata_half, &check, error) < 0) return -1;
     if (!check.damaged) return check.validated < 0 ? error_move(error, check.error) : 0;
     error_free(check.error);
-    content_free(&node->metadata_content);
+    part_content_free(&node->metadata_content);
     drop_damaged(loader, part);
     if (fetch_content(loader, part, &node->metadata_content, error) < 0)
         return error_prefix(error, "index of %s", node->image.name);
     return validate_metadata(node, error);
+}
+
+static int load_whole(struct loader *loader, struct error **error)
+{
+    struct parts parts = { .loader = loader };
+    size_t count = loader->node->artifact.layer_count + 1;
+    if (parallel_run(count, FETCHES_AT_ONCE, load_part, &parts, error) < 0) return -1;
+    return check_metadata(loader, error);
+}
+
+static int load_prefix(struct loader *loader, struct error **error)
+{
+    size_t count = loader->node->artifact.layer_count;
+    struct parts parts = { .loader = loader, .entries = calloc(count, sizeof *parts.entries) };
+    if (!parts.entries) return error_set_memory(error);
+    int result = prefix_require_memory(loader->node, error);
+    if (result == 0) result = parallel_run(2 * count, FETCHES_AT_ONCE, load_part, &parts, error);
+    if (result == 0) result = prefix_merge(loader, parts.entries, error);
+    for (size_t i = 0; i < count; i++) {
+        atomic_fetch_sub(&loader->unkept, parts.entries[i].memory.length);
+        part_content_free(&parts.entries[i]);
+    }
+    free(parts.entries);
+    return result < 0 ? -1 : validate_metadata(loader->node, error);
 }
 
 int node_parts_load(struct loader *loader, struct error **error)
@@ -338,9 +426,7 @@ int node_parts_load(struct loader *loader, struct error **error)
     struct node_image *node = loader->node;
     node->tables = calloc(node->artifact.layer_count, sizeof *node->tables);
     if (!node->tables) return error_set_memory(error);
-    if (parallel_run(node->artifact.layer_count + 1, FETCHES_AT_ONCE, load_part, loader, error) < 0)
-        return -1;
-    return check_metadata(loader, error);
+    return node->is_prefix ? load_prefix(loader, error) : load_whole(loader, error);
 }
 
 void node_parts_free(struct node_image *node)
@@ -350,6 +436,6 @@ void node_parts_free(struct node_image *node)
             chunk_table_free(node->tables[i]);
     free(node->tables);
     node->tables = NULL;
-    content_free(&node->metadata_content);
+    part_content_free(&node->metadata_content);
     node->metadata = (struct erofs_image){ 0 };
 }

@@ -29,7 +29,8 @@ struct question_peer {
 int question_send(const struct question_peer *peer, const void *text, size_t length,
                   struct error **error);
 /* Waits for the answer at `from`: its text goes to `ret`, its descriptor (or -1) to
- * `ret_descriptor`. An answer that is an error is that error. ERROR_CANCELLED once `cancel` (or -1)
+ * `ret_descriptor`. An answer that is an error is that error, with its text in `ret`, too.
+ * ERROR_CANCELLED once `cancel` (or -1)
  * is readable; ERROR_UNREACHABLE when no byte comes for `timeout_ms`. */
 int question_wait(const struct question_peer *peer, int from, int cancel, int timeout_ms,
                   struct buffer *ret, int *ret_descriptor, struct error **error);

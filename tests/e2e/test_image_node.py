@@ -138,6 +138,32 @@ class ManyImages(EndToEnd):
         self.assertEqual(self.node.status()["server"]["layers_open"], 2)
         self.shows(self.point("5"), self.tars["second"])
 
+    def test_first_layers_of_an_image(self):
+        for layers in (1, 2, 3):
+            for front in ("auto", "fuse"):
+                with self.subTest(layers=layers, front=front):
+                    number = 10 * layers + (front == "fuse")
+                    point = self.open(number, "first", layers=layers, front=front)
+                    self.shows(point, self.tars["first"][:layers])
+                    self.assertEqual(len(self.node.image(number)["layers"]), layers)
+        self.assertEqual(self.node.status()["server"]["layers_open"], 3)
+        answer = self.node.open(99, self.references["first"], self.point("99"), layers=4)
+        self.assertIn("3 layers", answer["error"])
+
+    def test_first_layers_are_filled_and_found_true(self):
+        point = self.open(1, "first", layers=2, fill="now")
+        self.wait_until(lambda: self.node.image(1)["fill"]["state"] == "complete", "it is filled")
+        self.assertTrue(self.node.image(1)["fill"]["tree_verified"])
+        self.shows(point, self.tars["first"][:2])
+        self.registry.stop()
+        try:
+            self.node.kill_server()
+            self.wait_until(lambda: self.node.status()["servers_started"] == 2 and
+                            self.node.image(1)["state"] == "open", "the next serves")
+            self.shows(point, self.tars["first"][:2])
+        finally:
+            self.registry.start()
+
     def test_look(self):
         answer = self.node.ask("look", self.references["first"])
         self.assertEqual(len(answer["layers"]), 3)
