@@ -6,6 +6,8 @@
 
 #include "fuse/control.h"
 #include "node/node_client.h"
+#include "snapshotter/credentials.h"
+#include "snapshotter/cri_proxy.h"
 #include "snapshotter/daemon.h"
 #include "snapshotter/grpc_server.h"
 #include "snapshotter/lazy_images.h"
@@ -17,9 +19,11 @@ struct daemon {
     const struct config *config;
     time_t started;
     char *cache; /* directory */
+    struct credential_store *credentials;
     struct node_client *node;
     struct lazy_images *lazy;
     struct snapshotter *snapshotter;
+    struct cri_proxy *cri; /* or NULL */
     struct control_server *control;
     struct metrics_listener *metrics;
     struct grpc_method methods[SNAPSHOTS_METHOD_COUNT];

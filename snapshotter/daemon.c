@@ -36,10 +36,19 @@ static int start_images(struct daemon *daemon, struct error **error)
                                             : format_text("%s/cache", config->root);
     cleanup_free char *lazy = format_text("%s/lazy", config->root);
     if (!daemon->cache || !lazy) return error_set_memory(error);
+    const struct credential_store_options credentials = {
+        .keep_ms = config->credentials.keep_ms,
+        .provider_config = config->credentials.provider_config,
+        .provider_directory = config->credentials.provider_directory,
+    };
+    daemon->credentials = credential_store_new(&credentials, error);
+    if (!daemon->credentials) return -1;
     const struct node_client_options options = {
         .node = { .cache = daemon->cache,
                   .cache_limits = config->cache.limits,
                   .hosts_directory = config->registry.hosts_directory,
+                  .credentials = credential_store_find,
+                  .credentials_context = daemon->credentials,
                   .read_timeout_seconds = (unsigned)(config->lazy.read_timeout_ms / 1000) },
     };
     if (node_client_start(&daemon->node, &options, error) < 0)
@@ -62,6 +71,15 @@ static int make_directory_of(const char *socket, struct error **error)
     return *directory ? directory_make(directory, 0700, error) : 0;
 }
 
+static int listen_for_kubelet(struct daemon *daemon, struct error **error)
+{
+    const struct config *config = daemon->config;
+    if (!config->credentials.image_service) return 0;
+    if (make_directory_of(config->credentials.image_service, error) < 0) return -1;
+    return cri_proxy_start(&daemon->cri, config->credentials.image_service,
+                           config->credentials.containerd, daemon->credentials, error);
+}
+
 static int listen_for_people(struct daemon *daemon, struct error **error)
 {
     const struct config *config = daemon->config;
@@ -79,8 +97,8 @@ static int start(struct daemon *daemon, struct error **error)
 {
     const struct config *config = daemon->config;
     if (directory_make(config->root, 0700, error) < 0 || start_images(daemon, error) < 0 ||
-        open_snapshots(daemon, error) < 0 || listen_for_people(daemon, error) < 0 ||
-        make_directory_of(config->address, error) < 0)
+        open_snapshots(daemon, error) < 0 || listen_for_kubelet(daemon, error) < 0 ||
+        listen_for_people(daemon, error) < 0 || make_directory_of(config->address, error) < 0)
         return -1;
     snapshots_service_methods(daemon->snapshotter, daemon->methods);
     return grpc_server_start(&daemon->server, config->address, daemon->methods,
@@ -106,10 +124,12 @@ void daemon_stop(struct daemon *daemon)
     if (!daemon) return;
     metrics_listener_stop(daemon->metrics);
     control_server_stop(daemon->control);
+    cri_proxy_stop(daemon->cri);
     grpc_server_stop(daemon->server);
     snapshotter_free(daemon->snapshotter);
     lazy_images_free(daemon->lazy);
     node_client_stop(daemon->node);
+    credential_store_free(daemon->credentials);
     free(daemon->cache);
     free(daemon);
 }
