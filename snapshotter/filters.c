@@ -155,8 +155,9 @@ static void compile(struct selector *selector)
 {
     int code;
     PCRE2_SIZE place;
-    selector->expression = pcre2_compile((PCRE2_SPTR)selector->value, PCRE2_ZERO_TERMINATED,
-                                         PCRE2_DOLLAR_ENDONLY, &code, &place, NULL);
+    selector->expression =
+        pcre2_compile((PCRE2_SPTR)selector->value, PCRE2_ZERO_TERMINATED,
+                      PCRE2_DOLLAR_ENDONLY | PCRE2_MATCH_INVALID_UTF, &code, &place, NULL);
     if (!selector->expression)
         log_warning("filter: '%.*s' is no regular expression, and matches nothing", SHOWN,
                     selector->value);

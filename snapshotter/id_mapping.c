@@ -12,9 +12,13 @@ static bool read_number(const char **text, char end, uint32_t *ret)
     if (**text < '0' || **text > '9') return false;
     errno = 0;
     unsigned long long value = strtoull(*text, &after, 10);
-    if (errno || value >= UINT32_MAX || (*after != end && !(end == ',' && !*after))) return false;
+    if (errno || value >= UINT32_MAX) return false;
+    if (*after == end && after[1])
+        after++;
+    else if (end != ',' || *after)
+        return false;
     *ret = (uint32_t)value;
-    *text = *after ? after + 1 : after;
+    *text = after;
     return true;
 }
 

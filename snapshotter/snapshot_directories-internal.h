@@ -21,7 +21,7 @@ int snapshot_directories_open(struct snapshot_directories **ret, const char *roo
 /* What is still to be removed is left for the next time. */
 void snapshot_directories_close(struct snapshot_directories *directories);
 
-/* Makes the directory of `id`, in place of one that a crash has left. `like`: mode and owner of
+/* Makes the directory of `id`, in place of one that a crash has left. `like`: the owner of
  * `fs`. After a failure nothing is there. */
 int snapshot_directories_make(struct snapshot_directories *directories, int64_t id, bool with_work,
                               const struct stat *like, struct error **error);

@@ -152,11 +152,15 @@ int snapshot_directories_remove(struct snapshot_directories *directories, int64_
     return put_away(directories, name.text, error);
 }
 
+/* Of the uppermost directory overlayfs shows the mode. As with containerd's own snapshotter it is
+ * not that of the one below, which may shut out whom a container runs as. */
+enum { ROOT_MODE = 0755 };
+
 static int make_in(int parent, bool with_work, const struct stat *like)
 {
     if (mkdirat(parent, "fs", 0700) < 0) return -1;
     if (fchownat(parent, "fs", like->st_uid, like->st_gid, AT_SYMLINK_NOFOLLOW) < 0) return -1;
-    if (fchmodat(parent, "fs", like->st_mode & 07777, 0) < 0) return -1;
+    if (fchmodat(parent, "fs", ROOT_MODE, 0) < 0) return -1;
     return with_work ? mkdirat(parent, "work", 0711) : 0;
 }
 

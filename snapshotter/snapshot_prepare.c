@@ -82,11 +82,11 @@ static int map_owner(const struct labels *labels, struct stat *like, struct erro
     return 0;
 }
 
-/* The upper directory is what is seen of the root directory: as it was below. */
+/* The upper directory is what is seen of the root directory: its owner is as it was below. */
 static int root_of(const struct lowers *lowers, const struct labels *labels, struct stat *ret,
                    struct error **error)
 {
-    *ret = (struct stat){ .st_mode = 0755, .st_uid = geteuid(), .st_gid = getegid() };
+    *ret = (struct stat){ .st_uid = geteuid(), .st_gid = getegid() };
     if (lowers->count && stat(lowers->paths[0], ret) < 0) {
         /* The parent may have been removed just now. */
         if (errno == ENOENT)

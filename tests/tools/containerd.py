@@ -64,6 +64,8 @@ _PROXY = """\
 type = "snapshot"
 address = "{address}"
 """
+# Known from 1.7 on.
+_CAPABILITIES = 'capabilities = ["remap-ids"]\n'
 
 
 class Containerd:
@@ -102,8 +104,9 @@ class Containerd:
         text = text.format(version=self.version, directory=self.directory, address=self.address,
                            disabled=", ".join(map(json.dumps, disabled)), pause=pause,
                            snapshotter=snapshotter)
-        return text + "".join(_PROXY.format(name=name, address=address)
-                              for name, address in proxies.items())
+        return text + "".join(
+            _PROXY.format(name=name, address=address) + (_CAPABILITIES if self.version == 3 else "")
+            for name, address in proxies.items())
 
     def _write_hosts(self, registries):
         for name in registries:

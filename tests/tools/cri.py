@@ -3,6 +3,8 @@
 import os
 import time
 
+import grpc
+
 from tools import newer_debian
 from tools.services import Definitions, Service, connect
 
@@ -28,6 +30,19 @@ class Cri:
         self.images, self.runtime = (
             Service(self.channel, self.definitions, f"runtime.v1.{name}Service")
             for name in ("Image", "Runtime"))
+        deadline = time.monotonic() + 30
+        while (problem := self._problem()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        if problem:
+            raise RuntimeError(f"CRI did not start: {problem}")
+
+    def _problem(self):
+        """CRI is there later than containerd."""
+        try:
+            self.runtime.call("ListPodSandbox")
+        except grpc.RpcError as error:
+            return error.details()
+        return None
 
     def close(self):
         self.channel.close()

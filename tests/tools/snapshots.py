@@ -17,7 +17,7 @@ KINDS = {0: "unknown", 1: "view", 2: "active", 3: "committed"}
 class Side:
     """One of those that are compared. With `namespace` it is containerd, which adds its own
     bookkeeping; a lease there keeps what nobody refers to. `allowed`: [(pattern of a step, what
-    comes of it)] where it is right to differ from the first side."""
+    comes of it at the first side, what here)] where it is right to differ."""
 
     def __init__(self, title, channel, snapshotter, namespace=None, allowed=()):
         self.title = title
@@ -28,7 +28,7 @@ class Side:
             metadata = [("containerd-namespace", namespace)]
             leases = Service(channel, Definitions(_API + "leases/v1/leases.proto"),
                              "containerd.services.leases.v1.Leases", metadata)
-            metadata.append(("containerd-lease", leases.call("Create", id="tests").lease.id))
+            metadata.append(("containerd-lease", leases.call("Create", id=snapshotter).lease.id))
         self.service = Service(channel, Definitions(_API + "snapshots/v1/snapshots.proto"),
                                "containerd.services.snapshots.v1.Snapshots", metadata)
 
