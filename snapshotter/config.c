@@ -178,6 +178,7 @@ static const struct key keys[] = {
     KEY("", "address", read_needed_path, address),
     KEY("log", "level", read_level, log.level),
     KEY("log", "format", read_format, log.format),
+    KEY("snapshots", "remap_ids", read_flag, snapshots.remap_ids),
     KEY("cache", "directory", read_path, cache.directory),
     KEY("cache", "size", read_cache_size, cache.limits),
     KEY("cache", "reserve", read_cache_reserve, cache.limits),

@@ -29,6 +29,9 @@ struct config {
         enum log_format format;
     } log;
     struct {
+        bool remap_ids; /* containerd was told so */
+    } snapshots;
+    struct {
         char *directory; /* or NULL: "cache" below the root */
         struct node_cache_limits limits;
     } cache;

@@ -58,8 +58,11 @@ static int start_images(struct daemon *daemon, struct error **error)
 
 static int open_snapshots(struct daemon *daemon, struct error **error)
 {
-    const struct snapshotter_options options = { .root = daemon->config->root,
-                                                 .lazy = lazy_images_source(daemon->lazy) };
+    const struct snapshotter_options options = {
+        .root = daemon->config->root,
+        .lazy = lazy_images_source(daemon->lazy),
+        .remap_ids = daemon->config->snapshots.remap_ids,
+    };
     return snapshotter_open(&daemon->snapshotter, &options, error);
 }
 

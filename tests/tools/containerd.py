@@ -64,8 +64,10 @@ _PROXY = """\
 type = "snapshot"
 address = "{address}"
 """
-# Known from 1.7 on.
-_CAPABILITIES = 'capabilities = ["remap-ids"]\n'
+_PROXY_2 = _PROXY + """\
+capabilities = ["remap-ids"]
+exports = {{ enable_remote_snapshot_annotations = "true" }}
+"""
 
 
 class Containerd:
@@ -104,9 +106,9 @@ class Containerd:
         text = text.format(version=self.version, directory=self.directory, address=self.address,
                            disabled=", ".join(map(json.dumps, disabled)), pause=pause,
                            snapshotter=snapshotter)
-        return text + "".join(
-            _PROXY.format(name=name, address=address) + (_CAPABILITIES if self.version == 3 else "")
-            for name, address in proxies.items())
+        proxy = _PROXY if self.version == 2 else _PROXY_2
+        return text + "".join(proxy.format(name=name, address=address)
+                              for name, address in proxies.items())
 
     def _write_hosts(self, registries):
         for name in registries:

@@ -67,6 +67,7 @@ static void every_key_arrives(void **state)
     struct config config = loaded("root = '/r'\n"
                                   "address = '/a.sock'\n"
                                   "[log]\nlevel = 'debug'\nformat = 'json'\n"
+                                  "[snapshots]\nremap_ids = true\n"
                                   "[cache]\ndirectory = '/c'\nsize = '20GiB'\nreserve = '1GiB'\n"
                                   "[registry]\nconfig_path = '/certs.d'\n"
                                   "[lazy]\nenabled = false\ntrust = 'pinned'\nbudget = '1500ms'\n"
@@ -91,6 +92,7 @@ static void every_key_arrives(void **state)
     assert_int_equal(config.lazy.trust, TRUST_PINNED);
     assert_int_equal(config.lazy.budget_ms, 1500);
     assert_int_equal(config.lazy.retry_after_ms, 120000);
+    assert_true(config.snapshots.remap_ids);
     assert_int_equal(config.lazy.front, FRONT_FUSE);
     assert_false(config.lazy.profile);
     assert_int_equal(config.lazy.prefetch_limit, (uint64_t)64 << 20);

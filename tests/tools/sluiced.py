@@ -1,0 +1,74 @@
+"""sluiced, started by tests: its root, its sockets and its log in directories of its own."""
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+
+from tools import workplace
+
+_CONFIGURATION = """\
+[holder]
+socket = "{sockets}/holder.sock"
+[snapshots]
+remap_ids = true
+[registry]
+config_path = "{hosts}"
+"""
+
+
+class Sluiced:
+    """Starts at once; stop() ends it. `hosts`: containerd's certs.d. `more`: configuration."""
+
+    def __init__(self, directory, hosts="/etc/containerd/certs.d", more="", environment=None):
+        self.directory = directory
+        self.root = os.path.join(directory, "root")
+        # Names of sockets are short.
+        self.sockets = tempfile.mkdtemp(prefix="sluice-sluiced-", dir="/tmp")
+        self.address = os.path.join(self.sockets, "snapshotter.sock")
+        self.configuration = os.path.join(directory, "sluiced.toml")
+        with open(self.configuration, "w", encoding="utf-8") as file:
+            file.write(_CONFIGURATION.format(sockets=self.sockets, hosts=hosts) + more)
+        self.log_path = os.path.join(directory, "sluiced.log")
+        self.environment = environment
+        self.process = None
+        self.start()
+
+    def start(self):
+        with open(self.log_path, "ab") as log:
+            self.process = subprocess.Popen(
+                [workplace.SLUICED, "--address", self.address, "--root", self.root, "--config",
+                 self.configuration], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                env=self.environment)
+        deadline = time.monotonic() + 30
+        while not os.path.exists(self.address):
+            if time.monotonic() > deadline or self.process.poll() is not None:
+                self.stop()
+                raise RuntimeError("sluiced did not start: " + self.log()[-2000:])
+            time.sleep(0.02)
+
+    def log(self):
+        with open(self.log_path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+
+    def end(self, number=signal.SIGTERM):
+        """Its exit code; the sockets stay where they are named."""
+        self.process.send_signal(number)
+        code = self.process.wait(60)
+        self.process = None
+        if number == signal.SIGKILL and os.path.exists(self.address):
+            os.unlink(self.address)  # so that start() sees the next one's
+        return code
+
+    def stop(self):
+        if self.process:
+            self.process.terminate()
+            try:
+                self.process.wait(30)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+            self.process = None
+        shutil.rmtree(self.sockets, ignore_errors=True)
