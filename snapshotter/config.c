@@ -254,11 +254,10 @@ static int set_texts(struct config *config)
 {
     config->root = strdup("/var/lib/sluice");
     config->address = strdup("/run/sluice/snapshotter.sock");
-    config->registry.hosts_directory = strdup("/etc/containerd/certs.d");
     config->holder.socket = strdup("/run/sluice/holder.sock");
     config->credentials.containerd = strdup("/run/containerd/containerd.sock");
-    return config->root && config->address && config->registry.hosts_directory &&
-                   config->holder.socket && config->credentials.containerd
+    return config->root && config->address && config->holder.socket &&
+                   config->credentials.containerd
                ? 0
                : -1;
 }

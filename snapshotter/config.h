@@ -36,7 +36,7 @@ struct config {
         struct node_cache_limits limits;
     } cache;
     struct {
-        char *hosts_directory; /* containerd's certs.d */
+        char *hosts_directory; /* as containerd's certs.d, or NULL: struct registry_options */
     } registry;
     struct {
         bool enabled;

@@ -19,6 +19,7 @@ class SluicedNode(Node):
         directory = os.path.join(cls.directory, "sluiced")
         os.mkdir(directory)
         hosts = os.path.join(cls.directory, "containerd", "certs.d")
+        os.makedirs(hosts)
         cls.sluiced = Sluiced(directory, hosts, environment=cls.environment)
         cls.addClassCleanup(cls.sluiced.stop)
         super().start_daemons({"sluice": cls.sluiced.address})

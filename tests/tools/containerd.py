@@ -113,7 +113,7 @@ class Containerd:
     def _write_hosts(self, registries):
         for name in registries:
             directory = os.path.join(self.directory, "certs.d", name)
-            os.makedirs(directory)
+            os.makedirs(directory, exist_ok=True)
             with open(os.path.join(directory, "hosts.toml"), "w", encoding="ascii") as file:
                 file.write(f'server = "http://{name}"\n')
 

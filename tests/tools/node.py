@@ -34,7 +34,7 @@ class Node(EndToEnd):
     def start_daemons(cls, proxies=None):
         """containerd, after what it needs."""
         directory = os.path.join(cls.directory, "containerd")
-        os.mkdir(directory)
+        os.makedirs(directory, exist_ok=True)
         pause = container_images.pause().tag
         cls.containerd = Containerd(
             directory, pause=f"{cls.registry.name}/{pause}:latest", snapshotter=cls.snapshotter,

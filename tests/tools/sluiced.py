@@ -14,15 +14,13 @@ _CONFIGURATION = """\
 socket = "{sockets}/holder.sock"
 [snapshots]
 remap_ids = true
-[registry]
-config_path = "{hosts}"
 """
 
 
 class Sluiced:
     """Starts at once; stop() ends it. `hosts`: containerd's certs.d. `more`: configuration."""
 
-    def __init__(self, directory, hosts="/etc/containerd/certs.d", more="", environment=None):
+    def __init__(self, directory, hosts=None, more="", environment=None):
         self.directory = directory
         self.root = os.path.join(directory, "root")
         # Names of sockets are short.
@@ -30,7 +28,10 @@ class Sluiced:
         self.address = os.path.join(self.sockets, "snapshotter.sock")
         self.configuration = os.path.join(directory, "sluiced.toml")
         with open(self.configuration, "w", encoding="utf-8") as file:
-            file.write(_CONFIGURATION.format(sockets=self.sockets, hosts=hosts) + more)
+            file.write(_CONFIGURATION.format(sockets=self.sockets))
+            if hosts:
+                file.write(f'[registry]\nconfig_path = "{hosts}"\n')
+            file.write(more)
         self.log_path = os.path.join(directory, "sluiced.log")
         self.environment = environment
         self.process = None
