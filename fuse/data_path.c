@@ -308,6 +308,16 @@ uint64_t data_path_idle_ms(struct data_path *path)
     return now > since ? now - since : 0;
 }
 
+void data_path_note_error(struct data_path *path, const char *reason)
+{
+    char *text = strdup(reason);
+    if (!text) return;
+    pthread_mutex_lock(&path->lock);
+    free(path->last_error);
+    path->last_error = text;
+    pthread_mutex_unlock(&path->lock);
+}
+
 char *data_path_last_error(struct data_path *path)
 {
     pthread_mutex_lock(&path->lock);

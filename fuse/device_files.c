@@ -199,6 +199,11 @@ const struct fuse_negotiated *device_files_negotiated(const struct device_files 
     return fuse_server_negotiated(files->server);
 }
 
+void device_files_refuse(struct device_files *files, uint32_t layer)
+{
+    extent_reader_refuse(files->reader, layer);
+}
+
 int device_files_descriptor(const struct device_files *files)
 {
     return fuse_server_descriptor(files->server);

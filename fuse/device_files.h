@@ -23,6 +23,8 @@ int device_files_start(struct device_files **ret, int connection, const struct e
                        struct error **error);
 /* For the next server of a connection that lasts; borrowed. */
 const struct fuse_negotiated *device_files_negotiated(const struct device_files *files);
+/* As extent_reader_refuse(). */
+void device_files_refuse(struct device_files *files, uint32_t layer);
 /* For poll(2): readable once the connection has ended. */
 int device_files_descriptor(const struct device_files *files);
 /* Takes no more requests; those that are parked on devices go on. */

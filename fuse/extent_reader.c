@@ -18,6 +18,7 @@ struct extent_reader {
     uint32_t device_count;
     extent_map *map;
     void *context;
+    atomic_bool *refused; /* by device */
 
     pthread_mutex_t lock;
     pthread_cond_t changed;
@@ -82,6 +83,11 @@ static void finish_read_with(struct read_request *read, int number)
     finish_read(read);
 }
 
+static bool is_refused(const struct extent_reader *reader, uint32_t device)
+{
+    return atomic_load_explicit(&reader->refused[device], memory_order_relaxed);
+}
+
 /* The longest run at `position` of the request; 0 or a negative errno. */
 static int next_run(const struct read_request *read, size_t position, struct run *ret)
 {
@@ -92,6 +98,7 @@ static int next_run(const struct read_request *read, size_t position, struct run
         int result = reader->map(reader->context, &read->file, read->offset + position, &extent);
         if (result < 0) return result;
         if (extent.length == 0 || extent.device > reader->device_count) return -EIO;
+        if (extent.device && is_refused(reader, extent.device - 1)) return -EIO;
         bool continues =
             ret->length > 0 && extent.device == ret->device &&
             (!extent.device || extent.device_offset == ret->device_offset + ret->length);
@@ -323,13 +330,16 @@ int extent_reader_new(struct extent_reader **ret, struct layer_device *const *de
 {
     struct extent_reader *reader = calloc(1, sizeof *reader);
     struct layer_device **copy = calloc(device_count + 1u, sizeof(struct layer_device *));
-    if (!reader || !copy) {
+    atomic_bool *refused = calloc(device_count + 1u, sizeof *refused);
+    if (!reader || !copy || !refused) {
         free(reader);
         free(copy);
+        free(refused);
         return error_set_memory(error);
     }
     if (device_count > 0) memcpy(copy, devices, device_count * sizeof(struct layer_device *));
     reader->devices = copy;
+    reader->refused = refused;
     reader->device_count = device_count;
     reader->map = map;
     reader->context = context;
@@ -337,6 +347,11 @@ int extent_reader_new(struct extent_reader **ret, struct layer_device *const *de
     pthread_cond_init(&reader->changed, NULL);
     *ret = reader;
     return 0;
+}
+
+void extent_reader_refuse(struct extent_reader *reader, uint32_t device)
+{
+    if (device < reader->device_count) atomic_store(&reader->refused[device], true);
 }
 
 void extent_reader_close(struct extent_reader *reader)
@@ -366,5 +381,6 @@ void extent_reader_free(struct extent_reader *reader)
     pthread_cond_destroy(&reader->changed);
     pthread_mutex_destroy(&reader->lock);
     free(reader->devices);
+    free(reader->refused);
     free(reader);
 }

@@ -28,6 +28,9 @@ int extent_reader_new(struct extent_reader **ret, struct layer_device *const *de
  * counts here. */
 void extent_reader_read(struct extent_reader *reader, fuse_req_t request,
                         const struct erofs_inode *file, size_t size, off_t offset);
+/* What the device (from 0) has is not to be believed as this image shows it, whatever other images
+ * make of it: reads of it are EIO from now on. Any thread. */
+void extent_reader_refuse(struct extent_reader *reader, uint32_t device);
 /* Answers the reads that no device was asked for yet, and takes care that none will be. */
 void extent_reader_close(struct extent_reader *reader);
 /* Closes, and waits for the devices' answers. NULL is fine. */

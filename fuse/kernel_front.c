@@ -24,6 +24,11 @@ static void detach(struct kernel_front *front)
     front->mounter->detach(front->mounter->context);
 }
 
+void kernel_front_refuse(struct kernel_front *front, uint32_t layer)
+{
+    if (front->files) device_files_refuse(front->files, layer);
+}
+
 void kernel_front_set_readahead(struct kernel_front *front, unsigned kibibytes)
 {
     front->mounter->tune(front->mounter->context, kibibytes);

@@ -44,6 +44,8 @@ int kernel_front_serve(struct kernel_front *front, void (*ready)(void *context),
                        struct error **error);
 /* For the next server of a connection that lasts; borrowed. NULL: there is no connection. */
 const struct fuse_negotiated *kernel_front_negotiated(const struct kernel_front *front);
+/* As extent_reader_refuse(); layers that the kernel has as files cannot be refused. */
+void kernel_front_refuse(struct kernel_front *front, uint32_t layer);
 /* From now on, on any thread. */
 void kernel_front_set_readahead(struct kernel_front *front, unsigned kibibytes);
 /* Safe in a signal handler and on any thread, until kernel_front_free(). */

@@ -54,6 +54,9 @@ uint64_t data_path_idle_ms(struct data_path *path);
 /* The newest reason for an EIO as a line in fresh memory; NULL when there was none. */
 char *data_path_last_error(struct data_path *path);
 
+/* A reason for reads that fail outside of devices: becomes the newest. */
+void data_path_note_error(struct data_path *path, const char *reason);
+
 struct layer_device;
 
 /* Who is told of the first read of each chunk since its device was opened: from any thread, not
@@ -91,8 +94,8 @@ void layer_device_presence(struct layer_device *device, uint32_t *ret_chunks_pre
 bool layer_device_was_read(const struct layer_device *device, uint32_t chunk);
 /* The layer's place in the cache, for as long as the device is open. */
 struct layer_cache *layer_device_cache(struct layer_device *device);
-/* The layer's bytes are not to be believed: from now on every read is EIO, and `reason` (one line)
- * is the newest error. */
+/* The layer's bytes are not to be believed, in whatever image: from now on every read is EIO, and
+ * `reason` (one line) is the newest error. */
 void layer_device_refuse(struct layer_device *device, const char *reason);
 
 /* `data` holds `result` bytes and is valid during the call only; or `result` is a negative errno.

@@ -140,6 +140,11 @@ static void detach(struct rootfs *rootfs)
     }
 }
 
+void rootfs_refuse(struct rootfs *rootfs, uint32_t layer)
+{
+    extent_reader_refuse(rootfs->reader, layer);
+}
+
 void rootfs_set_readahead(struct rootfs *rootfs, unsigned kibibytes)
 {
     if (rootfs->mounter) {

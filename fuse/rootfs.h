@@ -53,6 +53,8 @@ int rootfs_serve(struct rootfs *rootfs, void (*ready)(void *context), void *cont
                  struct error **error);
 /* For the next server of a connection that lasts; borrowed. Once `ready` was called. */
 const struct fuse_negotiated *rootfs_negotiated(const struct rootfs *rootfs);
+/* As extent_reader_refuse(); layers that the kernel has as files cannot be refused. */
+void rootfs_refuse(struct rootfs *rootfs, uint32_t layer);
 /* From now on, on any thread. */
 void rootfs_set_readahead(struct rootfs *rootfs, unsigned kibibytes);
 /* Safe in a signal handler and on any thread, until rootfs_free(). */

@@ -31,6 +31,9 @@ struct fill_options {
     struct registry_client *client;
     /* Everything is here and right; on any thread. May be NULL. */
     void (*complete)(void *context);
+    /* Layer `layer` is not what this image should have there, though its bytes may be another's; on
+     * any thread. */
+    void (*refuse)(void *context, size_t layer);
     void *context;
 };
 

@@ -20,17 +20,31 @@ struct checker {
     unsigned again_ms; /* after what could not be known */
 };
 
+/* Whom what was found concerns. */
+enum concerned {
+    CONCERNS_IMAGE, /* its config, or its tree: other images that have the layers may be true */
+    CONCERNS_BYTES, /* whoever reads the layer by this chunk table */
+};
+
 /* All layers, or those that are marked. */
-static void refuse_devices(const struct fill *fill, const bool *wrong, const char *reason)
+static void refuse_layers(const struct fill *fill, const bool *wrong, enum concerned concerned,
+                          const char *reason)
 {
-    for (size_t i = 0; i < fill->layer_count; i++)
-        if (!wrong || wrong[i]) layer_device_refuse(fill->options.devices[i], reason);
+    const struct fill_options *options = &fill->options;
+    data_path_note_error(options->path, reason);
+    for (size_t i = 0; i < fill->layer_count; i++) {
+        if (wrong && !wrong[i]) continue;
+        if (concerned == CONCERNS_BYTES)
+            layer_device_refuse(options->devices[i], reason);
+        else
+            options->refuse(options->context, i);
+    }
 }
 
 /* The index is not believed any further: not in this mount, unless somebody insists, and not in
  * another. */
-static void refuse(struct checker *checker, const bool *wrong, bool of_image,
-                   const struct error *finding)
+static void refuse(struct checker *checker, const bool *wrong, enum concerned concerned,
+                   bool of_image, const struct error *finding)
 {
     char digest[DIGEST_TEXT_SIZE];
     struct fill *fill = checker->fill;
@@ -44,7 +58,7 @@ static void refuse(struct checker *checker, const bool *wrong, bool of_image,
                      &error) < 0)
         log_error("%s; the next mount will not know", error_message(error));
     error_free(error);
-    if (!fill->options.force) refuse_devices(fill, wrong, reason);
+    if (!fill->options.force) refuse_layers(fill, wrong, concerned, reason);
     pthread_mutex_lock(&fill->lock);
     fill->found_false = true;
     fill->open = false;
@@ -63,7 +77,7 @@ static enum check_result check_config(struct checker *checker, struct error **er
         return CHECK_UNKNOWN;
     }
     enum check_result result = image_check_config(&checker->check, wrong, &finding);
-    if (result == CHECK_FALSE) refuse(checker, wrong, true, finding);
+    if (result == CHECK_FALSE) refuse(checker, wrong, CONCERNS_IMAGE, true, finding);
     checker->config_right = result == CHECK_TRUE;
     if (finding) error_move(error, finding);
     return result;
@@ -89,7 +103,8 @@ static enum check_result check_layer(struct checker *checker, size_t layer, stru
         result = image_check_layer(&checker->check, layer, &bytes_wrong, &finding);
     if (result == CHECK_FALSE) {
         wrong[layer] = true;
-        refuse(checker, bytes_wrong ? wrong : NULL, false, finding);
+        refuse(checker, bytes_wrong ? wrong : NULL, bytes_wrong ? CONCERNS_BYTES : CONCERNS_IMAGE,
+               false, finding);
         if (bytes_wrong) layer_cache_drop(layer_device_cache(fill->options.devices[layer]));
     }
     pthread_mutex_lock(&fill->lock);
@@ -119,7 +134,7 @@ static enum check_result check_tree(struct checker *checker, struct error **erro
     struct error *finding = NULL;
     enum check_result result =
         checker->known ? CHECK_TRUE : image_check_tree(&checker->check, &finding);
-    if (result == CHECK_FALSE) refuse(checker, NULL, false, finding);
+    if (result == CHECK_FALSE) refuse(checker, NULL, CONCERNS_IMAGE, false, finding);
     bool too_large = result == CHECK_UNKNOWN && error_kind_of(finding) == ERROR_UNSUPPORTED;
     if (too_large)
         log_warning("%s: %s", checker->fill->options.node->image.name, error_message(finding));

@@ -151,6 +151,14 @@ int front_serve(struct front *front, void (*ready)(void *context), void *context
     return rootfs_serve(front->rootfs, ready, context, error);
 }
 
+void front_refuse(struct front *front, uint32_t layer)
+{
+    if (front->kernel)
+        kernel_front_refuse(front->kernel, layer);
+    else
+        rootfs_refuse(front->rootfs, layer);
+}
+
 void front_set_readahead(struct front *front, enum front_readahead readahead)
 {
     if (front->kernel)

@@ -42,6 +42,9 @@ int front_mount(struct front **ret, const struct node_image *node,
 /* As rootfs_serve(), rootfs_stop() and rootfs_free(). */
 int front_serve(struct front *front, void (*ready)(void *context), void *context,
                 struct error **error);
+/* This image's reads of a layer (from 0) are EIO from now on, where the kernel does not have it as
+ * a file. Any thread, as the next. */
+void front_refuse(struct front *front, uint32_t layer);
 /* From now on, on any thread until front_free(). */
 void front_set_readahead(struct front *front, enum front_readahead readahead);
 void front_stop(struct front *front);

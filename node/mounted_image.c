@@ -128,6 +128,13 @@ static void read_ahead_much(void *context)
     if (!image->options.record) front_set_readahead(image->front, READAHEAD_MUCH);
 }
 
+/* fill_options */
+static void refuse_layer(void *context, size_t layer)
+{
+    struct mounted_image *image = context;
+    front_refuse(image->front, (uint32_t)layer);
+}
+
 static int start_fill(struct mounted_image *image, struct error **error)
 {
     const struct mounted_image_options *options = &image->options;
@@ -140,6 +147,7 @@ static int start_fill(struct mounted_image *image, struct error **error)
                                  .devices = image->devices,
                                  .client = image->node->client,
                                  .complete = read_ahead_much,
+                                 .refuse = refuse_layer,
                                  .context = image };
     struct fill *started;
     if (options->fill == FILL_OFF) return 0;

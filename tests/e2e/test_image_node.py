@@ -1,14 +1,15 @@
 """Many images in one server: what they share, how they end, and what a death costs."""
 
+import json
 import os
 import shutil
 import signal
 import subprocess
 
-from tools import images, model, workplace
+from tools import images, lying_index, model, workplace
 from tools.image_node import ImageNode
 from tools.layers import LayerWriter
-from tools.layout import Layout
+from tools.layout import MANIFEST, Layout
 from tools.testcase import EndToEnd, mounts_under
 
 
@@ -163,6 +164,32 @@ class ManyImages(EndToEnd):
             self.shows(point, self.tars["first"][:2])
         finally:
             self.registry.start()
+
+    def push_with_another_config(self):
+        """The second image as one whose config says that its layers are others."""
+        client = self.client()
+        manifest = json.loads(client.manifest("second", "latest")[0])
+        config = json.loads(client.blob("second", manifest["config"]["digest"]))
+        config["rootfs"]["diff_ids"][0] = "sha256:" + "0" * 64
+        body = json.dumps(config).encode()
+        manifest["config"].update(digest=lying_index.digest_of(body), size=len(body))
+        index = self.node.ask("look", self.references["second"])["index"]
+        manifest["annotations"] = {"vnd.sluice.index.digest": index}
+        client.push_blob("second", manifest["config"]["digest"], body, len(body))
+        client.push_manifest("second", "lying", MANIFEST, json.dumps(manifest).encode())
+        return self.reference("second", "lying")
+
+    def test_what_is_false_of_one_image_is_true_of_another(self):
+        lying = self.push_with_another_config()
+        honest = self.open(1, "second", front="fuse")
+        answer = self.node.open(2, lying, self.point("2"), front="fuse", fill="now")
+        self.assertEqual(answer["trust"], "pinned")
+        self.wait_until(lambda: self.node.image(2)["fill"]["state"] == "false-index", "it is found")
+        with self.assertRaises(OSError):
+            with open(os.path.join(self.point("2"), "base", "text"), "rb") as file:
+                file.read()
+        self.shows(honest, self.tars["second"])
+        self.assertIn("config", self.node.status()["server"]["last_error"])
 
     def test_look(self):
         answer = self.node.ask("look", self.references["first"])
