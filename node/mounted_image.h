@@ -23,7 +23,7 @@ struct mounted_image_options {
     const char *mountpoint;            /* absolute, resolved */
     const struct platform *platform;   /* asked for, or NULL */
     const struct digest *pinned_index; /* the only one that is used, or NULL */
-    enum index_trust pinned_trust;     /* how it came to be known */
+    enum index_trust pinned_trust;     /* as struct node_image_options */
     enum index_trust least_trust;
     uint32_t layers; /* that are shown, from below; 0: all */
     enum front_kind front;

@@ -144,6 +144,12 @@ static int choose_layers(struct node_image *node, uint32_t layers, struct error 
     return 0;
 }
 
+/* By the image's own manifest. */
+static bool is_named(const struct image *image, const struct digest *index)
+{
+    return image->manifest.names_index && digest_equal(&image->manifest.index, index);
+}
+
 static int load_index(struct loader *loader, const struct node_image_options *options,
                       const struct memory *known, struct error **error)
 {
@@ -156,7 +162,8 @@ static int load_index(struct loader *loader, const struct node_image_options *op
     if (index_choose(&node->image, loader->client, options->pinned,
                      known && !lie ? &known->index : NULL, &chosen, error) < 0)
         return -1;
-    if (options->pinned) chosen.trust = options->pinned_trust;
+    if (options->pinned && !is_named(&node->image, options->pinned))
+        chosen.trust = options->pinned_trust;
     if (index_trust_require(&node->image, &chosen, options->least_trust, error) < 0 ||
         index_require_truth(loader->cache, &node->image, &chosen.digest, options->force, error) < 0)
         return -1;

@@ -36,7 +36,7 @@ struct node_image_options {
     const char *reference;
     const struct platform *platform; /* asked for, or NULL */
     const struct digest *pinned;     /* the digest of the index to use, or NULL */
-    enum index_trust pinned_trust;   /* how far that one is trusted */
+    enum index_trust pinned_trust;   /* how far that one is trusted, unless the manifest names it */
     enum index_trust least_trust;
     bool force; /* also an index that was found to lie */
     /* Only that many layers, from below; 0: all. The metadata of some is merged here, and no
