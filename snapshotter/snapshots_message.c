@@ -94,6 +94,30 @@ void request_free(ProtobufCMessage *request)
     if (request) protobuf_c_message_free_unpacked(request, &allocator);
 }
 
+/* Of such a field protobuf-c gives the bytes as they came, the length in front; the last one
+ * counts. */
+char *newer_text(const ProtobufCMessage *request, uint32_t number, struct error **error)
+{
+    const char *text = "";
+    size_t length = 0;
+    for (unsigned i = 0; i < request->n_unknown_fields; i++) {
+        const ProtobufCMessageUnknownField *field = &request->unknown_fields[i];
+        if (field->tag != number || field->wire_type != PROTOBUF_C_WIRE_TYPE_LENGTH_PREFIXED)
+            continue;
+        struct cursor cursor = cursor_of(field->data, field->len);
+        size_t size = next_varint(&cursor);
+        text = (const char *)cursor_bytes(&cursor, size);
+        if (!text || memchr(text, 0, size)) {
+            error_set(error, ERROR_INVALID, "the request has a text with a NUL");
+            return NULL;
+        }
+        length = size;
+    }
+    char *copy = strndup(text, length);
+    if (!copy) error_set_memory(error);
+    return copy;
+}
+
 int labels_of_map(const void *entries, size_t count, struct labels *ret, struct error **error)
 {
     /* Each message with such a map has an entry type of its own, all of this shape. */

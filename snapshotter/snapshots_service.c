@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "base/cleanup.h"
 #include "base/log.h"
 #include "github.com/containerd/containerd/api/services/snapshots/v1/snapshots.pb-c.h"
 #include "snapshotter/snapshots_message-internal.h"
@@ -17,6 +18,9 @@ enum {
     LIST_BATCH_COUNT = 100,
     LIST_BATCH_BYTES = 1 << 20,
 };
+
+/* CommitSnapshotRequest.parent, since containerd 2.2. */
+#define COMMIT_PARENT 5
 
 /* What a method does: appends its answer to `answer`, or has sent answers itself. */
 struct operation {
@@ -70,8 +74,9 @@ static int run_commit(struct snapshotter *snapshotter, const void *message, stru
     (void)answer;
     const REQUEST(CommitSnapshotRequest) *request = message;
     cleanup_labels struct labels labels = { 0 };
-    if (labels_of_map(request->labels, request->n_labels, &labels, error) < 0) return -1;
-    return snapshotter_commit(snapshotter, request->name, request->key, "", &labels, error);
+    cleanup_free char *parent = newer_text(&request->base, COMMIT_PARENT, error);
+    if (!parent || labels_of_map(request->labels, request->n_labels, &labels, error) < 0) return -1;
+    return snapshotter_commit(snapshotter, request->name, request->key, parent, &labels, error);
 }
 
 static int run_remove(struct snapshotter *snapshotter, const void *message, struct grpc_call *call,
