@@ -49,6 +49,31 @@ static int read_needed_path(void *to, const json_t *value, struct error **error)
     return read_text(to, value, error);
 }
 
+static void free_texts(struct config_texts *texts)
+{
+    for (size_t i = 0; i < texts->count; i++)
+        free(texts->entries[i]);
+    free(texts->entries);
+    *texts = (struct config_texts){ 0 };
+}
+
+/* They are joined with commas when they are used. */
+static int read_mount_options(void *to, const json_t *value, struct error **error)
+{
+    struct config_texts *texts = to;
+    free_texts(texts);
+    texts->entries = calloc(json_array_size(value) + 1, sizeof *texts->entries);
+    if (!texts->entries) return error_set_memory(error);
+    for (; texts->count < json_array_size(value); texts->count++) {
+        const char *text = json_string_value(json_array_get(value, texts->count));
+        if (!text || !*text || strchr(text, ',')) break;
+        texts->entries[texts->count] = strdup(text);
+        if (!texts->entries[texts->count]) return error_set_memory(error);
+    }
+    if (json_is_array(value) && texts->count == json_array_size(value)) return 0;
+    return wrong(error, "a list of mount options, as [\"volatile\"]");
+}
+
 static int read_flag(void *to, const json_t *value, struct error **error)
 {
     if (!json_is_boolean(value)) return wrong(error, "true or false");
@@ -90,7 +115,7 @@ static int read_duration(void *to, const json_t *value, struct error **error)
 
 static int read_timeout(void *to, const json_t *value, struct error **error)
 {
-    uint64_t timeout;
+    uint64_t timeout = 0;
     if (read_duration(&timeout, value, error) < 0) return -1;
     if (timeout < 1000 || timeout > READ_TIMEOUT_MAX_MS)
         return wrong(error, "from \"1s\" to \"110s\"");
@@ -179,6 +204,7 @@ static const struct key keys[] = {
     KEY("log", "level", read_level, log.level),
     KEY("log", "format", read_format, log.format),
     KEY("snapshots", "remap_ids", read_flag, snapshots.remap_ids),
+    KEY("snapshots", "mount_options", read_mount_options, snapshots.mount_options),
     KEY("cache", "directory", read_path, cache.directory),
     KEY("cache", "size", read_cache_size, cache.limits),
     KEY("cache", "reserve", read_cache_reserve, cache.limits),
@@ -301,6 +327,7 @@ void config_free(struct config *config)
 {
     free(config->root);
     free(config->address);
+    free_texts(&config->snapshots.mount_options);
     free(config->cache.directory);
     free(config->registry.hosts_directory);
     free(config->holder.socket);

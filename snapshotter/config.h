@@ -6,6 +6,7 @@
 #define SLUICE_SNAPSHOTTER_CONFIG_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/error.h"
@@ -20,6 +21,11 @@
 
 enum log_format { LOG_FORMAT_TEXT, LOG_FORMAT_JSON };
 
+struct config_texts {
+    char **entries;
+    size_t count;
+};
+
 /* Texts are owned. */
 struct config {
     char *root;    /* the snapshots, and what is known of images */
@@ -29,7 +35,8 @@ struct config {
         enum log_format format;
     } log;
     struct {
-        bool remap_ids; /* containerd was told so */
+        bool remap_ids;                    /* containerd was told so */
+        struct config_texts mount_options; /* more of overlay's */
     } snapshots;
     struct {
         char *directory; /* or NULL: "cache" below the root */

@@ -58,10 +58,13 @@ static int start_images(struct daemon *daemon, struct error **error)
 
 static int open_snapshots(struct daemon *daemon, struct error **error)
 {
+    const struct config *config = daemon->config;
     const struct snapshotter_options options = {
-        .root = daemon->config->root,
+        .root = config->root,
         .lazy = lazy_images_source(daemon->lazy),
-        .remap_ids = daemon->config->snapshots.remap_ids,
+        .overlay_options = (const char *const *)config->snapshots.mount_options.entries,
+        .overlay_option_count = config->snapshots.mount_options.count,
+        .remap_ids = config->snapshots.remap_ids,
     };
     return snapshotter_open(&daemon->snapshotter, &options, error);
 }

@@ -13,8 +13,8 @@ ProtobufCMessage *request_read(const ProtobufCMessageDescriptor *descriptor, con
                                size_t length, struct error **error);
 void request_free(ProtobufCMessage *request);
 
-/* A text that newer versions of a message have as field `number`, in fresh memory; "" where it is not
- * there. */
+/* A text that newer versions of a message have as field `number`, in fresh memory; "" where it is
+ * not there. */
 char *newer_text(const ProtobufCMessage *request, uint32_t number, struct error **error);
 
 /* `entries`: a map<string, string>. */

@@ -68,6 +68,7 @@ static void every_key_arrives(void **state)
                                   "address = '/a.sock'\n"
                                   "[log]\nlevel = 'debug'\nformat = 'json'\n"
                                   "[snapshots]\nremap_ids = true\n"
+                                  "mount_options = ['volatile', 'metacopy=on']\n"
                                   "[cache]\ndirectory = '/c'\nsize = '20GiB'\nreserve = '1GiB'\n"
                                   "[registry]\nconfig_path = '/certs.d'\n"
                                   "[lazy]\nenabled = false\ntrust = 'pinned'\nbudget = '1500ms'\n"
@@ -83,6 +84,9 @@ static void every_key_arrives(void **state)
     assert_string_equal(config.address, "/a.sock");
     assert_int_equal(config.log.level, LOG_DEBUG);
     assert_int_equal(config.log.format, LOG_FORMAT_JSON);
+    assert_true(config.snapshots.remap_ids);
+    assert_int_equal(config.snapshots.mount_options.count, 2);
+    assert_string_equal(config.snapshots.mount_options.entries[1], "metacopy=on");
     assert_string_equal(config.cache.directory, "/c");
     assert_int_equal(config.cache.limits.size, (uint64_t)20 << 30);
     assert_true(config.cache.limits.reserve_given);
@@ -119,6 +123,9 @@ static void what_is_wrong_is_named(void **state)
     assert_refused("root = 'relative'", "root: must be an absolute path");
     assert_refused("root = ''", "root: must be an absolute path");
     assert_refused("root = 5", "root: must be an absolute path");
+    assert_refused("[snapshots]\nmount_options = 'volatile'", "mount_options: must be a list");
+    assert_refused("[snapshots]\nmount_options = ['a', 5]", "mount_options: must be a list");
+    assert_refused("[snapshots]\nmount_options = ['a,b']", "mount_options: must be a list");
     assert_refused("[lazy]\nbudget = 5", "lazy.budget: must be a duration");
     assert_refused("[lazy]\nbudget = '5 s'", "lazy.budget: must be a duration");
     assert_refused("[lazy]\nbudget = '-5s'", "lazy.budget: must be a duration");
