@@ -13,7 +13,7 @@
 #include "node/node_image-internal.h"
 #include "node/part_fetch.h"
 
-#define FETCHES_AT_ONCE 4
+#define FETCHES_AT_ONCE 8
 /* All parts of an image that the cache could not keep. */
 #define UNKEPT_BYTES_MAX (256ull << 20)
 
