@@ -1,6 +1,5 @@
 #include "snapshotter/config.h"
 
-#include <errno.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,9 +9,9 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "base/toml.h"
+#include "snapshotter/duration.h"
 
 #define FILE_LENGTH_MAX (1u << 20)
-#define DURATION_MAX_MS ((uint64_t)366 * 24 * 3600 * 1000)
 /* The kernel calls a task hung that has waited for 120 s. */
 #define READ_TIMEOUT_MAX_MS 110000u
 
@@ -91,26 +90,14 @@ static int read_bytes(void *to, const json_t *value, struct error **error)
     return parse_size(json_string_value(value), to, error);
 }
 
-/* Go's notation, one unit. */
 static int read_duration(void *to, const json_t *value, struct error **error)
 {
-    static const struct {
-        const char *name;
-        uint64_t milliseconds;
-    } units[] = { { "ms", 1 }, { "s", 1000 }, { "m", 60000 }, { "h", 3600000 } };
-    static const char expected[] = "a duration, as \"500ms\", \"5s\", \"10m\" or \"12h\"";
     const char *text = json_string_value(value);
-    if (!text || *text < '0' || *text > '9') return wrong(error, expected);
-    char *end;
-    errno = 0;
-    uint64_t number = strtoull(text, &end, 10);
-    for (size_t i = 0; !errno && i < sizeof units / sizeof *units; i++) {
-        if (strcmp(end, units[i].name) != 0) continue;
-        if (number > DURATION_MAX_MS / units[i].milliseconds) break;
-        *(uint64_t *)to = number * units[i].milliseconds;
-        return 0;
-    }
-    return wrong(error, expected);
+    uint64_t duration;
+    if (!text || duration_parse(text, &duration, NULL) < 0 || duration == DURATION_MAX_MS)
+        return wrong(error, "a duration, as \"500ms\", \"5s\", \"10m\" or \"12h\"");
+    *(uint64_t *)to = duration;
+    return 0;
 }
 
 static int read_timeout(void *to, const json_t *value, struct error **error)
@@ -300,7 +287,6 @@ static int set_defaults(struct config *config, struct error **error)
     config->lazy.profile = true;
     config->lazy.fill = FILL_IDLE;
     config->lazy.read_timeout_ms = 60000;
-    config->credentials.keep_ms = 12 * 3600000u;
     return set_texts(config) < 0 ? error_set_memory(error) : 0;
 }
 

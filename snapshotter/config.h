@@ -65,7 +65,7 @@ struct config {
         char *containerd;         /* whose CRI it passes calls on to */
         char *provider_config;    /* kubelet's --image-credential-provider-config, or NULL */
         char *provider_directory; /* --image-credential-provider-bin-dir, or NULL */
-        uint64_t keep_ms;         /* what CRI gave is forgotten after this */
+        uint64_t keep_ms;         /* what CRI gave is forgotten after this; 0: never */
     } credentials;
     struct {
         char *address; /* "host:port" for Prometheus and health, or NULL */

@@ -3,8 +3,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define YEAR_MS (366.0 * 24 * 3600 * 1000)
-
 static const struct {
     const char *name;
     double milliseconds;
@@ -56,6 +54,6 @@ int duration_parse(const char *text, uint64_t *ret, struct error **error)
             return error_set(error, ERROR_INVALID, "'%.40s' is no duration as '1h30m' is", text);
         sum += number * unit;
     } while (*at);
-    *ret = sum < YEAR_MS ? (uint64_t)sum : (uint64_t)YEAR_MS;
+    *ret = sum < (double)DURATION_MAX_MS ? (uint64_t)sum : DURATION_MAX_MS;
     return 0;
 }

@@ -6,7 +6,10 @@
 
 #include "base/error.h"
 
-/* In milliseconds, a year at the most. ERROR_INVALID: it is none, or less than nothing. */
+#define DURATION_MAX_MS (UINT64_C(366) * 24 * 3600 * 1000)
+
+/* In milliseconds; what is longer than DURATION_MAX_MS is cut to that. ERROR_INVALID: it is none,
+ * or less than nothing. */
 int duration_parse(const char *text, uint64_t *ret, struct error **error);
 
 #endif

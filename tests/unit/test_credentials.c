@@ -1,4 +1,5 @@
 /* Where a node's credentials come from: pulls, kubelet's providers, docker's configuration. */
+#include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -410,6 +411,27 @@ static void test_refused_answers_are_asked_for_anew(void **state)
     credential_store_free(store);
 }
 
+static void *find_first(void *store)
+{
+    assert_found(store, "registry.test", "a", NULL, "first");
+    return NULL;
+}
+
+static void test_one_run_for_many(void **state)
+{
+    (void)state;
+    pthread_t threads[8];
+    write_text("user", "first", 0644);
+    write_provider("plugin", "sleep 0.2\n" ANSWER("Image", ""));
+    struct credential_store *store = new_store(0, true);
+    for (size_t i = 0; i < 8; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, find_first, store), 0);
+    for (size_t i = 0; i < 8; i++)
+        pthread_join(threads[i], NULL);
+    assert_int_equal(runs(), 1);
+    credential_store_free(store);
+}
+
 static void test_providers_that_fail(void **state)
 {
     (void)state;
@@ -471,6 +493,7 @@ int main(void)
         cmocka_unit_test_setup(test_provider, without_docker),
         cmocka_unit_test_setup(test_what_answers_hold_for, without_docker),
         cmocka_unit_test_setup(test_refused_answers_are_asked_for_anew, without_docker),
+        cmocka_unit_test_setup(test_one_run_for_many, without_docker),
         cmocka_unit_test_setup(test_providers_that_fail, without_docker),
         cmocka_unit_test_setup(test_provider_that_hangs, without_docker),
     };
