@@ -160,8 +160,9 @@ fuzz: ## look for what breaks the parsers; SECONDS=3600, TARGET=name, MUTANTS=20
 	SLUICE_MUTANTS=$(or $(MUTANTS),20000) SLUICE_MUTANTS_SEED=$$(date +%s) \
 	    tests/run --e2e KernelMutants
 
-soak: all ## random reads, faults, crashes and layers; SECONDS=600 for each test, SEED=... again
+soak: all $(BUILD)/tests/test_snapshot_crash ## random reads, faults, crashes and layers; SECONDS=600 for each test, SEED=... again
 	packaging/install-packages run test
+	SLUICE_KILLS=0 tests/run --unit $(BUILD)/tests/test_snapshot_crash
 	$(if $(SEED),SLUICE_SEED=$(SEED)) SLUICE_SOAK_SECONDS=$(or $(SECONDS),600) \
 	    tests/run --e2e $(or $(TEST),RandomReads UnderEviction Faults Crashes \
 	        RandomLayers LongForms ConvertAnything)

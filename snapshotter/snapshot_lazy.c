@@ -80,11 +80,8 @@ static int commit_once(struct snapshotter *snapshotter, const struct snapshot_pa
     struct snapshot_store *store = snapshotter->store;
     if (snapshot_store_begin(store, error) < 0) return -1;
     int result = insert_once(snapshotter, parent, layer, use, error);
-    if (result != 1)
-        snapshot_store_rollback(store);
-    else if (snapshot_store_commit(store, error) < 0)
-        result = -1;
-    if (result != 1) snapshot_lazy_release(snapshotter, use->image);
+    if (result == 1) return snapshot_store_commit(store, error) < 0 ? -1 : 1;
+    snapshot_store_rollback(store);
     return result;
 }
 
@@ -98,8 +95,9 @@ static int want(struct snapshotter *snapshotter, const struct snapshot_parent *p
         int wanted = snapshotter->lazy->want(snapshotter->lazy->context, layer, &use, error);
         if (wanted != 1) return wanted;
         int result = commit_once(snapshotter, parent, layer, &use, error);
-        if (result < 0) return -1;
         if (result == 1) return exists(layer->chain_id, error);
+        snapshot_lazy_release(snapshotter, use.image);
+        if (result < 0) return -1;
     }
     return 0;
 }

@@ -74,7 +74,8 @@ struct snapshotter;
  * ERROR_INVALID: the state is damaged, or of a newer version. */
 int snapshotter_open(struct snapshotter **ret, const struct snapshotter_options *options,
                      struct error **error);
-/* Waits for what is being removed. No call may be under way. NULL is fine. */
+/* What is still being removed from the disk is left for the next start. No call may be under way.
+ * NULL is fine. */
 void snapshotter_free(struct snapshotter *snapshotter);
 
 /* `parent` is "" or a committed snapshot. ERROR_EXISTS from _prepare() where `labels` have

@@ -3,7 +3,9 @@
 #include "tests/unit/snapshot_fixture.h"
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
+#include <sys/resource.h>
 
 #include "snapshotter/pull_labels.h"
 
@@ -74,8 +76,7 @@ static char *path(void *context, const struct lazy_use *use, struct error **erro
     if (!source.ill) {
         char *made = format_text("%s/lazy/%llu-%u", source.snapshots->root,
                                  (unsigned long long)use->image, use->layers);
-        assert_int_equal(directory_make(made, 0751, NULL), 0);
-        assert_int_equal(chmod(made, 0751), 0);
+        assert_int_equal(directory_make(made, 0700, NULL), 0);
         return made;
     }
     error_set(error, ERROR_UNREACHABLE, "the registry is away");
@@ -178,7 +179,7 @@ static void test_a_lazy_layer(void **state)
     struct stat found;
     char *upper = upper_of(snapshots, "container");
     assert_int_equal(stat(upper, &found), 0);
-    assert_int_equal(found.st_mode & 07777, 0751);
+    assert_int_equal(found.st_mode & 07777, 0755);
     free(upper);
     free(name);
 }
@@ -373,6 +374,24 @@ static void test_what_happens_meanwhile(void **state)
     assert_int_equal(source.unused, 1);
 }
 
+/* Held back by who has the disk, a lazy layer fails, and its image is given back. */
+static void test_a_full_disk(void **state)
+{
+    struct snapshots *snapshots = *state;
+    struct rlimit none, usual;
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &usual), 0);
+    none = usual;
+    none.rlim_cur = 0;
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &none), 0);
+    int result = pull(snapshots, "x", "", A);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &usual), 0);
+    assert_int_equal(result, ERROR_SYSTEM);
+    assert_int_equal(source.unused, 1);
+    assert_int_equal(try_stat(snapshots, "sha256:" A), ERROR_NOT_FOUND);
+    assert_int_equal(pull(snapshots, "x", "", A), ERROR_EXISTS);
+}
+
 #define THREADS 8
 
 static void *pull_often(void *argument)
@@ -413,6 +432,7 @@ int main(void)
         LAZY_TEST(test_what_cannot_be_mounted),
         LAZY_TEST(test_what_is_there_at_the_start),
         LAZY_TEST(test_what_happens_meanwhile),
+        LAZY_TEST(test_a_full_disk),
         LAZY_TEST(test_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
