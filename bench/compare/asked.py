@@ -36,7 +36,7 @@ class _Gunzip:
         self.pending = b""
         self.used = 0
         self.length = 0
-        self.points = [(0, 0)]  # (stream offset, blob offset)
+        self.points = [[0, 0]]  # [stream offset, blob offset]
 
     def read(self, size):
         while len(self.pending) < size and (block := self.file.read(16384)):
@@ -47,14 +47,15 @@ class _Gunzip:
                 self.decoder = zlib.decompressobj(31)
                 data += self.decoder.decompress(rest)
             self.length += len(data)
-            self.points.append((self.length, self.used))
+            self.points.append([self.length, self.used])
             self.pending += data
         data, self.pending = self.pending[:size], self.pending[size:]
         return data
 
 
-def _read_layer(path):
-    """{"points": [[stream offset, blob offset]], "files": {name: [stream offset, size]}}"""
+def read_layer(path):
+    """Of a gzip blob: {"points": [[stream offset, blob offset]], "files": {name: [stream offset,
+    size]}}"""
     stream = _Gunzip(path)
     files, links = {}, {}
     with contextlib.closing(stream.file), tarfile.open(fileobj=stream, mode="r|") as tar:
@@ -72,7 +73,7 @@ def _layer(layout, digest):
     path = os.path.join(images.directory(), "map-" + digest.split(":")[1] + ".json")
     if not os.path.exists(path):
         note("reading where files are in layer " + digest[:19])
-        made = _read_layer(layout.blob_path(digest))
+        made = read_layer(layout.blob_path(digest))
         with open(path + ".new", "w", encoding="utf-8", errors="surrogateescape") as file:
             json.dump(made, file)
         os.rename(path + ".new", path)
@@ -103,7 +104,7 @@ def _resident(path, size):
     return runs
 
 
-def _resident_files(root):
+def resident_files(root):
     """(name, [(offset, end)]) of each file of which something is in the page cache."""
     seen = set()
     for directory, _, names in os.walk(root):
@@ -118,7 +119,7 @@ def _resident_files(root):
                 yield os.path.relpath(path, root), runs
 
 
-def _blob_offset(layer, at):
+def blob_offset(layer, at):
     """Of a stream offset, between the points by proportion."""
     points = layer["points"]
     index = bisect.bisect_right(points, [at, float("inf")])
@@ -137,12 +138,12 @@ def layers_of(layout, name):
 def in_page_cache(layers, root):
     """(bytes of files, compressed bytes) of an image's tree that are in the page cache."""
     plain = compressed = 0
-    for path, runs in _resident_files(root):
+    for path, runs in resident_files(root):
         layer = next((each for each in layers if path in each["files"]), None)
         plain += sum(end - start for start, end in runs)
         if layer:
             place, _ = layer["files"][path]
-            compressed += sum(_blob_offset(layer, place + end) - _blob_offset(layer, place + start)
+            compressed += sum(blob_offset(layer, place + end) - blob_offset(layer, place + start)
                               for start, end in runs)
     if not compressed:
         raise RuntimeError("nothing that was read is in the page cache: somebody emptied it")

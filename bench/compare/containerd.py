@@ -5,20 +5,7 @@ import subprocess
 import time
 
 from compare import workloads
-
-_CONFIGURATION = """\
-version = 2
-root = "{root}"
-state = "{state}"
-disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.snapshotter.v1.aufs",
-                    "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.devmapper",
-                    "io.containerd.snapshotter.v1.zfs"]
-[grpc]
-address = "{address}"
-[plugins."io.containerd.internal.v1.opt"]
-path = "{root}/opt"
-{more}
-"""
+from tools.containerd import configuration
 
 
 class Daemon:
@@ -29,11 +16,8 @@ class Daemon:
         inside = inside or directory
         self.prefix = list(prefix)
         self.address = os.path.join(inside, "containerd.sock")
-        self.root = os.path.join(directory, "root")
         with open(os.path.join(directory, "config.toml"), "w", encoding="utf-8") as file:
-            file.write(_CONFIGURATION.format(
-                root=os.path.join(inside, "root"), state=os.path.join(inside, "state"),
-                address=self.address, more=more))
+            file.write(configuration(inside, self.address) + more)
         self.log_path = os.path.join(directory, "containerd.log")
         with open(self.log_path, "wb") as log:
             self.process = subprocess.Popen(

@@ -70,6 +70,12 @@ exports = {{ enable_remote_snapshot_annotations = "true" }}
 """
 
 
+def configuration(directory, address, *, version=2, disabled=(*_UNUSED, _CRI)):
+    """What any containerd here needs: it keeps everything in `directory`."""
+    return _COMMON.format(version=version, directory=directory, address=address,
+                          disabled=", ".join(map(json.dumps, disabled)))
+
+
 class Containerd:
     """Starts at once; stop() ends it, and all that runs in it.
 
@@ -97,17 +103,16 @@ class Containerd:
         self.start()
 
     def _configure(self, pause, snapshotter, proxies):
-        disabled = _UNUSED + ([] if pause else [_CRI])
-        text = _COMMON
+        more = ""
         if pause:
-            text += _CRI_1 if self.version == 2 else _CRI_2
+            more += _CRI_1 if self.version == 2 else _CRI_2
         if self.version == 3:
-            text += _TRANSFER
-        text = text.format(version=self.version, directory=self.directory, address=self.address,
-                           disabled=", ".join(map(json.dumps, disabled)), pause=pause,
-                           snapshotter=snapshotter)
+            more += _TRANSFER
         proxy = _PROXY if self.version == 2 else _PROXY_2
-        return text + "".join(proxy.format(name=name, address=address)
+        common = configuration(self.directory, self.address, version=self.version,
+                               disabled=_UNUSED if pause else [*_UNUSED, _CRI])
+        more = more.format(directory=self.directory, pause=pause, snapshotter=snapshotter)
+        return common + more + "".join(proxy.format(name=name, address=address)
                               for name, address in proxies.items())
 
     def _write_hosts(self, registries):

@@ -9,73 +9,16 @@
 #include <unistd.h>
 
 #include "base/log.h"
-#include "fuse/layer_device-internal.h"
 #include "tests/unit/asked_read.h"
-#include "tests/unit/fake_registry.h"
-#include "tests/unit/tar_layer.h"
-#include "tests/unit/temporary_directory.h"
+#include "tests/unit/noise_device.h"
 
-#define CHUNK_SIZE 16384u
-#define CHUNKS     1200u
-#define STREAM     ((uint64_t)CHUNKS * CHUNK_SIZE)
-
-struct fixture {
-    char *directory;
-    struct tar_layer layer;
-    struct cache *cache;
-    struct data_path *path;
-    struct layer_device *device;
-};
-
-static void open_all(struct fixture *fixture)
-{
-    const struct layer_device_source source = { .registry = "localhost:1",
-                                                .repository = "test",
-                                                .table = &fixture->layer.table,
-                                                .table_digest = { { 1 } } };
-    assert_int_equal(cache_open(&fixture->cache, fixture->directory, NULL), 0);
-    assert_int_equal(data_path_new(&fixture->path, NULL, fixture->cache, NULL, NULL), 0);
-    assert_int_equal(layer_device_open(fixture->path, &source, &fixture->device, NULL), 0);
-}
-
-static void close_all(struct fixture *fixture)
-{
-    layer_device_close(fixture->device);
-    data_path_free(fixture->path);
-    cache_free(fixture->cache);
-}
-
-static int set_up(void **state)
-{
-    struct fixture *fixture = calloc(1, sizeof *fixture);
-    fixture->directory = temporary_directory_make();
-    tar_layer_make(&fixture->layer, STREAM, CHUNK_SIZE, 0);
-    fake_start();
-    fake.blobs[0] =
-        (struct fake_blob){ fixture->layer.table.blob_digest, fixture->layer.stream, STREAM, 0 };
-    open_all(fixture);
-    *state = fixture;
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    struct fixture *fixture = *state;
-    close_all(fixture);
-    fake_stop();
-    temporary_directory_remove(fixture->directory);
-    tar_layer_free(&fixture->layer);
-    free(fixture);
-    return 0;
-}
-
-static void read_part(const struct fixture *fixture, uint64_t offset, size_t length)
+static void read_part(const struct noise_device *fixture, uint64_t offset, size_t length)
 {
     expect_bytes_of(ask(fixture->device, offset, length), fixture->layer.stream, STREAM, offset,
                     length);
 }
 
-static void settle(const struct fixture *fixture)
+static void settle(const struct noise_device *fixture)
 {
     struct data_path_statistics statistics;
     do {
@@ -84,7 +27,7 @@ static void settle(const struct fixture *fixture)
     } while (statistics.chunks_in_flight > 0);
 }
 
-static uint64_t chunks_fetched(const struct fixture *fixture)
+static uint64_t chunks_fetched(const struct noise_device *fixture)
 {
     struct data_path_statistics statistics;
     settle(fixture);
@@ -94,7 +37,7 @@ static uint64_t chunks_fetched(const struct fixture *fixture)
 
 static void who_goes_forward_costs_few_requests(void **state)
 {
-    const struct fixture *fixture = *state;
+    const struct noise_device *fixture = *state;
     for (uint64_t offset = 0; offset < STREAM; offset += 4096)
         read_part(fixture, offset, 4096);
     assert_int_equal(chunks_fetched(fixture), CHUNKS);
@@ -103,7 +46,7 @@ static void who_goes_forward_costs_few_requests(void **state)
 
 static void what_is_fetched_ahead_grows_with_the_way_behind(void **state)
 {
-    const struct fixture *fixture = *state;
+    const struct noise_device *fixture = *state;
     read_part(fixture, 100 * CHUNK_SIZE, 4096);
     assert_int_equal(chunks_fetched(fixture), 1);
     read_part(fixture, 101 * CHUNK_SIZE, 4096);
@@ -118,7 +61,7 @@ static void what_is_fetched_ahead_grows_with_the_way_behind(void **state)
 /* As a program does that is loaded: it has parts that it does not use. */
 static void who_leaves_some_out_goes_forward_all_the_same(void **state)
 {
-    const struct fixture *fixture = *state;
+    const struct noise_device *fixture = *state;
     for (uint64_t chunk = 0; chunk < CHUNKS; chunk += 2 + chunk % 3)
         read_part(fixture, chunk * CHUNK_SIZE, 4096);
     settle(fixture);
@@ -127,7 +70,7 @@ static void who_leaves_some_out_goes_forward_all_the_same(void **state)
 
 static void who_reads_here_and_there_has_nothing_fetched(void **state)
 {
-    const struct fixture *fixture = *state;
+    const struct noise_device *fixture = *state;
     unsigned asked = 0;
     for (uint32_t i = 0; i < CHUNKS; i++, asked++)
         read_part(fixture, (uint64_t)(i * 7919u % CHUNKS & ~1u) * CHUNK_SIZE, 100);
@@ -139,7 +82,7 @@ static void who_reads_here_and_there_has_nothing_fetched(void **state)
 
 static void several_go_forward_at_once(void **state)
 {
-    const struct fixture *fixture = *state;
+    const struct noise_device *fixture = *state;
     for (uint64_t offset = 0; offset < 300 * CHUNK_SIZE; offset += CHUNK_SIZE)
         for (uint64_t reader = 0; reader < 3; reader++)
             read_part(fixture, reader * 400 * CHUNK_SIZE + offset, CHUNK_SIZE);
@@ -149,7 +92,7 @@ static void several_go_forward_at_once(void **state)
 
 static void the_registry_need_not_be_there_for_the_reader_to_go_on(void **state)
 {
-    const struct fixture *fixture = *state;
+    const struct noise_device *fixture = *state;
     for (uint32_t chunk = 0; chunk < 40; chunk++)
         read_part(fixture, (uint64_t)chunk * CHUNK_SIZE, CHUNK_SIZE);
     settle(fixture);
@@ -165,16 +108,18 @@ static void the_registry_need_not_be_there_for_the_reader_to_go_on(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(who_goes_forward_costs_few_requests, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(what_is_fetched_ahead_grows_with_the_way_behind, set_up,
-                                        tear_down),
-        cmocka_unit_test_setup_teardown(who_leaves_some_out_goes_forward_all_the_same, set_up,
-                                        tear_down),
-        cmocka_unit_test_setup_teardown(who_reads_here_and_there_has_nothing_fetched, set_up,
-                                        tear_down),
-        cmocka_unit_test_setup_teardown(several_go_forward_at_once, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(who_goes_forward_costs_few_requests, noise_device_set_up,
+                                        noise_device_tear_down),
+        cmocka_unit_test_setup_teardown(what_is_fetched_ahead_grows_with_the_way_behind,
+                                        noise_device_set_up, noise_device_tear_down),
+        cmocka_unit_test_setup_teardown(who_leaves_some_out_goes_forward_all_the_same,
+                                        noise_device_set_up, noise_device_tear_down),
+        cmocka_unit_test_setup_teardown(who_reads_here_and_there_has_nothing_fetched,
+                                        noise_device_set_up, noise_device_tear_down),
+        cmocka_unit_test_setup_teardown(several_go_forward_at_once, noise_device_set_up,
+                                        noise_device_tear_down),
         cmocka_unit_test_setup_teardown(the_registry_need_not_be_there_for_the_reader_to_go_on,
-                                        set_up, tear_down),
+                                        noise_device_set_up, noise_device_tear_down),
     };
     log_set_level(LOG_ERROR);
     return cmocka_run_group_tests(tests, NULL, NULL);

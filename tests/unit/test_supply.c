@@ -12,82 +12,16 @@
 #include <unistd.h>
 
 #include "base/log.h"
-#include "fuse/layer_device-internal.h"
 #include "tests/unit/asked_read.h"
-#include "tests/unit/fake_registry.h"
 #include "tests/unit/named_chunks.h"
-#include "tests/unit/tar_layer.h"
-#include "tests/unit/temporary_directory.h"
+#include "tests/unit/noise_device.h"
 
-#define CHUNK_SIZE 16384u
-#define CHUNKS     1200u
-#define STREAM     ((uint64_t)CHUNKS * CHUNK_SIZE)
-
-struct fixture {
-    char *directory;
-    struct tar_layer layer;
-    struct cache *cache;
-    struct data_path *path;
-    struct layer_device *device;
-    uint32_t all[CHUNKS];
-};
-
-static void open_all(struct fixture *fixture, const struct data_path_options *options)
-{
-    const struct layer_device_source source = { .registry = "localhost:1",
-                                                .repository = "test",
-                                                .table = &fixture->layer.table,
-                                                .table_digest = { { 1 } } };
-    assert_int_equal(cache_open(&fixture->cache, fixture->directory, NULL), 0);
-    assert_int_equal(data_path_new(&fixture->path, NULL, fixture->cache, options, NULL), 0);
-    assert_int_equal(layer_device_open(fixture->path, &source, &fixture->device, NULL), 0);
-}
-
-static void close_all(struct fixture *fixture)
-{
-    layer_device_close(fixture->device);
-    data_path_free(fixture->path);
-    cache_free(fixture->cache);
-}
-
-static void reopen(struct fixture *fixture, const struct data_path_options *options)
-{
-    close_all(fixture);
-    open_all(fixture, options);
-}
-
-static int set_up(void **state)
-{
-    struct fixture *fixture = calloc(1, sizeof *fixture);
-    fixture->directory = temporary_directory_make();
-    tar_layer_make(&fixture->layer, STREAM, CHUNK_SIZE, 0);
-    for (uint32_t i = 0; i < CHUNKS; i++)
-        fixture->all[i] = i;
-    fake_start();
-    fake.blobs[0] =
-        (struct fake_blob){ fixture->layer.table.blob_digest, fixture->layer.stream, STREAM, 0 };
-    open_all(fixture, NULL);
-    *state = fixture;
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    struct fixture *fixture = *state;
-    close_all(fixture);
-    fake_stop();
-    temporary_directory_remove(fixture->directory);
-    tar_layer_free(&fixture->layer);
-    free(fixture);
-    return 0;
-}
-
-static struct asked *ask_chunk(const struct fixture *fixture, uint32_t chunk)
+static struct asked *ask_chunk(const struct noise_device *fixture, uint32_t chunk)
 {
     return ask(fixture->device, (uint64_t)chunk * CHUNK_SIZE, CHUNK_SIZE);
 }
 
-static void expect_chunk(const struct fixture *fixture, struct asked *asked, uint32_t chunk)
+static void expect_chunk(const struct noise_device *fixture, struct asked *asked, uint32_t chunk)
 {
     expect_bytes_of(asked, fixture->layer.stream, STREAM, (uint64_t)chunk * CHUNK_SIZE, CHUNK_SIZE);
 }
@@ -101,7 +35,7 @@ static uint32_t chunk_of_request(unsigned request)
 
 static void named_chunks_are_on_the_node_afterwards(void **state)
 {
-    const struct fixture *fixture = *state;
+    const struct noise_device *fixture = *state;
     struct named_chunks named;
     uint32_t chunks;
     uint64_t bytes;
@@ -118,11 +52,11 @@ static void named_chunks_are_on_the_node_afterwards(void **state)
 
 static void chunks_of_an_earlier_server_cost_nothing(void **state)
 {
-    struct fixture *fixture = *state;
+    struct noise_device *fixture = *state;
     struct named_chunks first, second;
     named_chunks_start(&first, fixture->path, SUPPLY_PROFILE, fixture->device, fixture->all, 300);
     named_chunks_wait(&first, 300);
-    reopen(fixture, NULL);
+    noise_device_reopen(fixture, NULL);
     unsigned requests = fake_requests(0);
     fake_hold(true);
     named_chunks_start(&second, fixture->path, SUPPLY_PROFILE, fixture->device, fixture->all, 300);
@@ -136,7 +70,7 @@ static void chunks_of_an_earlier_server_cost_nothing(void **state)
 
 static void chunk_may_be_named_by_everybody_at_once(void **state)
 {
-    const struct fixture *fixture = *state;
+    const struct noise_device *fixture = *state;
     struct named_chunks profile, fill;
     fake_hold(true);
     named_chunks_start(&fill, fixture->path, SUPPLY_FILL, fixture->device, fixture->all, 20);
@@ -157,7 +91,7 @@ static void chunk_may_be_named_by_everybody_at_once(void **state)
 /* Nobody waits until all that another has named is here. */
 static void supplies_of_a_kind_are_served_side_by_side(void **state)
 {
-    const struct fixture *fixture = *state;
+    const struct noise_device *fixture = *state;
     struct named_chunks first, second;
     fake_hold(true);
     named_chunks_start(&first, fixture->path, SUPPLY_FILL, fixture->device, fixture->all, CHUNKS);
@@ -175,7 +109,7 @@ static void supplies_of_a_kind_are_served_side_by_side(void **state)
 
 static void supply_goes_on_when_another_was_taken_away(void **state)
 {
-    const struct fixture *fixture = *state;
+    const struct noise_device *fixture = *state;
     struct named_chunks first, second;
     fake_hold(true);
     named_chunks_start(&first, fixture->path, SUPPLY_PROFILE, fixture->device, fixture->all, 40);
@@ -194,10 +128,10 @@ static void supply_goes_on_when_another_was_taken_away(void **state)
 
 static void readers_go_first_then_the_profile_then_what_is_filled(void **state)
 {
-    struct fixture *fixture = *state;
+    struct noise_device *fixture = *state;
     static const uint32_t filled[] = { 100, 110, 120 }, profiled[] = { 200, 210 };
     struct named_chunks profile, fill;
-    reopen(fixture, &(struct data_path_options){ .ranges_in_flight = 1 });
+    noise_device_reopen(fixture, &(struct data_path_options){ .ranges_in_flight = 1 });
     fake_hold(true);
     named_chunks_start(&fill, fixture->path, SUPPLY_FILL, fixture->device, filled, 3);
     fake_wait_waiting(1);
@@ -218,7 +152,7 @@ static void readers_go_first_then_the_profile_then_what_is_filled(void **state)
 
 static void ranges_are_left_for_readers(void **state)
 {
-    const struct fixture *fixture = *state;
+    const struct noise_device *fixture = *state;
     struct named_chunks profile, fill;
     uint32_t scattered[120];
     for (uint32_t i = 0; i < 120; i++)
@@ -239,7 +173,7 @@ static void ranges_are_left_for_readers(void **state)
 
 static void small_gaps_do_not_cost_a_request(void **state)
 {
-    const struct fixture *fixture = *state;
+    const struct noise_device *fixture = *state;
     static const uint32_t chunks[] = { 20, 22, 25, 29, 50 };
     struct named_chunks named;
     fake.single = true;                                /* else a request may ask for all of them */
@@ -255,10 +189,10 @@ static void small_gaps_do_not_cost_a_request(void **state)
 
 static void what_is_fetched_ahead_leaves_memory_to_readers(void **state)
 {
-    struct fixture *fixture = *state;
+    struct noise_device *fixture = *state;
     struct named_chunks named;
     enum { LIMIT = 16 * CHUNK_SIZE };
-    reopen(fixture, &(struct data_path_options){ .memory_limit = LIMIT });
+    noise_device_reopen(fixture, &(struct data_path_options){ .memory_limit = LIMIT });
     named_chunks_start(&named, fixture->path, SUPPLY_PROFILE, fixture->device, fixture->all,
                        CHUNKS);
     for (uint32_t i = 0; i < CHUNKS; i += 50)
@@ -269,7 +203,7 @@ static void what_is_fetched_ahead_leaves_memory_to_readers(void **state)
 
 static void bound_of_what_is_filled_holds_up_nobody_else(void **state)
 {
-    const struct fixture *fixture = *state;
+    const struct noise_device *fixture = *state;
     struct named_chunks fill, profile;
     data_path_set_fill_rate(fixture->path, 1);
     named_chunks_start(&fill, fixture->path, SUPPLY_FILL, fixture->device, fixture->all, 100);
@@ -287,7 +221,7 @@ static void bound_of_what_is_filled_holds_up_nobody_else(void **state)
 
 static void what_the_registry_cannot_give_comes_back_once(void **state)
 {
-    const struct fixture *fixture = *state;
+    const struct noise_device *fixture = *state;
     struct named_chunks named;
     fake_be_unreachable(true);
     named_chunks_start(&named, fixture->path, SUPPLY_PROFILE, fixture->device, fixture->all, 100);
@@ -300,7 +234,7 @@ static void what_the_registry_cannot_give_comes_back_once(void **state)
 
 static void what_the_disk_does_not_take_comes_back_once(void **state)
 {
-    const struct fixture *fixture = *state;
+    const struct noise_device *fixture = *state;
     struct named_chunks named;
     struct rlimit before, small;
     signal(SIGXFSZ, SIG_IGN);
@@ -318,7 +252,7 @@ static void what_the_disk_does_not_take_comes_back_once(void **state)
 
 static void chunk_that_does_not_exist_comes_back(void **state)
 {
-    const struct fixture *fixture = *state;
+    const struct noise_device *fixture = *state;
     static const uint32_t chunks[] = { 3, CHUNKS, 4 };
     struct named_chunks named;
     named_chunks_start(&named, fixture->path, SUPPLY_PROFILE, fixture->device, chunks, 3);
@@ -329,10 +263,11 @@ static void chunk_that_does_not_exist_comes_back(void **state)
 
 static void reader_goes_away_and_the_supply_still_gets_its_chunk(void **state)
 {
-    struct fixture *fixture = *state;
+    struct noise_device *fixture = *state;
     static const uint32_t chunks[] = { 10, 20 };
     struct named_chunks named;
-    reopen(fixture, &(struct data_path_options){ .read_timeout_ms = 50, .ranges_in_flight = 1 });
+    noise_device_reopen(
+        fixture, &(struct data_path_options){ .read_timeout_ms = 50, .ranges_in_flight = 1 });
     fake_hold(true);
     named_chunks_start(&named, fixture->path, SUPPLY_FILL, fixture->device, chunks, 2);
     expect_failure(ask_chunk(fixture, 10));
@@ -346,7 +281,7 @@ static void reader_goes_away_and_the_supply_still_gets_its_chunk(void **state)
 
 static void supply_that_was_taken_away_hears_nothing(void **state)
 {
-    const struct fixture *fixture = *state;
+    const struct noise_device *fixture = *state;
     for (unsigned round = 0; round < 20; round++) {
         struct named_chunks named;
         fake_hold(round % 2 == 0);
@@ -363,7 +298,7 @@ static void supply_that_was_taken_away_hears_nothing(void **state)
 
 static void closing_gives_all_chunks_back(void **state)
 {
-    struct fixture *fixture = *state;
+    struct noise_device *fixture = *state;
     struct named_chunks named;
     fake_hold(true);
     named_chunks_start(&named, fixture->path, SUPPLY_FILL, fixture->device, fixture->all, 40);
@@ -380,7 +315,7 @@ static void closing_gives_all_chunks_back(void **state)
 
 static void supply_is_asked_again_after_a_wake(void **state)
 {
-    const struct fixture *fixture = *state;
+    const struct noise_device *fixture = *state;
     struct named_chunks named;
     named_chunks_start(&named, fixture->path, SUPPLY_FILL, fixture->device, fixture->all, 0);
     expect_chunk(fixture, ask_chunk(fixture, 900), 900);
@@ -393,33 +328,40 @@ static void supply_is_asked_again_after_a_wake(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(named_chunks_are_on_the_node_afterwards, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(chunks_of_an_earlier_server_cost_nothing, set_up,
-                                        tear_down),
-        cmocka_unit_test_setup_teardown(chunk_may_be_named_by_everybody_at_once, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(supplies_of_a_kind_are_served_side_by_side, set_up,
-                                        tear_down),
-        cmocka_unit_test_setup_teardown(supply_goes_on_when_another_was_taken_away, set_up,
-                                        tear_down),
+        cmocka_unit_test_setup_teardown(named_chunks_are_on_the_node_afterwards,
+                                        noise_device_set_up, noise_device_tear_down),
+        cmocka_unit_test_setup_teardown(chunks_of_an_earlier_server_cost_nothing,
+                                        noise_device_set_up, noise_device_tear_down),
+        cmocka_unit_test_setup_teardown(chunk_may_be_named_by_everybody_at_once,
+                                        noise_device_set_up, noise_device_tear_down),
+        cmocka_unit_test_setup_teardown(supplies_of_a_kind_are_served_side_by_side,
+                                        noise_device_set_up, noise_device_tear_down),
+        cmocka_unit_test_setup_teardown(supply_goes_on_when_another_was_taken_away,
+                                        noise_device_set_up, noise_device_tear_down),
         cmocka_unit_test_setup_teardown(readers_go_first_then_the_profile_then_what_is_filled,
-                                        set_up, tear_down),
-        cmocka_unit_test_setup_teardown(ranges_are_left_for_readers, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(small_gaps_do_not_cost_a_request, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(what_is_fetched_ahead_leaves_memory_to_readers, set_up,
-                                        tear_down),
-        cmocka_unit_test_setup_teardown(bound_of_what_is_filled_holds_up_nobody_else, set_up,
-                                        tear_down),
-        cmocka_unit_test_setup_teardown(what_the_registry_cannot_give_comes_back_once, set_up,
-                                        tear_down),
-        cmocka_unit_test_setup_teardown(what_the_disk_does_not_take_comes_back_once, set_up,
-                                        tear_down),
-        cmocka_unit_test_setup_teardown(chunk_that_does_not_exist_comes_back, set_up, tear_down),
+                                        noise_device_set_up, noise_device_tear_down),
+        cmocka_unit_test_setup_teardown(ranges_are_left_for_readers, noise_device_set_up,
+                                        noise_device_tear_down),
+        cmocka_unit_test_setup_teardown(small_gaps_do_not_cost_a_request, noise_device_set_up,
+                                        noise_device_tear_down),
+        cmocka_unit_test_setup_teardown(what_is_fetched_ahead_leaves_memory_to_readers,
+                                        noise_device_set_up, noise_device_tear_down),
+        cmocka_unit_test_setup_teardown(bound_of_what_is_filled_holds_up_nobody_else,
+                                        noise_device_set_up, noise_device_tear_down),
+        cmocka_unit_test_setup_teardown(what_the_registry_cannot_give_comes_back_once,
+                                        noise_device_set_up, noise_device_tear_down),
+        cmocka_unit_test_setup_teardown(what_the_disk_does_not_take_comes_back_once,
+                                        noise_device_set_up, noise_device_tear_down),
+        cmocka_unit_test_setup_teardown(chunk_that_does_not_exist_comes_back, noise_device_set_up,
+                                        noise_device_tear_down),
         cmocka_unit_test_setup_teardown(reader_goes_away_and_the_supply_still_gets_its_chunk,
-                                        set_up, tear_down),
-        cmocka_unit_test_setup_teardown(supply_that_was_taken_away_hears_nothing, set_up,
-                                        tear_down),
-        cmocka_unit_test_setup_teardown(closing_gives_all_chunks_back, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(supply_is_asked_again_after_a_wake, set_up, tear_down),
+                                        noise_device_set_up, noise_device_tear_down),
+        cmocka_unit_test_setup_teardown(supply_that_was_taken_away_hears_nothing,
+                                        noise_device_set_up, noise_device_tear_down),
+        cmocka_unit_test_setup_teardown(closing_gives_all_chunks_back, noise_device_set_up,
+                                        noise_device_tear_down),
+        cmocka_unit_test_setup_teardown(supply_is_asked_again_after_a_wake, noise_device_set_up,
+                                        noise_device_tear_down),
     };
     log_set_level(LOG_ERROR);
     return cmocka_run_group_tests(tests, NULL, NULL);
