@@ -32,6 +32,7 @@ struct provider_answer {
     } * entries;
     size_t count;
     uint64_t obtained, until; /* milliseconds; until when it may be given again */
+    bool insists;             /* on what was refused before it was asked for */
 };
 TAILQ_HEAD(provider_answers, provider_answer);
 

@@ -17,8 +17,8 @@
 #define TIMEOUT_MS   30000 /* shorter than a read waits */
 #define OUTPUT_LIMIT (1u << 20)
 #define ANSWERS_KEPT 128u
-/* Nothing changes sooner: an answer is not asked for again although it was refused, and one who
- * failed is not asked at all. */
+/* Nothing changes sooner: who has given what was refused once more is not asked again, nor is one
+ * who failed. */
 #define AGAIN_MS      5000
 #define LOOK_AGAIN_MS 100 /* those who wait for another's run look whether they are to go on */
 
@@ -160,8 +160,8 @@ static int find_kept(struct credential_provider *provider, const char *image,
     struct provider_answer *answer = find_answer(provider, image);
     if (answer) {
         const struct kept_secret *secret = provider_answer_find(answer, image, refused);
-        if (!is_refused(secret, refused) || now < answer->obtained + AGAIN_MS)
-            return give(secret, ret, error);
+        bool again = !answer->insists || now >= answer->obtained + AGAIN_MS;
+        if (!is_refused(secret, refused) || !again) return give(secret, ret, error);
         drop(provider, answer);
     }
     if (now >= provider->failed_until) return 2;
@@ -212,7 +212,9 @@ static int keep_and_give(struct credential_provider *provider, struct provider_a
                          const char *image, const struct digest *refused, struct credentials *ret,
                          struct error **error)
 {
-    int result = give(provider_answer_find(answer, image, refused), ret, error);
+    const struct kept_secret *secret = provider_answer_find(answer, image, refused);
+    int result = give(secret, ret, error);
+    answer->insists = is_refused(secret, refused);
     TAILQ_INSERT_HEAD(&provider->answers, answer, link);
     provider->count++;
     forget_old(provider, clock_ms());

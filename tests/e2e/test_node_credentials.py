@@ -188,4 +188,8 @@ class CredentialProviders(PrivateRegistry):
         self.assertFalse(self.shows(container, 3), "the provider does not know the new password")
         self.provide(SECOND)
         self.wait_until(lambda: self.shows(container, 3), "the provider is asked again")
+        # Where it knows the new one in time, no reader notices.
+        self.provide(FIRST)
+        self.set_password(FIRST)
+        self.assertTrue(self.shows(container, 2))
         self.assert_no_secret()
