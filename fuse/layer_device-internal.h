@@ -126,6 +126,8 @@ struct range_request {
     bool dropped;               /* abandoned while an answer waited for the lock; under the lock */
     struct body_piece *filling; /* the client's thread's: what was not handed on yet */
     size_t taken;
+    const struct layer_place *place; /* that was asked last, or is to be asked */
+    unsigned places_tried;
     bool failed;               /* out of memory */
     uint64_t sent_at, came_at; /* microseconds; of the first byte, 0: none */
     STAILQ_ENTRY(range_request) action;
@@ -395,10 +397,10 @@ struct data_path {
     bool timer_started, ending;
 };
 
-/* Where a layer is asked for. Requests and messages look at it without the lock, so one that is not
- * used any more stays until the device is freed. */
+/* Where a layer is asked for (layer_places.c). Requests and messages look at it without the lock,
+ * so one that is not used any more stays until the device is freed. */
 struct layer_place {
-    struct layer_place *before; /* or NULL */
+    struct layer_place *next; /* to be asked after it; under the lock */
     char *repository;
     char registry[];
 };
@@ -417,7 +419,7 @@ struct ahead_reader {
 
 struct layer_device {
     struct data_path *path;
-    _Atomic(struct layer_place *) place; /* the newest; it names those before it */
+    _Atomic(struct layer_place *) place; /* the first; written under the lock */
     const struct chunk_table *table;
     struct digest windows_digest;
     struct layer_cache *cache;
@@ -538,6 +540,16 @@ void failure_note(const struct layer_device *device, uint32_t chunk);
 bool failure_is_recent(const struct layer_device *device, uint32_t chunk);
 /* Before the device is freed: another may get its address. */
 void failures_forget_device(const struct layer_device *device);
+
+/* ---- layer_places.c; under the lock unless said otherwise ---- */
+
+/* Without the lock. NULL: out of memory. */
+struct layer_place *layer_place_new(const char *registry, const char *repository);
+void layer_places_free(struct layer_device *device);
+/* The first, and those behind it; NULL: there are no more. */
+const struct layer_place *layer_place_get(const struct layer_device *device, unsigned position);
+/* It is asked first from now on. */
+void layer_place_prefer(struct layer_device *device, const struct layer_place *preferred);
 
 /* ---- chunk_state.c; all under the lock unless said otherwise ---- */
 

@@ -75,29 +75,11 @@ static int open_cache(struct layer_device *device, const struct digest *key, str
     return result;
 }
 
-static struct layer_place *place_new(struct layer_place *before, const char *registry,
-                                     const char *repository)
-{
-    size_t first = strlen(registry) + 1, second = strlen(repository) + 1;
-    struct layer_place *place = malloc(sizeof *place + first + second);
-    if (!place) return NULL;
-    place->before = before;
-    place->repository = place->registry + first;
-    memcpy(place->registry, registry, first);
-    memcpy(place->repository, repository, second);
-    return place;
-}
-
 static void device_free(struct layer_device *device)
 {
     if (!device) return;
     layer_cache_close(device->cache);
-    struct layer_place *place = atomic_load(&device->place);
-    while (place) {
-        struct layer_place *before = place->before;
-        free(place);
-        place = before;
-    }
+    layer_places_free(device);
     free(device->states);
     free(device->generations);
     free(device->touched);
@@ -115,7 +97,7 @@ int layer_device_open(struct data_path *path, const struct layer_device_source *
     device->path = path;
     device->table = table;
     device->windows_digest = source->windows_digest;
-    atomic_init(&device->place, place_new(NULL, source->registry, source->repository));
+    atomic_init(&device->place, layer_place_new(source->registry, source->repository));
     device->states = calloc(table->chunk_count + 1u, sizeof *device->states);
     device->generations = calloc(table->chunk_count + 1u, sizeof *device->generations);
     device->touched = calloc(table->chunk_count + 1u, sizeof *device->touched);
@@ -132,39 +114,6 @@ int layer_device_open(struct data_path *path, const struct layer_device_source *
     }
     *ret = device;
     return 0;
-}
-
-static bool is_place(const struct layer_place *place, const char *registry, const char *repository)
-{
-    return strcmp(place->registry, registry) == 0 && strcmp(place->repository, repository) == 0;
-}
-
-/* Out of those before `newest`; NULL: it is none of them. */
-static struct layer_place *take_place(struct layer_place *newest, const char *registry,
-                                      const char *repository)
-{
-    struct layer_place **link = &newest->before;
-    while (*link && !is_place(*link, registry, repository))
-        link = &(*link)->before;
-    struct layer_place *place = *link;
-    if (place) *link = place->before;
-    return place;
-}
-
-void layer_device_move(struct layer_device *device, const char *registry, const char *repository)
-{
-    struct actions actions;
-    data_path_enter(device->path, &actions);
-    struct layer_place *newest = atomic_load(&device->place);
-    if (!is_place(newest, registry, repository)) {
-        struct layer_place *place = take_place(newest, registry, repository);
-        if (place)
-            place->before = newest;
-        else
-            place = place_new(newest, registry, repository);
-        if (place) atomic_store_explicit(&device->place, place, memory_order_release);
-    }
-    data_path_leave(device->path, &actions);
 }
 
 static void fail_parked(struct layer_device *device, struct actions *actions)

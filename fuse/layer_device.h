@@ -82,8 +82,11 @@ int layer_device_open(struct data_path *path, const struct layer_device_source *
  * comes after it. NULL is fine. */
 void layer_device_close(struct layer_device *device);
 
-/* The layer is asked for there from now on; both are copied. Without memory it stays where it was.
- */
+/* The layer can be had there, too; it is asked for there when it is refused, or not found, where it
+ * was asked for before. Both are copied. Without memory nothing changes. */
+void layer_device_add_place(struct layer_device *device, const char *registry,
+                            const char *repository);
+/* The same, and that is where it is asked for first from now on. */
 void layer_device_move(struct layer_device *device, const char *registry, const char *repository);
 
 /* How much of the layer the node has. */

@@ -36,6 +36,7 @@ struct range_request *range_request_new(struct layer_device *device, const struc
     request->digest = *digest;
     request->offset = offset;
     request->length = length;
+    request->place = device_place(device);
     /* The rest is for the last attempt, and for the reason to reach those who wait. */
     request->retry_until = wanted_until > now ? now + (wanted_until - now) * 9 / 10 : now;
     device_busy(device); /* until it is sent */
@@ -141,26 +142,54 @@ static void request_part(void *context, const void *data, size_t length)
     }
 }
 
+/* Who has refused, or has lost the layer, is not the only one who had it. False: all were asked. */
+static bool ask_elsewhere(struct range_request *request, const struct error *error,
+                          struct actions *actions)
+{
+    enum error_kind kind = error ? error_kind_of(error) : ERROR_SYSTEM;
+    if ((kind != ERROR_DENIED && kind != ERROR_NOT_FOUND) || request->taken > 0) return false;
+    const struct layer_place *place = layer_place_get(request->device, ++request->places_tried);
+    if (!place) return false;
+    request->place = place;
+    request->batch = 0;
+    device_busy(request->device); /* until it is sent */
+    STAILQ_INSERT_TAIL(&actions->requests, request, action);
+    return true;
+}
+
+static void hand_over(struct range_request *request, struct buffer *body, struct error *error,
+                      struct actions *actions)
+{
+    struct buffer taken = { 0 };
+    if (!error && request->came_at)
+        link_speed_note(&request->device->path->link, request->came_at - request->sent_at,
+                        microseconds_now() - request->came_at, request->length);
+    if (!error && request->places_tried > 0) layer_place_prefer(request->device, request->place);
+    if (body && !error) {
+        taken = *body;
+        *body = (struct buffer){ 0 };
+    }
+    request->receiver->done(request->owner, &taken, error, actions);
+}
+
 static void request_done(void *context, struct buffer *body, struct error *error)
 {
     struct range_request *request = context;
     struct actions actions;
     hand_on(request); /* what came before an error is worth decoding */
     if (!error && request->failed) error_set_memory(&error);
-    if (answer_begin(request, &actions)) {
-        if (!error && request->came_at)
-            link_speed_note(&request->device->path->link, request->came_at - request->sent_at,
-                            microseconds_now() - request->came_at, request->length);
-        struct buffer taken = { 0 };
-        if (body && !error) {
-            taken = *body;
-            *body = (struct buffer){ 0 };
-        }
-        request->receiver->done(request->owner, &taken, error, &actions);
-        answer_end(request, &actions);
-    } else {
+    if (!answer_begin(request, &actions)) {
         error_free(error);
+        free(request);
+        return;
     }
+    if (ask_elsewhere(request, error, &actions)) {
+        error_free(error);
+        answer_end(request, &actions);
+        return;
+    }
+    hand_over(request, body, error, &actions);
+    answer_end(request, &actions);
     free(request);
 }
 
@@ -228,8 +257,7 @@ void range_requests_send(struct range_requests *requests)
         /* The answers may have freed the requests before the call is over. */
         struct layer_device *device = first->device;
         struct data_path *path = device->path;
-        const struct layer_place *place = device_place(device);
-        struct repository repository = { place->registry, place->repository };
+        struct repository repository = { first->place->registry, first->place->repository };
         struct digest digest = first->digest;
         struct range_time time = time_of(first);
         size_t count = take_batch(requests, ranges);

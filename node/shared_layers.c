@@ -96,8 +96,10 @@ static struct open_layer *open_new(struct shared_layers *layers, const struct no
 }
 
 /* The tables are the same; one of them takes half of the memory. */
-static void adopt_table(const struct open_layer *entry, struct node_image *image, size_t layer)
+static void join(const struct open_layer *entry, struct node_image *image, size_t layer)
 {
+    layer_device_add_place(entry->device, image->image.repository.registry,
+                           image->image.repository.name);
     if (image->tables[layer] == entry->table) return;
     chunk_table_free(image->tables[layer]);
     image->tables[layer] = chunk_table_share(entry->table);
@@ -131,7 +133,7 @@ int shared_layer_open(struct shared_layers *layers, struct node_image *image, si
     pthread_mutex_lock(&layers->lock);
     struct open_layer *entry = find(layers, &image->artifact.layers[layer].chunks.content_digest);
     if (entry)
-        adopt_table(entry, image, layer);
+        join(entry, image, layer);
     else
         entry = open_new(layers, image, layer, error);
     if (entry) {
