@@ -193,3 +193,9 @@ class CredentialProviders(PrivateRegistry):
         self.set_password(FIRST)
         self.assertTrue(self.shows(container, 2))
         self.assert_no_secret()
+
+
+class PullSecretsNewer(PullSecrets):
+    """containerd 2.x."""
+
+    newer = True
