@@ -1,73 +1,8 @@
 """Pods and containers with sluiced as containerd's snapshotter: images without an index."""
 
-import os
-import signal
-
 from tools.container_images import PROGRAM
-from tools.node import Node, Workloads
-from tools.sluiced import Sluiced
-from tools.testcase import mounts_under
-
-
-class SluicedNode(Node):
-    """containerd's snapshotter is sluiced."""
-
-    snapshotter = "sluice"
-
-    @classmethod
-    def start_daemons(cls, proxies=None):
-        directory = os.path.join(cls.directory, "sluiced")
-        os.mkdir(directory)
-        hosts = os.path.join(cls.directory, "containerd", "certs.d")
-        os.makedirs(hosts)
-        cls.sluiced = Sluiced(directory, hosts, environment=cls.environment)
-        cls.addClassCleanup(cls.sluiced.stop)
-        super().start_daemons({"sluice": cls.sluiced.address})
-
-    def assert_nothing_left(self):
-        super().assert_nothing_left()
-        root = self.sluiced.root
-        self.wait_until(lambda: not os.listdir(os.path.join(root, "snapshots")),
-                        "no directory of a snapshot is left")
-        self.assertEqual([], mounts_under(root))
-
-
-class Restarts:
-    """sluiced ends and starts while containers run."""
-
-    def check_restart(self, number):
-        reference = self.reference("chain-2")
-        self.cri.pull(reference)
-        pod = self.pod()
-        container = self.cri.start(pod, "lives", reference, PROGRAM, "pause")
-        self.sluiced.end(number)
-        self.assertEqual((0, "layer 2\n"),
-                         self.cri.execute(container, PROGRAM, "show", "/etc/top"))
-        self.sluiced.start()
-        self.wait_until(self.is_reached, "containerd has connected again")
-        self.assertEqual((0, "1 of layer 1\n" * 500),
-                         self.cri.run(pod, "later", reference, PROGRAM, "show", "/layer-1/01"))
-        longer = self.reference("chain-3")
-        self.cri.pull(longer)
-        self.assertEqual((0, "layer 3\n"),
-                         self.cri.run(pod, "longer", longer, PROGRAM, "show", "/etc/top"))
-        self.cri.remove_pod(pod)
-        self.remove_images()
-        self.assert_nothing_left()
-
-    def is_reached(self):
-        """containerd waits longer between attempts when the first ones fail."""
-        probe = ("snapshots", "--snapshotter", self.snapshotter)
-        if self.containerd.ctr(*probe, "prepare", "probe", check=False).returncode:
-            return False
-        self.containerd.ctr(*probe, "rm", "probe")
-        return True
-
-    def test_restart(self):
-        self.check_restart(signal.SIGTERM)
-
-    def test_killed(self):
-        self.check_restart(signal.SIGKILL)
+from tools.node import Workloads
+from tools.sluiced_node import Restarts, SluicedNode
 
 
 class OrdinaryImages(Workloads, Restarts, SluicedNode):

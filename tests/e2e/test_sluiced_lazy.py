@@ -1,46 +1,38 @@
 """Pods and containers with sluiced as containerd's snapshotter: images with an index."""
 
-import json
-
+from tools import container_images, images
 from tools.container_images import PROGRAM
 from tools.node import Workloads
+from tools.registry import push
+from tools.sluiced_node import Restarts, SluicedNode
 
-from e2e.test_sluiced import Restarts, SluicedNode
+_PYTHON = ("/usr/bin/python3", "-c")
 
 
 class LazyNode(SluicedNode):
-    """chain-1 and chain-3 have an index, chain-0 and chain-2 have none."""
+    """Some images are lazy, and the image of pods is not."""
 
-    indexed = False
-
-    def setUp(self):
-        super().setUp()
-        if not self.indexed:
-            for name in ("chain-1", "chain-3"):
-                self.sluice("index", self.reference(name))
-            type(self).indexed = True
-
-    def status(self):
-        done = self.sluice("status", "--json")
-        return next(each for each in json.loads(done.stdout)
-                    if each.get("daemon", {}).get("root") == self.sluiced.root)
+    indexed = (1, 3)
 
     def lazy_names(self):
-        return sorted(image["name"] for image in self.status()["images"])
+        return sorted(image["name"] for image in self.sluiced_status()["images"])
 
 
 class LazyImages(Workloads, Restarts, LazyNode):
     """The containerd of this Debian."""
 
     def test_lazy(self):
-        reference = self.reference("chain-3")
+        image = container_images.chain()[3]
+        reference = self.reference(image.tag)
         self.cri.pull(reference)
         self.assertEqual([reference], self.lazy_names())
-        image, = self.status()["images"]
-        self.assertEqual("mounted", image["state"])
-        pod = self.pod()
-        self.assertEqual((0, "layer 3\n"),
-                         self.cri.run(pod, "shows", reference, PROGRAM, "show", "/etc/top"))
+        self.assertEqual([], self.layers_in_store(image), "layers are not pulled")
+        self.assertEqual("mounted", self.sluiced_status()["images"][0]["state"])
+        pod = self.pod()  # of an image that is the first layer of this one
+        for name in ("one", "two"):
+            self.assertEqual((0, "layer 3\n"),
+                             self.cri.run(pod, name, reference, PROGRAM, "show", "/etc/top"))
+            self.assertEqual(2, len(self.lazy_mounts()), "containers share the mount")
         self.cri.remove_pod(pod)
         self.remove_images()
         self.assert_nothing_left()
@@ -50,7 +42,7 @@ class LazyImages(Workloads, Restarts, LazyNode):
         reference = self.reference("chain-2")
         self.cri.pull(reference)
         self.assertEqual([], self.lazy_names())
-        reasons = {each["name"]: each["reason"] for each in self.status()["ordinary"]}
+        reasons = {each["name"]: each["reason"] for each in self.sluiced_status()["ordinary"]}
         self.assertIn(reference, reasons)
         self.assertIn("index", reasons[reference])
 
@@ -59,3 +51,71 @@ class LazyImagesNewer(Workloads, Restarts, LazyNode):
     """containerd 2.x."""
 
     newer = True
+
+    def test_lazy(self):
+        """By the transfer service, for CRI and for ctr."""
+        image = container_images.chain()[3]
+        reference = self.reference(image.tag)
+        for namespace, pull in (("k8s.io", self.cri.pull), ("default", self.pull_by_ctr)):
+            pull(reference)
+            self.assertEqual([reference], self.lazy_names())
+            self.assertEqual([], self.layers_in_store(image, namespace))
+            self.remove_images()
+            self.assert_nothing_left()
+
+    def pull_by_ctr(self, reference):
+        self.containerd.pull(reference, self.snapshotter)
+
+
+class AllImagesLazy(Workloads, LazyNode):
+    """That of pods, too: as the first layer of each, and by itself."""
+
+    indexed = (0, 1, 2, 3)
+
+
+class ShortImagesLazy(Workloads, LazyNode):
+    """Layers of lazy images below ordinary ones."""
+
+    indexed = (1,)
+
+
+class LongImagesLazy(Workloads, LazyNode):
+    """Images are ordinary that are the beginning of a lazy one."""
+
+    indexed = (3,)
+
+
+class Python(LazyNode):
+    """A real image."""
+
+    indexed = ()
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.image = images.python_images()[0]
+        push(cls.image.layout, cls.image.layout.find(cls.image.tag), cls.registry.name, "python",
+             "latest")
+        cls.index(f"{cls.registry.name}/python:latest")
+
+    def test_python_prints(self):
+        reference = self.reference("python")
+        self.cri.pull(reference)
+        self.assertEqual([], self.layers_in_store(self.image))
+        pod = self.pod()
+        program = "import json, ssl; print(json.dumps({'answer': 6 * 7}))"
+        self.assertEqual((0, '{"answer": 42}\n'),
+                         self.cri.run(pod, "prints", reference, *_PYTHON, program))
+        self.assertEqual(1, len(self.lazy_mounts()))
+        container = self.cri.start(pod, "lives", reference, *_PYTHON,
+                                   "import time; time.sleep(1000)")
+        writes = "open('/usr/lib/new', 'w').write('x'); import os; os.unlink('/etc/passwd')"
+        self.assertEqual((0, ""), self.cri.execute(container, *_PYTHON, writes))
+        seen = "import os; print(os.path.exists('/usr/lib/new'), os.path.exists('/etc/passwd'))"
+        self.assertEqual((0, "True False\n"), self.cri.execute(container, *_PYTHON, seen))
+        self.assertEqual((0, "False True\n"),
+                         self.cri.run(pod, "fresh", reference, *_PYTHON, seen))
+        self.assertEqual(1, len(self.lazy_mounts()), "containers share the mount")
+        self.cri.remove_pod(pod)
+        self.remove_images()
+        self.assert_nothing_left()

@@ -1,0 +1,101 @@
+"""A node whose snapshotter is sluiced, and what is to be seen there while it comes and goes."""
+
+import json
+import os
+import signal
+import subprocess
+
+from tools import workplace
+from tools.container_images import PROGRAM
+from tools.node import Node
+from tools.sluiced import Sluiced
+from tools.testcase import mounts_under
+
+
+class SluicedNode(Node):
+    """containerd's snapshotter is sluiced."""
+
+    snapshotter = "sluice"
+    indexed = ()  # which images of the chain have an index
+
+    @classmethod
+    def start_daemons(cls, proxies=None):
+        for number in cls.indexed:
+            cls.index(f"{cls.registry.name}/chain-{number}:latest")
+        directory = os.path.join(cls.directory, "sluiced")
+        os.mkdir(directory)
+        hosts = os.path.join(cls.directory, "containerd", "certs.d")
+        os.makedirs(hosts)
+        cls.sluiced = Sluiced(directory, hosts, environment=cls.environment)
+        cls.addClassCleanup(cls.sluiced.stop)
+        super().start_daemons({"sluice": cls.sluiced.address})
+
+    @classmethod
+    def index(cls, reference):
+        subprocess.run([workplace.SLUICE, "index", reference], check=True, env=cls.environment,
+                       stdin=subprocess.DEVNULL, capture_output=True)
+
+    def sluiced_status(self):
+        """What `sluice status` says of it."""
+        every = json.loads(self.sluice("status", "--json").stdout)
+        return next(each for each in every
+                    if each.get("daemon", {}).get("root") == self.sluiced.root)
+
+    def lazy_mounts(self):
+        """Where sluiced has mounted images."""
+        return mounts_under(os.path.join(self.sluiced.root, "lazy"))
+
+    def layers_in_store(self, image, namespace="k8s.io"):
+        """The layers of an image of which containerd has the blobs."""
+        held = self.containerd.ctr("-n", namespace, "content", "ls", "-q").stdout.split()
+        manifest = image.layout.json(image.layout.find(image.tag)["digest"])
+        return [number for number, layer in enumerate(manifest["layers"])
+                if layer["digest"] in held]
+
+    def assert_nothing_left(self):
+        super().assert_nothing_left()
+        root = self.sluiced.root
+        self.wait_until(lambda: not self.lazy_mounts(), "no image is mounted")
+        self.wait_until(lambda: not os.listdir(os.path.join(root, "lazy")),
+                        "no directory of an image is left")
+        self.wait_until(lambda: not os.listdir(os.path.join(root, "snapshots")),
+                        "no directory of a snapshot is left")
+        self.assertEqual([], mounts_under(root))
+
+
+class Restarts:
+    """sluiced ends and starts while containers run."""
+
+    def check_restart(self, number):
+        reference = self.reference("chain-2")
+        self.cri.pull(reference)
+        pod = self.pod()
+        container = self.cri.start(pod, "lives", reference, PROGRAM, "pause")
+        self.sluiced.end(number)
+        self.assertEqual((0, "layer 2\n"),
+                         self.cri.execute(container, PROGRAM, "show", "/etc/top"))
+        self.sluiced.start()
+        self.wait_until(self.is_reached, "containerd has connected again")
+        self.assertEqual((0, "1 of layer 1\n" * 500),
+                         self.cri.run(pod, "later", reference, PROGRAM, "show", "/layer-1/01"))
+        longer = self.reference("chain-3")
+        self.cri.pull(longer)
+        self.assertEqual((0, "layer 3\n"),
+                         self.cri.run(pod, "longer", longer, PROGRAM, "show", "/etc/top"))
+        self.cri.remove_pod(pod)
+        self.remove_images()
+        self.assert_nothing_left()
+
+    def is_reached(self):
+        """containerd waits longer between attempts when the first ones fail."""
+        probe = ("snapshots", "--snapshotter", self.snapshotter)
+        if self.containerd.ctr(*probe, "prepare", "probe", check=False).returncode:
+            return False
+        self.containerd.ctr(*probe, "rm", "probe")
+        return True
+
+    def test_restart(self):
+        self.check_restart(signal.SIGTERM)
+
+    def test_killed(self):
+        self.check_restart(signal.SIGKILL)
