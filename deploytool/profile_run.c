@@ -180,14 +180,25 @@ static int run(const struct profile_run_options *options, struct buffer *ret_rec
     return result;
 }
 
+/* Whatever happens to this process, its mounts go with it. */
+static int make_namespace(struct error **error)
+{
+    if (unshare(CLONE_NEWNS) < 0) return error_set_errno(error, errno, "make a mount namespace");
+    if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) == 0) return 0;
+    int number = errno;
+    error_set_errno(error, number, "keep the mounts of a namespace to itself");
+    if (number == EINVAL)
+        error_hint(error, "'/' is no mount point here, which containers need; before a chroot into "
+                          "DIR, run: mount --rbind DIR DIR");
+    return -1;
+}
+
 int profile_run(const struct profile_run_options *options, struct buffer *ret_record,
                 struct container_result *ret, struct error **error)
 {
     sigset_t signals = container_end_signals(), before;
     *ret = (struct container_result){ 0 };
-    /* Whatever happens to this process, its mounts go with it. */
-    if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
-        return error_set_errno(error, errno, "make a mount namespace");
+    if (make_namespace(error) < 0) return -1;
     /* One that comes before the program runs takes effect when all is cleared away. */
     sigprocmask(SIG_BLOCK, &signals, &before);
     int result = run(options, ret_record, ret, error);

@@ -9,7 +9,8 @@ import tempfile
 from e2e.test_every_image import ModelTest, everything_image
 from tools import images, model, readers
 from tools.counting_proxy import CountingProxy, ProxyHandler
-from tools.testcase import EndToEnd, brokers_under, need_kernel_front, servers_under
+from tools.testcase import (EndToEnd, brokers_under, need_kernel_front, need_mounted_root,
+                            servers_under)
 
 
 class Interrupting(CountingProxy):
@@ -156,6 +157,7 @@ class KernelFront(Kernel):
                 self.wait_until(lambda point=point: not brokers_under(point), "so does the broker")
 
     def test_lives_on_in_another_namespace(self):
+        need_mounted_root(self)
         for filled in (False, True):
             with self.subTest(filled=filled):
                 if filled:

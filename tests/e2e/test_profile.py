@@ -10,7 +10,7 @@ from fakes.referrers import ReferrersApi
 from tools import images, workplace
 from tools.counting_proxy import CountingProxy, ProxyHandler
 from tools.nginx import BLOBS_OF, Nginx
-from tools.testcase import EndToEnd, mounts_under, servers_under
+from tools.testcase import EndToEnd, mounts_under, need_mounted_root, servers_under
 
 PROFILE = "application/vnd.sluice.profile.v1+zstd"
 HELLO = ("python3", "-c", "import json, decimal; print(json.dumps({'a': str(decimal.Decimal(2))}))")
@@ -20,6 +20,7 @@ class ProfileTest(EndToEnd):
     """A repository of its own for each test; a proxy counts what nodes ask for."""
 
     def setUp(self):
+        need_mounted_root(self)
         self.repository = self._testMethodName.replace("_", "-")
         image = self.image()
         self.direct = self.push(image.layout, image.tag, self.repository)

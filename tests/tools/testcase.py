@@ -33,6 +33,14 @@ def need_kernel_front(test):
         test.skipTest("the kernel does not mount EROFS from a file")
 
 
+def need_mounted_root(test):
+    """Skips a test where the root directory is no mount point, as in many a chroot: a mount
+    namespace cannot be made private there, which containers need."""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as table:
+        if not any(line.split(" ")[4] == "/" for line in table):
+            test.skipTest("/ is no mount point")
+
+
 def mounts_under(directory):
     """Mount points below a directory, the newest first."""
     found = []
