@@ -10,6 +10,7 @@
 #include "fetcher/absences-internal.h"
 #include "fetcher/deliveries-internal.h"
 #include "fetcher/exchange-internal.h"
+#include "fetcher/pace-internal.h"
 #include "fetcher/redirects-internal.h"
 #include "fetcher/registry.h"
 #include "fetcher/transfer-internal.h"
@@ -35,7 +36,8 @@ struct registry_client {
     struct redirects redirects;
     struct deliveries deliveries;
     struct absences absences;
-    bool stopped; /* what is begun now ends with ERROR_CANCELLED */
+    struct allowance repeats; /* of range.c */
+    bool stopped;             /* what is begun now ends with ERROR_CANCELLED */
 
     /* From any thread. */
     atomic_uint_fast64_t sent, bytes_received, retries;

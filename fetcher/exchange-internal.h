@@ -63,6 +63,7 @@ struct exchange {
     size_t body_length;
     bool identify;          /* show the client certificate */
     unsigned hurry_seconds; /* 0: none; else others can be asked where it takes its time */
+    bool fresh;             /* on a connection of its own */
     bool http1; /* not HTTP/2: a paused stream would hold up all others of its connection */
 
     struct answer answer;         /* valid until the next start */

@@ -21,6 +21,8 @@ struct registry_host {
     struct exchange_settings settings; /* `own` and what the client is set to */
     uint64_t aside_until;              /* clock_ms(); others are asked first until then; 0: not */
 
+    struct pace pace; /* of range.c */
+
     /* Of ranges.c. */
     uint64_t single_until; /* clock_ms(); until then it is asked for one range at a time; 0: not */
 

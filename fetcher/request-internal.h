@@ -64,7 +64,9 @@ struct request {
     char *url;        /* owned; with a path: made here. Else the only address */
     const char *method;
     enum access access;
-    unsigned needed;                          /* enum host_capability */
+    unsigned needed;  /* enum host_capability */
+    uint32_t shunned; /* hosts that the first attempt leaves out, if there are others; bits by
+                         position */
     const struct exchange_settings *settings; /* with ACCESS_NONE */
     char *authorization; /* owned; the value of the header, sent to the origin of `url` only */
     const char *accept, *content_type;
@@ -122,6 +124,8 @@ void request_submit(struct request *request);
 void request_release(struct request *request);
 
 /* The rest is for the transfer thread. */
+/* As request_submit(), at once: `done` may be called before it returns. */
+void request_start(struct request *request);
 void request_cancel(struct request *request);
 /* Bytes are wanted again. */
 void request_continue(struct request *request);

@@ -153,7 +153,7 @@ static void attempt_failed(struct request *request)
 
 static bool has_others(const struct request *request)
 {
-    return request->path && request->of->count > 1;
+    return request->path && request->of && request->of->count > 1;
 }
 
 /* Somebody else can be asked where this host does not answer well. */
@@ -496,6 +496,8 @@ static void begin(struct transfer_task *task)
         finish(request, error);
         return;
     }
+    if (request->of && registry_has_more(request->of, request->needed, request->shunned))
+        request->asked = request->shunned;
     if (request->timeout_ms)
         transfer_timer_start(client->thread, &request->deadline, request->timeout_ms);
     if (request->delay_ms) {
@@ -506,7 +508,7 @@ static void begin(struct transfer_task *task)
     }
 }
 
-void request_submit(struct request *request)
+static void make_ready(struct request *request)
 {
     request->state = REQUEST_NEW;
     request->task.run = begin;
@@ -515,7 +517,18 @@ void request_submit(struct request *request)
     request->budget.fire = on_budget;
     request->attempt = 1;
     if (!request->attempts) request->attempts = request->client->attempts;
+}
+
+void request_submit(struct request *request)
+{
+    make_ready(request);
     transfer_post(request->client->thread, &request->task);
+}
+
+void request_start(struct request *request)
+{
+    make_ready(request);
+    begin(&request->task);
 }
 
 void request_release(struct request *request)

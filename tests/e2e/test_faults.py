@@ -92,6 +92,16 @@ class Faults(EndToEnd):
         self.start_proxy(self.registry, faults={"stall": 1})
         self.assert_rounds(0.1)
 
+    def test_one_answer_that_stalls(self):
+        """It is asked for again; else a read would wait for longer than it may."""
+        self.start_proxy(self.registry, rate=0, faults={"stall": 1})
+        self.proxy.most = 1
+        point = self.mount(self.image_reference, "--read-timeout", BOUND,
+                           cache=os.path.join(self.directory, self._testMethodName))
+        self.proxy.rate = 0.2
+        self.assertEqual(readers.wrong_files(point, self.contents), [])
+        self.assertEqual(self.proxy.counts["stall"], 1)
+
     def test_basic_authentication(self):
         auth = htpasswd_auth(self.make_directory("auth"), USER, PASSWORD)
         self.start_proxy(self.guarded(auth), faults={**FAULTS, "unauthorized": 8})

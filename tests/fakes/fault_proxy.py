@@ -23,11 +23,13 @@ FAULTS = {"reset": 2, "reset-in-body": 2, "truncated": 2, "short": 1, "long": 1,
 
 
 class FaultProxy(CountingProxy):
-    """`rate`: how many of the requests that `concerns` matches go wrong; may change at any time."""
+    """`rate`: how many of the requests that `concerns` matches go wrong, `most`: how many do
+    altogether; both may change at any time."""
 
     def __init__(self, upstream, seed, rate=0.3, faults=None, concerns=r"^GET .*/blobs/"):
         self.seed = seed
         self.rate = rate
+        self.most = float("inf")
         self.faults = dict(faults or FAULTS)
         self.concerns = re.compile(concerns)
         self.counts = collections.Counter()  # of faults, by name
@@ -50,6 +52,8 @@ class FaultProxy(CountingProxy):
             return None, generator
         fault = generator.choices(list(self.faults), list(self.faults.values()))[0]
         with self._lock:
+            if sum(self.counts.values()) >= self.most:
+                return None, generator
             self.counts[fault] += 1
         return fault, generator
 

@@ -25,6 +25,9 @@ struct range_server {
     unsigned short port;
     _Atomic unsigned ranges; /* answered or stalled */
     _Atomic bool stalls;     /* takes requests and answers nothing */
+    _Atomic int stall_next;  /* so many of the next answers stall, as long as this is not below 0 */
+    _Atomic size_t stall_at; /* before this byte of their bodies */
+    _Atomic size_t first;    /* of the newest range */
     int listener;
     pthread_t acceptor;
     pthread_mutex_t lock;
@@ -46,6 +49,22 @@ static inline bool range_server_send(int socket, const void *data, size_t length
     return true;
 }
 
+/* False: the other side has gone. */
+static inline bool range_server_pause(int socket)
+{
+    char byte;
+    if (recv(socket, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0) return false;
+    usleep(2000);
+    return true;
+}
+
+static inline bool range_server_stall(struct range_server *server, int socket)
+{
+    while (atomic_load(&server->stall_next) >= 0)
+        if (!range_server_pause(socket)) return false;
+    return true;
+}
+
 static inline bool range_server_answer(struct range_server *server, int socket, const char *request)
 {
     const char *range = strcasestr(request, "\nrange: bytes=");
@@ -55,18 +74,22 @@ static inline bool range_server_answer(struct range_server *server, int socket, 
         return range_server_send(socket, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", 38);
     sscanf(range + 14, "%llu-%llu", &first, &last);
     atomic_fetch_add(&server->ranges, 1);
-    while (server->stalls) {
-        char byte;
-        if (recv(socket, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0) return false;
-        usleep(2000);
-    }
+    atomic_store(&server->first, (size_t)first);
+    bool stalls =
+        atomic_load(&server->stall_next) > 0 && atomic_fetch_sub(&server->stall_next, 1) > 0;
+    while (server->stalls)
+        if (!range_server_pause(socket)) return false;
     if (first > last || last >= server->length) return false;
     snprintf(head, sizeof head,
              "HTTP/1.1 206 Partial Content\r\nContent-Length: %llu\r\n"
              "Content-Range: bytes %llu-%llu/%zu\r\n\r\n",
              last - first + 1, first, last, server->length);
+    size_t length = last - first + 1, at = stalls ? server->stall_at : 0;
+    if (stalls && at == 0 && !range_server_stall(server, socket)) return false;
     return range_server_send(socket, head, strlen(head)) &&
-           range_server_send(socket, server->blob + first, last - first + 1);
+           range_server_send(socket, server->blob + first, at) &&
+           (at == 0 || range_server_stall(server, socket)) &&
+           range_server_send(socket, server->blob + first + at, length - at);
 }
 
 static inline void *range_server_connection(void *argument)

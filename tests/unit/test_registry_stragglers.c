@@ -1,0 +1,265 @@
+/* Answers that take far longer than others of their host, over HTTP on the loopback interface. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "base/file.h"
+#include "base/log.h"
+#include "fetcher/registry.h"
+#include "tests/unit/range_server.h"
+#include "tests/unit/temporary_directory.h"
+
+#define BLOB  (1u << 20)
+#define RANGE 50000u
+#define KNOWN 10u /* answers, after which the host's pace is known */
+
+struct fixture {
+    char *directory;
+    char registry[40];
+    uint8_t *blob;
+    struct range_server servers[2]; /* the registry, and a mirror that stands in for it */
+    struct registry_client *client;
+};
+
+/* One range, and what has come of it. */
+struct fetched {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    uint8_t bytes[RANGE];
+    size_t length;
+    bool done, failed;
+};
+
+static void on_part(void *context, const void *data, size_t length)
+{
+    struct fetched *fetched = context;
+    pthread_mutex_lock(&fetched->lock);
+    if (length <= RANGE - fetched->length)
+        memcpy(fetched->bytes + fetched->length, data, length);
+    else
+        fetched->failed = true;
+    fetched->length += length;
+    pthread_mutex_unlock(&fetched->lock);
+}
+
+static void on_done(void *context, struct buffer *body, struct error *error)
+{
+    struct fetched *fetched = context;
+    (void)body;
+    pthread_mutex_lock(&fetched->lock);
+    fetched->done = true;
+    fetched->failed = fetched->failed || error;
+    pthread_cond_signal(&fetched->changed);
+    pthread_mutex_unlock(&fetched->lock);
+    error_free(error);
+}
+
+static struct fetched *begin(const struct fixture *fixture, uint64_t offset)
+{
+    const struct repository from = { fixture->registry, "test" };
+    const struct digest digest = { { 7 } };
+    struct fetched *fetched = calloc(1, sizeof *fetched);
+    pthread_mutex_init(&fetched->lock, NULL);
+    pthread_cond_init(&fetched->changed, NULL);
+    registry_stream_range(fixture->client, &from, &digest, offset, RANGE,
+                          (struct range_time){ 60000, 50000 }, on_part, on_done, fetched);
+    return fetched;
+}
+
+static void expect(const struct fixture *fixture, struct fetched *fetched, uint64_t offset)
+{
+    pthread_mutex_lock(&fetched->lock);
+    while (!fetched->done)
+        pthread_cond_wait(&fetched->changed, &fetched->lock);
+    pthread_mutex_unlock(&fetched->lock);
+    assert_false(fetched->failed);
+    assert_int_equal(fetched->length, RANGE);
+    assert_memory_equal(fetched->bytes, fixture->blob + offset, RANGE);
+    pthread_mutex_destroy(&fetched->lock);
+    pthread_cond_destroy(&fetched->changed);
+    free(fetched);
+}
+
+static void fetch(const struct fixture *fixture, uint64_t offset)
+{
+    expect(fixture, begin(fixture, offset), offset);
+}
+
+static void learn_pace(const struct fixture *fixture)
+{
+    for (unsigned i = 0; i < KNOWN; i++)
+        fetch(fixture, (uint64_t)i * 1000);
+}
+
+static void use_client(struct fixture *fixture)
+{
+    struct registry_options options = { .hosts_directory = fixture->directory,
+                                        .mirror_seconds = 3600,
+                                        .stall_seconds = 3600,
+                                        .connections = 16 };
+    registry_client_free(fixture->client);
+    fixture->client = registry_client_new(&options, NULL);
+    assert_non_null(fixture->client);
+}
+
+/* The second server is asked first, the registry stands behind it. */
+static void use_mirror(struct fixture *fixture)
+{
+    char *place = NULL, *path = NULL, *text = NULL;
+    assert_true(asprintf(&place, "%s/%s", fixture->directory, fixture->registry) > 0);
+    assert_true(asprintf(&path, "%s/hosts.toml", place) > 0);
+    assert_true(asprintf(&text, "[host.\"http://127.0.0.1:%u\"]\n", fixture->servers[1].port) > 0);
+    assert_int_equal(directory_make(place, 0755, NULL), 0);
+    assert_int_equal(file_write_atomic(path, text, strlen(text), 0644, NULL), 0);
+    free(place);
+    free(path);
+    free(text);
+    use_client(fixture);
+}
+
+static int set_up(void **state)
+{
+    struct fixture *fixture = calloc(1, sizeof *fixture);
+    fixture->directory = temporary_directory_make();
+    fixture->blob = malloc(BLOB);
+    for (size_t i = 0; i < BLOB; i++)
+        fixture->blob[i] = (uint8_t)(i * 31 + i / 977);
+    for (unsigned i = 0; i < 2; i++) {
+        fixture->servers[i].blob = fixture->blob;
+        fixture->servers[i].length = BLOB;
+        range_server_start(&fixture->servers[i]);
+    }
+    snprintf(fixture->registry, sizeof fixture->registry, "127.0.0.1:%u", fixture->servers[0].port);
+    use_client(fixture);
+    *state = fixture;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    struct fixture *fixture = *state;
+    for (unsigned i = 0; i < 2; i++)
+        atomic_store(&fixture->servers[i].stall_next, -1);
+    registry_client_free(fixture->client);
+    range_server_stop(&fixture->servers[0]);
+    range_server_stop(&fixture->servers[1]);
+    temporary_directory_remove(fixture->directory);
+    free(fixture->blob);
+    free(fixture);
+    return 0;
+}
+
+static unsigned asked(const struct fixture *fixture, unsigned server)
+{
+    return atomic_load(&fixture->servers[server].ranges);
+}
+
+/* The server gives the bytes of a stalled answer when it is told so, and no test here does. */
+static void a_stalled_answer_is_not_waited_for(void **state)
+{
+    struct fixture *fixture = *state;
+    learn_pace(fixture);
+    fixture->servers[0].stall_next = 1;
+    fetch(fixture, 300000);
+    assert_int_equal(asked(fixture, 0), KNOWN + 2);
+}
+
+static void what_has_come_is_not_asked_for_again(void **state)
+{
+    struct fixture *fixture = *state;
+    learn_pace(fixture);
+    fixture->servers[0].stall_at = RANGE / 2;
+    fixture->servers[0].stall_next = 1;
+    fetch(fixture, 300000);
+    assert_int_equal(asked(fixture, 0), KNOWN + 2);
+    assert_int_equal(fixture->servers[0].first, 300000 + RANGE / 2);
+}
+
+static void it_is_asked_for_before_anything_is_known(void **state)
+{
+    struct fixture *fixture = *state;
+    fixture->servers[0].stall_next = 1;
+    fetch(fixture, 300000);
+    assert_int_equal(asked(fixture, 0), 2);
+}
+
+static void another_host_is_asked_where_there_is_one(void **state)
+{
+    struct fixture *fixture = *state;
+    use_mirror(fixture);
+    learn_pace(fixture);
+    assert_int_equal(asked(fixture, 0), 0);
+    fixture->servers[1].stall_next = 1;
+    fetch(fixture, 300000);
+    assert_int_equal(asked(fixture, 0), 1);
+    assert_int_equal(asked(fixture, 1), KNOWN + 1);
+}
+
+/* The first answer may be late only, and the second one fail. */
+static void the_first_answer_counts_if_it_comes_first(void **state)
+{
+    struct fixture *fixture = *state;
+    learn_pace(fixture);
+    fixture->servers[0].stall_next = 2;
+    struct fetched *fetched = begin(fixture, 300000);
+    while (asked(fixture, 0) < KNOWN + 2)
+        usleep(1000);
+    fixture->servers[0].stall_next = -1;
+    expect(fixture, fetched, 300000);
+    fetch(fixture, 0);
+}
+
+/* Where everything is slow, more questions make it slower. */
+static void few_are_asked_twice(void **state)
+{
+    enum { AT_ONCE = 12, TWICE = 4 };
+    struct fixture *fixture = *state;
+    struct fetched *fetched[AT_ONCE];
+    learn_pace(fixture);
+    fixture->servers[0].stall_next = 1000;
+    for (unsigned i = 0; i < AT_ONCE; i++)
+        fetched[i] = begin(fixture, i * 10000u);
+    while (asked(fixture, 0) < KNOWN + AT_ONCE + TWICE)
+        usleep(1000);
+    usleep(300000); /* time in which it could do otherwise */
+    fixture->servers[0].stall_next = -1;
+    for (unsigned i = 0; i < AT_ONCE; i++)
+        expect(fixture, fetched[i], i * 10000u);
+    assert_int_equal(asked(fixture, 0), KNOWN + AT_ONCE + TWICE);
+}
+
+static void the_client_may_go_while_both_are_awaited(void **state)
+{
+    struct fixture *fixture = *state;
+    learn_pace(fixture);
+    fixture->servers[0].stall_next = 2;
+    struct fetched *fetched = begin(fixture, 300000);
+    while (asked(fixture, 0) < KNOWN + 2)
+        usleep(1000);
+    registry_client_free(fixture->client);
+    fixture->client = NULL;
+    assert_true(fetched->done && fetched->failed);
+    free(fetched);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(a_stalled_answer_is_not_waited_for, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(what_has_come_is_not_asked_for_again, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(it_is_asked_for_before_anything_is_known, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(another_host_is_asked_where_there_is_one, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(the_first_answer_counts_if_it_comes_first, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(few_are_asked_twice, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(the_client_may_go_while_both_are_awaited, set_up,
+                                        tear_down),
+    };
+    log_set_level(LOG_ERROR);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
