@@ -37,8 +37,9 @@ static int try_once(struct registry_client *client, const struct repository *rep
     struct part_decoder *decoder = NULL;
     struct blob_stream *stream = NULL;
     int result = -1;
-    if (part_decoder_new(&decoder, part, sink->write, sink->context, sink->stored, error) == 0 &&
-        registry_open_blob(client, repository, &part->digest, part->size, &stream, error) == 0)
+    /* Asked for first: the decoder is ready long before the answer. */
+    if (registry_open_blob(client, repository, &part->digest, part->size, &stream, error) == 0 &&
+        part_decoder_new(&decoder, part, sink->write, sink->context, sink->stored, error) == 0)
         result = feed_all(stream, decoder, error);
     if (stream) blob_stream_close(stream);
     part_decoder_free(decoder);
