@@ -14,7 +14,6 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/log.h"
-#include "fetcher/reference.h"
 #include "snapshotter/lazy_images-internal.h"
 
 /* Those that say "ordinary"; the oldest is forgotten. */
@@ -62,34 +61,36 @@ static void make_room(struct lazy_images *images)
     }
 }
 
+/* An image that a name meant stays; what the name means is asked again. */
+static bool is_over(const struct lazy_images *images, const struct decision *decision)
+{
+    bool passes = may_go(decision) ||
+                  (decision->by_name && decision->state == DECISION_LAZY && decision->waiting == 0);
+    return passes && milliseconds_now() - decision->decided >= images->config->lazy.retry_after_ms;
+}
+
 /* One that holds, or NULL. */
 static struct decision *find(struct lazy_images *images, const char *reference)
 {
     struct decision *decision;
     TAILQ_FOREACH(decision, &images->decisions, entry)
     {
-        if (strcmp(decision->reference, reference) != 0) continue;
-        uint64_t age = milliseconds_now() - decision->decided;
-        if (!may_go(decision) || age < images->config->lazy.retry_after_ms) return decision;
-        take_out(images, decision);
-        return NULL;
+        if (strcmp(decision->reference, reference) == 0 && !is_over(images, decision))
+            return decision;
     }
     return NULL;
 }
 
 void decision_forget(struct lazy_images *images, uint64_t image)
 {
-    struct decision *decision;
-    TAILQ_FOREACH(decision, &images->decisions, entry)
-    {
+    struct decision *decision, *next;
+    for (decision = TAILQ_FIRST(&images->decisions); decision; decision = next) {
+        next = TAILQ_NEXT(decision, entry);
         if (decision->state != DECISION_LAZY || decision->image != image) continue;
-        if (decision->waiting > 0) {
-            /* Who waits finds no such image, and the layer is pulled. */
+        if (decision->waiting > 0) /* Who waits finds no such image, and the layer is pulled. */
             decision->image = 0;
-            return;
-        }
-        take_out(images, decision);
-        return;
+        else
+            take_out(images, decision);
     }
 }
 
@@ -130,14 +131,14 @@ static void settle_ordinary(struct decision *decision, const char *reason, enum 
     pthread_mutex_unlock(&images->lock);
 }
 
-static int make_record(struct lazy_record *ret, const struct decision *decision,
+static int make_record(struct lazy_record *ret, const char *name, const char *reference,
                        const struct node_image_answer *answer, struct error **error)
 {
     *ret = (struct lazy_record){ .index = answer->index, .trust = answer->trust };
     if (answer->layer_count == 0 || answer->layer_count > LAZY_LAYERS_MAX)
         return error_set(error, ERROR_UNSUPPORTED, "it has %zu layers", answer->layer_count);
-    ret->name = strdup(decision->name);
-    ret->reference = strdup(decision->reference);
+    ret->name = strdup(name);
+    ret->reference = strdup(reference);
     ret->layers = calloc(answer->layer_count, sizeof *ret->layers);
     cleanup_free struct digest *streams = calloc(answer->layer_count, sizeof *streams);
     if (!ret->name || !ret->reference || !ret->layers || !streams) return error_set_memory(error);
@@ -150,51 +151,89 @@ static int make_record(struct lazy_record *ret, const struct decision *decision,
     return 0;
 }
 
+/* Under the lock. */
+static void settle_on(struct decision *decision, uint64_t number)
+{
+    decision->state = DECISION_LAZY;
+    decision->image = number;
+    decision->decided = milliseconds_now();
+    decision->images->decided[DECIDED_LAZY]++;
+    pthread_cond_broadcast(&decision->images->changed);
+}
+
 /* The file first: a snapshot that refers to the image may be made as soon as it is in the table. */
-static int settle_lazy(struct decision *decision, uint64_t number,
+static int settle_lazy(struct decision *decision, uint64_t number, const char *reference,
                        const struct node_image_answer *answer, struct error **error)
 {
     struct lazy_images *images = decision->images;
     struct lazy_record record;
     cleanup_free char *path = lazy_view_record_path(images, number);
-    int result = path ? make_record(&record, decision, answer, error) : error_set_memory(error);
+    int result = path ? make_record(&record, decision->name, reference, answer, error)
+                      : error_set_memory(error);
     if (path && result == 0) result = lazy_record_write(&record, path, error);
     if (result == 0) {
         pthread_mutex_lock(&images->lock);
-        if (lazy_image_add(images, number, &record, error)) {
-            decision->state = DECISION_LAZY;
-            decision->image = number;
-            decision->decided = milliseconds_now();
-            images->decided[DECIDED_LAZY]++;
-            pthread_cond_broadcast(&images->changed);
-        } else {
+        if (lazy_image_add(images, number, &record, error))
+            settle_on(decision, number);
+        else
             result = -1;
-        }
         pthread_mutex_unlock(&images->lock);
     }
     if (path && result < 0) lazy_record_free(&record);
     return result;
 }
 
-static int open_image(struct decision *decision, uint64_t number, struct error **error)
+static int open_image(struct decision *decision, uint64_t number, const char *reference,
+                      struct error **error)
 {
     struct lazy_images *images = decision->images;
     struct node_image_answer answer;
     struct digest index;
     struct lazy_view view = { .number = number,
                               .name = decision->name,
-                              .reference = decision->reference,
+                              .reference = reference,
                               .least_trust = images->config->lazy.trust };
     if (decision->index && digest_parse(&index, decision->index, error) < 0)
         return error_prefix(error, "the index that the client names");
     if (decision->index) view.index = &index;
     if (lazy_view_open(images, &view, OPEN_MS, &answer, error) < 0) return -1;
-    int result = settle_lazy(decision, number, &answer, error);
+    int result = settle_lazy(decision, number, reference, &answer, error);
     if (result == 0)
         log_info("%s is lazy: mounted from its index (%s) by %s", decision->name,
                  index_trust_name(answer.trust), answer.front);
     node_image_answer_free(&answer);
     return result;
+}
+
+/* True: an image that is there already is meant. */
+static bool settle_on_known(struct decision *decision, const char *reference)
+{
+    struct lazy_images *images = decision->images;
+    struct lazy_image *image;
+    pthread_mutex_lock(&images->lock);
+    TAILQ_FOREACH(image, &images->images, entry)
+    {
+        if (strcmp(image->record.reference, reference) == 0) break;
+    }
+    if (image) settle_on(decision, image->number);
+    pthread_mutex_unlock(&images->lock);
+    return image != NULL;
+}
+
+static int open_named(struct decision *decision, uint64_t number, struct error **error)
+{
+    cleanup_free char *pinned =
+        lazy_name_pin(decision->images, decision->reference, OPEN_MS, error);
+    if (!pinned) return -1;
+    if (!settle_on_known(decision, pinned)) return open_image(decision, number, pinned, error);
+    lazy_view_clear(decision->images, number);
+    return 0;
+}
+
+static int open_any(struct decision *decision, uint64_t number, struct error **error)
+{
+    return decision->by_name ? open_named(decision, number, error)
+                             : open_image(decision, number, decision->reference, error);
 }
 
 static void *decide(void *argument)
@@ -205,7 +244,7 @@ static void *decide(void *argument)
     uint64_t number;
     if (lazy_image_number(images, &number, &error) < 0) {
         settle_ordinary(decision, error_message(error), DECIDED_OTHER);
-    } else if (open_image(decision, number, &error) < 0) {
+    } else if (open_any(decision, number, &error) < 0) {
         lazy_view_clear(images, number);
         settle_ordinary(decision, error_message(error), kind_of(error));
     }
@@ -224,8 +263,9 @@ static void sweep(struct lazy_images *images)
         if (decision->state != DECISION_LAZY || decision->waiting > 0) continue;
         if (now - decision->decided < images->config->lazy.retry_after_ms) continue;
         struct lazy_image *image = lazy_image_find(images, decision->image);
-        if (image && image->used) continue;
-        if (image) lazy_image_take_out(images, image);
+        bool used = image && image->used;
+        if (used && !decision->by_name) continue;
+        if (image && !used) lazy_image_take_out(images, image);
         take_out(images, decision);
     }
 }
@@ -271,6 +311,7 @@ static struct decision *begin(struct lazy_images *images, const struct lazy_laye
         error_set_memory(error);
         return NULL;
     }
+    decision->by_name = !layer->has_manifest;
     if (lazy_thread_start(images, "decision", decide, decision, error) == 0) return decision;
     take_out(images, decision);
     return NULL;
@@ -296,23 +337,10 @@ static bool await(struct lazy_images *images, struct decision *decision)
     return decision->state != DECISION_PENDING;
 }
 
-/* The name that asks nobody what it means. In fresh memory; NULL: error is set. */
-static char *full_reference(const struct lazy_layer *layer, struct error **error)
-{
-    char digest[DIGEST_TEXT_SIZE];
-    struct image_reference reference;
-    if (image_reference_parse(&reference, layer->image_name, error) < 0) return NULL;
-    char *text = format_text("%s/%s@%s", reference.registry, reference.repository,
-                             digest_format(&layer->manifest, digest));
-    image_reference_free(&reference);
-    if (!text) error_set_memory(error);
-    return text;
-}
-
 int decision_make(struct lazy_images *images, const struct lazy_layer *layer, uint64_t *ret,
                   struct error **error)
 {
-    cleanup_free char *reference = full_reference(layer, error);
+    cleanup_free char *reference = lazy_name_of_layer(layer, error);
     if (!reference) return -1;
     int result = 0;
     pthread_mutex_lock(&images->lock);

@@ -3,6 +3,7 @@
  *
  *   lazy_images.c    which images there are, and the source that the snapshotter asks
  *   lazy_decision.c  whether an image is lazy: asked once, remembered
+ *   lazy_name.c      which image a client means
  *   lazy_view.c      mounting an image, whole or its first layers, and clearing it away
  *
  * One lock covers the tables; nothing slow happens under it. An image is kept by references: one of
@@ -32,9 +33,11 @@ enum decision_state { DECISION_PENDING, DECISION_LAZY, DECISION_ORDINARY };
 struct decision {
     TAILQ_ENTRY(decision) entry;
     struct lazy_images *images;
-    char *name;      /* of the image, for people */
-    char *reference; /* registry/repository@digest: what the decision is about */
-    char *index;     /* digest of the index that the client named, or NULL */
+    char *name; /* of the image, for people */
+    char *
+        reference; /* what it is about: registry/repository@digest, or by_name what was asked for */
+    bool by_name;  /* the client did not say which manifest: that may change */
+    char *index;   /* digest of the index that the client named, or NULL */
     enum decision_state state;
     uint64_t image;   /* DECISION_LAZY: its number */
     char *reason;     /* DECISION_ORDINARY: one line */
@@ -101,6 +104,16 @@ void decision_count_mismatch(struct lazy_images *images, const struct lazy_layer
                              const char *reason);
 int decision_status(struct lazy_images *images, json_t *status);
 void decisions_free(struct lazy_images *images);
+
+/* ---- lazy_name.c ---- */
+
+/* The full name of the image that a layer is asked for of, with the manifest's digest if the client
+ * says that. In fresh memory; NULL: error is set. */
+char *lazy_name_of_layer(const struct lazy_layer *layer, struct error **error);
+/* What the name means now: registry/repository@digest, in fresh memory. NULL: error is set, also
+ * where the image has no index. */
+char *lazy_name_pin(struct lazy_images *images, const char *name, uint64_t timeout_ms,
+                    struct error **error);
 
 /* ---- lazy_view.c ---- */
 

@@ -136,7 +136,7 @@ static int want(void *context, const struct lazy_layer *layer, struct lazy_use *
     const char *reason = NULL;
     uint64_t number;
     (void)error;
-    if (!images->config->lazy.enabled || !layer->has_manifest || !layer->image_name) return 0;
+    if (!images->config->lazy.enabled || !layer->image_name) return 0;
     cleanup_error struct error *why = NULL;
     int result = decision_make(images, layer, &number, &why);
     if (result < 0)

@@ -46,6 +46,36 @@ class LazyImages(Workloads, Restarts, LazyNode):
         self.assertIn(reference, reasons)
         self.assertIn("index", reasons[reference])
 
+    def test_clients_that_pass_labels(self):
+        """They name the image, and not its manifest."""
+        image = container_images.chain()[3]
+        reference = self.reference(image.tag)
+        for _ in range(2):
+            self.containerd.ctr("images", "rpull", "--plain-http", "--snapshotter",
+                                self.snapshotter, reference, program="ctr-remote")
+            self.assertEqual([], self.layers_in_store(image, "default"))
+            self.assertEqual("layer 3\n", self.containerd.run(
+                reference, "shows", PROGRAM, "show", "/etc/top", snapshotter=self.snapshotter))
+            self.cri.pull(reference)
+            self.assertEqual([], self.layers_in_store(image))
+            self.assertEqual([reference], self.lazy_names(), "one image, by either name")
+            self.remove_images()
+            self.assert_nothing_left()
+
+    def test_names_that_mean_another_image(self):
+        """What a client pulls by name is what the name means then."""
+        for number in (1, 3):
+            image = container_images.chain()[number]
+            push(image.layout, image.layout.find(image.tag), self.registry.name, "moved", "latest")
+            reference = self.reference("moved")
+            self.index(reference)
+            self.containerd.ctr("images", "rpull", "--plain-http", "--snapshotter",
+                                self.snapshotter, reference, program="ctr-remote")
+            self.assertEqual(f"layer {number}\n", self.containerd.run(
+                reference, "shows", PROGRAM, "show", "/etc/top", snapshotter=self.snapshotter))
+        self.remove_images()
+        self.assert_nothing_left()
+
 
 class LazyImagesNewer(Workloads, Restarts, LazyNode):
     """containerd 2.x."""
