@@ -21,8 +21,9 @@ enum image_state {
 struct client_image {
     LIST_ENTRY(client_image) link;
     unsigned references; /* the list's, and of each who works with it */
-    uint64_t id;         /* 0: nobody asks for it any more */
-    uint64_t number;     /* by which the server knows it; another one each time it is opened */
+    bool is_listed;
+    uint64_t id;     /* 0: nobody asks for it any more */
+    uint64_t number; /* by which the server knows it; another one each time it is opened */
     enum image_state state;
     char *reason; /* of IMAGE_FAILED */
     json_t *command;
@@ -57,7 +58,7 @@ struct client_image *client_image_new(struct node_client *client,
                                       const struct node_image_request *request,
                                       struct error **error);
 void client_image_unreference(struct client_image *image);
-/* Nobody asks for it any more; it goes once nobody works with it. */
+/* Nobody asks for it any more; it goes once nobody works with it. Once or more often. */
 void client_image_drop(struct client_image *image);
 void client_image_set_state(struct node_client *client, struct client_image *image,
                             enum image_state state, const char *reason);

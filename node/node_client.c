@@ -47,6 +47,8 @@ static int open_or_wait(struct node_client *client, struct client_image *image, 
             return error_set(error, ERROR_UNREACHABLE, "'%s' was not mounted in time",
                              image->mountpoint);
     if (image->state == IMAGE_OPEN) return 0;
+    if (!image->is_listed) /* who has tried it before has given it up */
+        return error_set(error, ERROR_UNREACHABLE, "%s", image->reason ? image->reason : "closed");
     if (image->state == IMAGE_LEFT)
         return error_set(error, ERROR_CANCELLED, "the image was closed");
     return client_image_open(client, image, deadline, error);
@@ -61,7 +63,7 @@ int node_client_open(struct node_client *client, const struct node_image_request
     int result = image ? open_or_wait(client, image, deadline, error) : -1;
     if (result == 0) result = node_answer_decode(image->answer, ret, error);
     /* What was never open is nobody's concern. */
-    if (image && image->state != IMAGE_LEFT && image->number != 0 &&
+    if (image && image->state != IMAGE_LEFT &&
         (!image->mountpoint || (image->state == IMAGE_FAILED && !image->answer)))
         client_image_drop(image);
     if (image) client_image_unreference(image);
@@ -82,7 +84,7 @@ void node_client_close(struct node_client *client, uint64_t id)
         mount_keeper_close(&image->keeper);
         pthread_mutex_lock(&client->lock);
         /* Else the server says when it has gone, or has done so already. */
-        if (!served && image->number != 0) client_image_drop(image);
+        if (!served) client_image_drop(image);
         client_image_unreference(image);
     }
     pthread_mutex_unlock(&client->lock);

@@ -44,7 +44,7 @@ struct client_image *client_image_of_number(struct node_client *client, uint64_t
 {
     struct client_image *image;
     LIST_FOREACH(image, &client->images, link)
-    if (image->number == number) return image;
+    if (image->number == number && number != 0) return image;
     return NULL;
 }
 
@@ -80,6 +80,7 @@ struct client_image *client_image_new(struct node_client *client,
     image->mountpoint = kept;
     if (kept) mount_keeper_init(&image->keeper, kept, request->allow_suid, request->allow_devices);
     LIST_INSERT_HEAD(&client->images, image, link);
+    image->is_listed = true;
     return image;
 }
 
@@ -90,8 +91,10 @@ void client_image_unreference(struct client_image *image)
 
 void client_image_drop(struct client_image *image)
 {
+    if (!image->is_listed) return;
     image->id = 0;
     image->number = 0;
+    image->is_listed = false;
     LIST_REMOVE(image, link);
     client_image_unreference(image);
 }

@@ -153,14 +153,14 @@ static int add_image(struct node_server *server, struct served_image *served, st
     return -1;
 }
 
-/* The image has its thread, and `*to`. */
+/* The image has its thread, the command, and `*to`; unless it fails. */
 static int open_image(struct node_server *server, json_t *command, int *to, struct error **error)
 {
     struct served_image *served = calloc(1, sizeof *served);
     if (!served) return error_set_memory(error);
     served->server = server;
     served->to = *to;
-    served->command = json_incref(command);
+    served->command = command;
     if (node_open_decode(command, &served->open, error) == 0) {
         broker_mount_init(&served->mount, server->broker, served->open.number);
         served->open.options.mounter = &served->mount.mounter;
@@ -169,7 +169,6 @@ static int open_image(struct node_server *server, json_t *command, int *to, stru
             return 0;
         }
     }
-    json_decref(served->command);
     free(served);
     return -1;
 }
@@ -204,7 +203,10 @@ static void handle(struct node_server *server, const char *text, size_t length, 
     cleanup_json json_t *command = json_read_object(text, length, "a command", &error);
     const char *name = command ? json_field_text(command, "command", &error) : NULL;
     if (name && strcmp(name, NODE_OPEN) == 0) {
-        if (open_image(server, command, to, &error) == 0) return;
+        if (open_image(server, command, to, &error) == 0) {
+            (void)take_pointer(&command);
+            return;
+        }
     } else if (name && strcmp(name, NODE_STATUS) == 0) {
         answer_status(server, *to);
         return;

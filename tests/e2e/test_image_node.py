@@ -1,11 +1,12 @@
 """Many images in one server: what they share, how they end, and what a death costs."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 
-from tools import images, lying_index, model, workplace
+from tools import images, lying_index, model, rounds, tree, workplace
 from tools.image_node import ImageNode
 from tools.layers import LayerWriter
 from tools.layout import MANIFEST, Layout
@@ -31,7 +32,7 @@ def _make(directory):
                    directory)
 
 
-class ManyImages(EndToEnd):
+class ImageNodeTest(EndToEnd):
     """Two images with their lowest layer in common, in repositories of their own."""
 
     def setUp(self):
@@ -70,6 +71,10 @@ class ManyImages(EndToEnd):
 
     def shows(self, point, tars):
         self.assertEqual(model.Tree(tars).differences(point), [])
+
+
+class ManyImages(ImageNodeTest):
+    """What they share, and what they do not."""
 
     def test_shared_layer_is_fetched_once(self):
         first, second = self.open(1, "first"), self.open(2, "second")
@@ -260,3 +265,71 @@ class ManyImages(EndToEnd):
         self.wait_until(lambda: self.node.image(1)["state"] == "failed", "it is known")
         self.open(1, "first")
         self.shows(point, self.tars["first"])
+
+
+class RandomImages(ImageNodeTest):
+    """Whatever comes together, nothing of it stays."""
+
+    STEPS = 30
+
+    def setUp(self):
+        super().setUp()
+        self.killed = set()
+        self.truths = {(tag, layers): model.Tree(self.tars[tag][:layers or None])
+                       for tag, layers in (("first", 0), ("first", 1), ("first", 2), ("second", 0))}
+
+    def step(self, generator, opened, pending):
+        what = generator.choice(("open", "open", "open", "close", "close", "kill", "read", "wait"))
+        number = generator.randrange(1, 9)
+        if what == "open" and number not in opened:
+            opened[number] = generator.choice(sorted(self.truths))
+            tag, layers = opened[number]
+            pending.append((number, self.node.send_open(
+                number, self.references[tag], self.point(str(number)), layers=layers,
+                front=generator.choice(("auto", "fuse")), fill=generator.choice(("off", "now")))))
+        elif what == "close" and number in opened:
+            del opened[number]
+            # Perhaps while it opens, but not before that has begun.
+            self.wait_until(lambda: self.node.image(number), "it is known")
+            self.node.close(number)
+        elif what == "kill":
+            status = self.node.status()
+            if status["server"]:
+                self.killed.add(status["server"]["pid"])
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(status["server"]["pid"], signal.SIGKILL)
+        elif what == "read" and number in opened:
+            with contextlib.suppress(OSError):  # it may just have been lost, or be on its way
+                tree.snapshot(self.point(str(number)))
+        elif what == "wait":
+            self.settle(opened, pending)
+
+    def is_served(self):
+        server = self.node.status()["server"]
+        return server and server["pid"] not in self.killed
+
+    def settle(self, opened, pending):
+        while pending:
+            number, tag = pending.pop(0)
+            answer = self.node.answer(tag)
+            if "error" in answer:
+                self.assertIn("closed", answer["error"])
+
+    def test_random_lives(self):
+        for number, generator in rounds.of(self._testMethodName, 3):
+            with self.subTest(round=number):
+                opened, pending = {}, []
+                for _ in range(self.STEPS):
+                    self.step(generator, opened, pending)
+                self.settle(opened, pending)
+                self.wait_until(self.is_served, "the last server serves")
+                for image, (tag, layers) in opened.items():
+                    point = self.point(str(image))
+                    answer = self.node.open(image, self.references[tag], point)
+                    self.assertNotIn("error", answer)
+                    self.assertEqual(self.truths[tag, layers].differences(point), [])
+                for image in opened:
+                    self.node.close(image)
+                self.wait_until(lambda: not self.node.status()["images"], "all have gone")
+                self.assertEqual(mounts_under(self.directory), [])
+                self.assertEqual(self.node.status()["server"]["layers_open"], 0)
