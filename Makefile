@@ -194,6 +194,12 @@ install: all ## install to $(DESTDIR)$(PREFIX)
 	done
 	install -D -m 0644 packaging/completion/sluice.bash \
 	    $(DESTDIR)$(PREFIX)/share/bash-completion/completions/sluice
+	for unit in sluiced sluice-holder; do \
+	    install -d $(DESTDIR)$(PREFIX)/lib/systemd/system && \
+	    sed 's|/usr/local/bin/|$(PREFIX)/bin/|' packaging/systemd/$$unit.service \
+	        > $(DESTDIR)$(PREFIX)/lib/systemd/system/$$unit.service || exit 1; \
+	done
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/sluice/containerd packaging/containerd/*.toml
 
 clean: ## remove what was built
 	rm -rf build
