@@ -16,9 +16,10 @@
 
 #define START_TIMEOUT_MS 30000
 /* One that has lived for so long is followed by the next at once. */
-#define LIFE_MS        5000u
-#define PAUSE_FIRST_MS 100u
-#define PAUSE_MOST_MS  5000u
+#define LIFE_MS         5000u
+#define PAUSE_SERVED_MS 50u
+#define PAUSE_FIRST_MS  100u
+#define PAUSE_MOST_MS   5000u
 
 struct started {
     pid_t process;
@@ -198,6 +199,17 @@ static bool pause_before_next(struct node_client *client, unsigned milliseconds)
     return wanted;
 }
 
+/* Readers wait for the next server, so one that has served is followed soon, if not at once when
+ * that happens again and again; one that cannot even start has time. */
+static unsigned next_pause(unsigned pause, bool came_up, uint64_t lived_ms)
+{
+    unsigned most = came_up ? PAUSE_SERVED_MS : PAUSE_MOST_MS;
+    if (came_up && lived_ms >= LIFE_MS) return 0;
+    if (!came_up && pause < PAUSE_FIRST_MS) return PAUSE_FIRST_MS;
+    if (pause == 0) return 1;
+    return 2 * pause < most ? 2 * pause : most;
+}
+
 void *node_supervise(void *argument)
 {
     struct node_client *client = argument;
@@ -211,11 +223,7 @@ void *node_supervise(void *argument)
             run_server(client, &server);
         else
             note_failure(client, reason);
-        /* The first death is followed at once, too. */
-        bool calm = client_now_ms() - begun >= LIFE_MS;
-        pause = calm || (came_up && pause == 0) ? (calm ? 0 : 1) : pause * 2;
-        if (!came_up && pause < PAUSE_FIRST_MS) pause = PAUSE_FIRST_MS;
-        if (pause > PAUSE_MOST_MS) pause = PAUSE_MOST_MS;
+        pause = next_pause(pause, came_up, client_now_ms() - begun);
     }
     return NULL;
 }
