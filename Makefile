@@ -77,7 +77,7 @@ FUZZ_TOOLS      := $(addprefix $(BUILD)/tests/,mutate_metadata write_seeds)
 TEST_TOOLS      := $(BUILD)/tests/node_driver
 FUZZ_TARGETS    := $(FUZZ_SOURCES:tests/fuzz/%.c=$(BUILD)/fuzz/%)
 
-.PHONY: all help unit unit-build test check fuzz fuzz-build soak compile-flags bench bench-peers install clean format packages
+.PHONY: all help unit unit-build test check fuzz fuzz-build soak compile-flags bench bench-peers install install-files clean format packages
 .DEFAULT_GOAL := all
 
 all: $(BUILD)/sluice $(DAEMON_SOURCES:snapshotter/main.c=$(BUILD)/sluiced) $(BUILD)/sluice-holder ## build sluice, sluiced and sluice-holder (the default)
@@ -186,6 +186,9 @@ format: ## rewrite the sources in the project's format
 	clang-format -i $(SOURCES) $(HEADERS)
 
 install: all ## install to $(DESTDIR)$(PREFIX)
+	$(MAKE) --no-print-directory install-files
+
+install-files: # of what is built already
 	for program in sluice sluiced sluice-holder; do \
 	    install -D -m 0755 $(BUILD)/$$program $(DESTDIR)$(PREFIX)/bin/$$program || exit 1; \
 	done

@@ -15,6 +15,7 @@ class Node(EndToEnd):
     """Images chain-0 to chain-3 are in the registry; pods and containers by `snapshotter`."""
 
     snapshotter = "overlayfs"
+    containerd_class = Containerd
     newer = False  # the containerd of Debian's newest suite
 
     @classmethod
@@ -36,7 +37,7 @@ class Node(EndToEnd):
         directory = os.path.join(cls.directory, "containerd")
         os.makedirs(directory, exist_ok=True)
         pause = container_images.pause().tag
-        cls.containerd = Containerd(
+        cls.containerd = cls.containerd_class(
             directory, pause=f"{cls.registry.name}/{pause}:latest", snapshotter=cls.snapshotter,
             proxies=proxies, debian=cls.debian, plain=[cls.registry.name])
         cls.addClassCleanup(cls.containerd.stop)
