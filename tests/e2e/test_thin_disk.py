@@ -2,15 +2,10 @@
 
 import os
 import stat
-import subprocess
 import threading
 
-from tools import images, tree
+from tools import images, small_disk, tree
 from tools.testcase import EndToEnd
-
-
-def run(*words):
-    return subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def forget_all_the_time(over):
@@ -25,19 +20,8 @@ class ThinDisk(EndToEnd):
     """The cache is an ext4 of 600 MB in a file for which there is room for 60."""
 
     def setUp(self):
-        room = self.make_directory("room")
-        run("mount", "-t", "tmpfs", "-o", "size=60m", "tmpfs", room)
-        self.addCleanup(run, "umount", room)
-        disk = os.path.join(room, "disk")
-        with open(disk, "wb") as file:
-            file.truncate(600 << 20)
-        run("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=1,nodiscard",
-            disk)
-        loop = run("losetup", "--find", "--show", disk)
-        self.addCleanup(run, "losetup", "--detach", loop)
         self.cache = self.make_directory("cache")
-        run("mount", "-o", "errors=continue", loop, self.cache)
-        self.addCleanup(run, "umount", self.cache)
+        self.addCleanup(small_disk.mount(self.cache, room="60m", size="600m"))
 
     def wrong_files(self, point):
         return [path for path, node in self.truth.items()

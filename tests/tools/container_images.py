@@ -1,7 +1,9 @@
 """Small images whose containers run: a static program of our own (inside.c), and a few files."""
 
 import os
+import random
 import subprocess
+import zlib
 
 from tools import images, workplace
 from tools.layers import LayerWriter
@@ -57,3 +59,50 @@ def chain():
 def pause():
     """What keeps a pod: waits until it is told to end."""
     return chain()[0]
+
+
+# Of each image of a family.
+TREE = "/data"
+_FILES, _FILE_BYTES = 16, 200_000
+
+
+def _data(layer, number):
+    return random.Random(f"{layer} {number}").randbytes(_FILE_BYTES)
+
+
+def family(count):
+    """[Image]: each has the program, a layer that all share, one that every other one shares, and
+    one of its own. What is not the program's is below TREE; the tag is family-N."""
+    def make(directory):
+        layout = Layout(os.path.join(directory, "layout"))
+        program = os.path.join(directory, "program.tar")
+        _write_layer(program, 0)
+        for name in {name for number in range(count) for name in _layers(number)}:
+            with LayerWriter(os.path.join(directory, name + ".tar")) as layer:
+                layer.directory(TREE[1:])
+                layer.directory(f"{TREE[1:]}/{name}")
+                for each in range(_FILES):
+                    layer.file(f"{TREE[1:]}/{name}/{each:02}", _data(name, each))
+        for number in range(count):
+            tars = [program, *(os.path.join(directory, name + ".tar") for name in _layers(number))]
+            images.add(layout, f"family-{number}", tars, ("gzip",) * len(tars), directory,
+                       command=[PROGRAM, "pause"])
+
+    recipe = workplace.source_of("container_images.py", "images.py", "layers.py", "layout.py",
+                                 "inside.c")
+    directory = workplace.kept(f"family-{count}", recipe, make)
+    layout = Layout(os.path.join(directory, "layout"))
+    return [images.Image(layout, f"family-{number}",
+                         [os.path.join(directory, name + ".tar")
+                          for name in ("program", *_layers(number))])
+            for number in range(count)]
+
+
+def _layers(number):
+    return "all", f"half-{number % 2}", f"own-{number}"
+
+
+def family_sums(number):
+    """What the program's "sum" says of TREE."""
+    return "".join(f"{zlib.crc32(_data(name, each)):08x} {TREE}/{name}/{each:02}\n"
+                   for name in _layers(number) for each in range(_FILES))

@@ -97,7 +97,7 @@ class Containerd:
         self.configuration = os.path.join(directory, "config.toml")
         with open(self.configuration, "w", encoding="utf-8") as file:
             file.write(self._configure(pause, snapshotter, proxies or {}))
-        self._write_hosts(plain)
+        self.allow_plain(*plain)
         self.log_path = os.path.join(directory, "log")
         self.process = None
         self.start()
@@ -115,7 +115,8 @@ class Containerd:
         return common + more + "".join(proxy.format(name=name, address=address)
                               for name, address in proxies.items())
 
-    def _write_hosts(self, registries):
+    def allow_plain(self, *registries):
+        """Registries without TLS."""
         for name in registries:
             directory = os.path.join(self.directory, "certs.d", name)
             os.makedirs(directory, exist_ok=True)
@@ -182,14 +183,18 @@ class Containerd:
         self.start()
 
     def stop(self):
-        """At the latest the end of every container. (Its shims live on without it.)"""
+        """At the latest the end of every container."""
+        self.end()
+        shutil.rmtree(self.sockets.name, ignore_errors=True)
+
+    def end(self):
+        """With every container, whose shims live on without it; it can be started again."""
         if self.process:
             self._end_process()
         for task in glob.glob(f"{self.directory}/state/io.containerd.runtime.v2.task/*/*"):
             _end_task(task, self.visible_root)
         for path in sorted(self._cgroups(), key=len, reverse=True):
             _remove_cgroup(path)
-        shutil.rmtree(self.sockets.name, ignore_errors=True)
 
     def _end_process(self):
         self.process.terminate()

@@ -116,6 +116,10 @@ class Cri:
         done = self.runtime.call("ExecSync", container_id=container, cmd=command, timeout=60)
         return done.exit_code, (done.stdout + done.stderr).decode(errors="backslashreplace")
 
+    def output(self, container):
+        """What it has printed so far."""
+        return self._output(self.status(container).log_path)
+
     def remove(self, container):
         self.runtime.call("StopContainer", container_id=container, timeout=2)
         self.runtime.call("RemoveContainer", container_id=container)

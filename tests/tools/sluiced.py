@@ -1,5 +1,7 @@
 """sluiced, started by tests: its root, its sockets and its log in directories of its own."""
 
+import contextlib
+import glob
 import os
 import shutil
 import signal
@@ -53,6 +55,17 @@ class Sluiced:
     def log(self):
         with open(self.log_path, encoding="utf-8", errors="replace") as file:
             return file.read()
+
+    def server(self):
+        """The process that serves the images, or None while there is none."""
+        for thread in glob.glob(f"/proc/{self.process.pid}/task/*/children"):
+            with open(thread, encoding="ascii") as file:
+                for child in file.read().split():
+                    with contextlib.suppress(OSError):
+                        with open(f"/proc/{child}/cmdline", encoding="ascii") as words:
+                            if words.read().startswith("sluiced-server\0"):
+                                return int(child)
+        return None
 
     def end(self, number=signal.SIGTERM):
         """Its exit code; the sockets stay where they are named."""

@@ -5,9 +5,10 @@ import os
 import signal
 import subprocess
 
-from tools import workplace
+from tools import container_images, workplace
 from tools.container_images import PROGRAM
 from tools.node import Node
+from tools.registry import push
 from tools.sluiced import Sluiced
 from tools.testcase import mounts_under
 
@@ -17,18 +18,28 @@ class SluicedNode(Node):
 
     snapshotter = "sluice"
     indexed = ()  # which images of the chain have an index
+    configuration = ""  # of sluiced, more than tests need anyway
 
     @classmethod
     def start_daemons(cls, proxies=None):
         for number in cls.indexed:
             cls.index(f"{cls.registry.name}/chain-{number}:latest")
         directory = os.path.join(cls.directory, "sluiced")
-        os.mkdir(directory)
+        os.makedirs(directory, exist_ok=True)
         hosts = os.path.join(cls.directory, "containerd", "certs.d")
         os.makedirs(hosts)
-        cls.sluiced = Sluiced(directory, hosts, environment=cls.environment)
+        cls.sluiced = Sluiced(directory, hosts, cls.configuration, cls.environment)
         cls.addClassCleanup(cls.sluiced.stop)
         super().start_daemons({"sluice": cls.sluiced.address})
+
+    @classmethod
+    def push_family(cls, count, registry=None, credentials=None):
+        """Images family-0 and so on, with their indexes."""
+        registry = registry or cls.registry
+        for image in container_images.family(count):
+            push(image.layout, image.layout.find(image.tag), registry.name, image.tag, "latest",
+                 credentials)
+            cls.index(f"{registry.name}/{image.tag}:latest")
 
     @classmethod
     def index(cls, reference):
@@ -40,6 +51,10 @@ class SluicedNode(Node):
         every = json.loads(self.sluice("status", "--json").stdout)
         return next(each for each in every
                     if each.get("daemon", {}).get("root") == self.sluiced.root)
+
+    def told(self, words):
+        """Whether sluiced says so, in its log or when it is asked."""
+        return words in self.sluiced.log() or words in json.dumps(self.sluiced_status())
 
     def lazy_mounts(self):
         """Where sluiced has mounted images."""
@@ -61,6 +76,15 @@ class SluicedNode(Node):
         self.wait_until(lambda: not os.listdir(os.path.join(root, "snapshots")),
                         "no directory of a snapshot is left")
         self.assertEqual([], mounts_under(root))
+
+
+    def is_reached(self):
+        """containerd waits longer between attempts when the first ones fail."""
+        probe = ("snapshots", "--snapshotter", self.snapshotter)
+        if self.containerd.ctr(*probe, "prepare", "probe", check=False).returncode:
+            return False
+        self.containerd.ctr(*probe, "rm", "probe")
+        return True
 
 
 class Restarts:
@@ -85,14 +109,6 @@ class Restarts:
         self.cri.remove_pod(pod)
         self.remove_images()
         self.assert_nothing_left()
-
-    def is_reached(self):
-        """containerd waits longer between attempts when the first ones fail."""
-        probe = ("snapshots", "--snapshotter", self.snapshotter)
-        if self.containerd.ctr(*probe, "prepare", "probe", check=False).returncode:
-            return False
-        self.containerd.ctr(*probe, "rm", "probe")
-        return True
 
     def test_restart(self):
         self.check_restart(signal.SIGTERM)
