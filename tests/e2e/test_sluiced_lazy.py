@@ -14,9 +14,6 @@ class LazyNode(SluicedNode):
 
     indexed = (1, 3)
 
-    def lazy_names(self):
-        return sorted(image["name"] for image in self.sluiced_status()["images"])
-
 
 class LazyImages(Workloads, Restarts, LazyNode):
     """The containerd of this Debian."""

@@ -9,7 +9,7 @@ def _run(*words):
 
 
 def mount(point, size, room=None):
-    """Sizes as `mount -o size=` has them. Returns what undoes it."""
+    """Sizes as `mount -o size=` has them. Returns what undoes it, also while it is in use."""
     place = point + ".room"
     undo = []
 
@@ -21,14 +21,14 @@ def mount(point, size, room=None):
     undo.append(lambda: os.rmdir(place))
     try:
         _run("mount", "-t", "tmpfs", "-o", f"size={room or size}", "tmpfs", place)
-        undo.append(lambda: _run("umount", place))
+        undo.append(lambda: _run("umount", "-l", place))
         disk = os.path.join(place, "disk")
         _run("truncate", "-s", size.upper(), disk)
         _run("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=1,nodiscard", disk)
         loop = _run("losetup", "--find", "--show", disk)
         undo.append(lambda: _run("losetup", "--detach", loop))
         _run("mount", "-o", "errors=continue", loop, point)
-        undo.append(lambda: _run("umount", point))
+        undo.append(lambda: _run("umount", "-l", point))
     except BaseException:
         close()
         raise
