@@ -38,3 +38,11 @@ class OrdinaryImagesNewer(Workloads, Restarts, SluicedNode):
     """containerd 2.x."""
 
     newer = True
+
+    def test_mapped_users(self):
+        """Owners are mapped by mounts, and copied nowhere."""
+        reference = self.reference("chain-2")
+        self.containerd.pull(reference, self.snapshotter)
+        self.check_mapped_users(reference, "--remap-labels")
+        self.remove_images()
+        self.assert_nothing_left()

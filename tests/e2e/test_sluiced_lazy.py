@@ -90,6 +90,14 @@ class LazyImagesNewer(Workloads, Restarts, LazyNode):
             self.remove_images()
             self.assert_nothing_left()
 
+    def test_mapped_users(self):
+        """A pod in a user namespace, for which containerd changes the owners in a copy."""
+        reference = self.reference("chain-3")
+        self.containerd.pull(reference, self.snapshotter)
+        self.check_mapped_users(reference)
+        self.remove_images()
+        self.assert_nothing_left()
+
     def pull_by_ctr(self, reference):
         self.containerd.pull(reference, self.snapshotter)
 

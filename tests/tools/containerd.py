@@ -10,10 +10,12 @@ import subprocess
 import tempfile
 import time
 
+from tools.testcase import mounts_under
+
 _COMMON = """\
 version = {version}
 root = "{directory}/root"
-state = "{directory}/state"
+state = "{state}"
 disabled_plugins = [{disabled}]
 [grpc]
 address = "{address}"
@@ -70,9 +72,10 @@ exports = {{ enable_remote_snapshot_annotations = "true" }}
 """
 
 
-def configuration(directory, address, *, version=2, disabled=(*_UNUSED, _CRI)):
-    """What any containerd here needs: it keeps everything in `directory`."""
+def configuration(directory, address, *, state=None, version=2, disabled=(*_UNUSED, _CRI)):
+    """What any containerd here needs: it keeps everything in `directory`, but for its state."""
     return _COMMON.format(version=version, directory=directory, address=address,
+                          state=state or os.path.join(directory, "state"),
                           disabled=", ".join(map(json.dumps, disabled)))
 
 
@@ -90,8 +93,11 @@ class Containerd:
         self.prefix = debian.prefix if debian else []
         self.visible_root = debian.root if debian else ""
         self.version = 3 if debian else 2  # of the configuration
-        # Names of sockets are short.
+        # Names of sockets are short, and the root of a user namespace must get at what is mounted
+        # for it.
         self.sockets = tempfile.TemporaryDirectory(prefix="sluice-containerd-", dir="/tmp")
+        os.chmod(self.sockets.name, 0o711)
+        self.state = os.path.join(self.sockets.name, "state")
         self.address = os.path.join(self.sockets.name, "socket")
         self.cgroup = "/" + os.path.basename(self.sockets.name)
         self.configuration = os.path.join(directory, "config.toml")
@@ -109,7 +115,8 @@ class Containerd:
         if self.version == 3:
             more += _TRANSFER
         proxy = _PROXY if self.version == 2 else _PROXY_2
-        common = configuration(self.directory, self.address, version=self.version,
+        common = configuration(self.directory, self.address, state=self.state,
+                               version=self.version,
                                disabled=_UNUSED if pause else [*_UNUSED, _CRI])
         more = more.format(directory=self.directory, pause=pause, snapshotter=snapshotter)
         return common + more + "".join(proxy.format(name=name, address=address)
@@ -173,9 +180,9 @@ class Containerd:
 
     def leftovers(self):
         """What containers have left behind while containerd runs: [] once all were removed."""
-        tasks = glob.glob(f"{self.directory}/state/io.containerd.runtime.v2.task/*/*")
-        return tasks + [path for path in self._cgroups() if os.path.dirname(path).endswith(
-            self.cgroup)]
+        cgroups = [path for path in self._cgroups()
+                   if os.path.dirname(path).endswith(self.cgroup)]
+        return self._tasks() + mounts_under(self.state) + cgroups
 
     def restart(self):
         """Containers run meanwhile."""
@@ -185,16 +192,22 @@ class Containerd:
     def stop(self):
         """At the latest the end of every container."""
         self.end()
-        shutil.rmtree(self.sockets.name, ignore_errors=True)
+        if not mounts_under(self.state):
+            shutil.rmtree(self.sockets.name, ignore_errors=True)
 
     def end(self):
         """With every container, whose shims live on without it; it can be started again."""
         if self.process:
             self._end_process()
-        for task in glob.glob(f"{self.directory}/state/io.containerd.runtime.v2.task/*/*"):
+        for task in self._tasks():
             _end_task(task, self.visible_root)
         for path in sorted(self._cgroups(), key=len, reverse=True):
             _remove_cgroup(path)
+        for point in mounts_under(self.state):
+            subprocess.run(["umount", "--lazy", point], check=False)
+
+    def _tasks(self):
+        return glob.glob(f"{self.state}/io.containerd.runtime.v2.task/*/*")
 
     def _end_process(self):
         self.process.terminate()
@@ -213,8 +226,7 @@ class Containerd:
 
 
 def _end_task(task, visible_root):
-    """The process of a container, and the shim beside it. (Mounts below are undone by whoever owns
-    the directory.)"""
+    """The process of a container, and the shim beside it."""
     shim = None
     with contextlib.suppress(OSError, ValueError):
         with open(os.path.join(task, "shim.pid"), encoding="ascii") as file:

@@ -151,6 +151,15 @@ static int watch(const char *path)
     return printf("%d times\n", times) < 0;
 }
 
+static int owner(const char *path)
+{
+    struct stat status;
+    if (lstat(path, &status) < 0) {
+        return complain(path);
+    }
+    return printf("%u:%u\n", status.st_uid, status.st_gid) < 0;
+}
+
 static int run(int count, char **words)
 {
     const char *what = count > 1 ? words[1] : "";
@@ -165,6 +174,9 @@ static int run(int count, char **words)
     }
     if (strcmp(what, "write") == 0 && count == 4) {
         return write_file(words[2], words[3]);
+    }
+    if (strcmp(what, "owner") == 0 && count == 3) {
+        return owner(words[2]);
     }
     if (strcmp(what, "remove") == 0 && count == 3) {
         return unlink(words[2]) == 0 ? 0 : complain(words[2]);
@@ -181,8 +193,9 @@ static int run(int count, char **words)
     if (strcmp(what, "watch") == 0 && count == 3) {
         return watch(words[2]);
     }
-    fprintf(stderr, "inside: pause | print TEXT | show PATH | write PATH TEXT | remove PATH |"
-                    " sum DIR | hold DIR | watch DIR\n");
+    fprintf(stderr,
+            "inside: pause | print TEXT | show PATH | owner PATH | write PATH TEXT | remove PATH |"
+            " sum DIR | hold DIR | watch DIR\n");
     return 2;
 }
 

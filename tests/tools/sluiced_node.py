@@ -70,6 +70,17 @@ class SluicedNode(Node):
         return [number for number, layer in enumerate(manifest["layers"])
                 if layer["digest"] in held]
 
+    def check_mapped_users(self, reference, *options):
+        """In a user namespace root is somebody else outside, and the image's files are its own."""
+        options = ("--uidmap", "0:100000:65536", "--gidmap", "0:200000:65536", *options)
+        for path in ("/etc/top", "/", PROGRAM, "/layer-1"):
+            self.assertEqual("0:0\n", self.containerd.run(
+                reference, "owner", PROGRAM, "owner", path, snapshotter=self.snapshotter,
+                options=options), path)
+        self.assertEqual("", self.containerd.run(
+            reference, "writes", PROGRAM, "write", "/etc/top", "x", snapshotter=self.snapshotter,
+            options=options))
+
     def assert_nothing_left(self):
         super().assert_nothing_left()
         root = self.sluiced.root
