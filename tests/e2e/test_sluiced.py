@@ -25,10 +25,9 @@ class OrdinaryImages(Workloads, Restarts, SluicedNode):
                                 self.snapshotter, reference)
         self.containerd.ctr("-n", "one", "images", "rm", "--sync", reference)
         self.wait_until(lambda: not self.snapshots("one"), "no snapshot is left in one namespace")
-        done = self.containerd.ctr("-n", "two", "run", "--rm", "--cgroup",
-                                   self.containerd.cgroup + "/two", "--snapshotter",
-                                   self.snapshotter, reference, "two", PROGRAM, "show", "/etc/top")
-        self.assertEqual("layer 1\n", done.stdout)
+        self.assertEqual("layer 1\n", self.containerd.run(
+            reference, "shows", PROGRAM, "show", "/etc/top", snapshotter=self.snapshotter,
+            namespace="two"))
         self.containerd.ctr("-n", "two", "images", "rm", "--sync", reference)
         self.wait_until(lambda: not self.snapshots("two"), "no snapshot is left")
         self.assert_nothing_left()

@@ -1,10 +1,12 @@
 """Pods and containers with sluiced as containerd's snapshotter: images with an index."""
 
-from tools import container_images, images
+from tools import container_images, images, tree
 from tools.container_images import PROGRAM
 from tools.node import Workloads
 from tools.registry import push
+from tools.services import connect
 from tools.sluiced_node import Restarts, SluicedNode
+from tools.snapshots import Mounted, Side
 
 _PYTHON = ("/usr/bin/python3", "-c")
 
@@ -154,3 +156,43 @@ class Python(LazyNode):
         self.cri.remove_pod(pod)
         self.remove_images()
         self.assert_nothing_left()
+
+
+class Tree(LazyNode):
+    """What containers see of a real image of several layers."""
+
+    indexed = ()
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        image = images.python_images()[1]
+        push(image.layout, image.layout.find(image.tag), cls.registry.name, "debian", "latest")
+        cls.index(f"{cls.registry.name}/debian:latest")
+
+    def seen(self, snapshotter):
+        """The image's tree, as a view that containerd has made."""
+        channel = connect(self.containerd.address)
+        self.addCleanup(channel.close)
+        side = Side(snapshotter, channel, snapshotter, "default")
+        top = next(name for name in self.snapshots("default", snapshotter)
+                   if all(name != info.parent for answer in side.call("List")
+                          for info in answer.info))
+        mounts = side.call("View", key="seen", parent=top).mounts
+        with Mounted(mounts, self.make_directory(snapshotter)) as point:
+            found = tree.snapshot(point)
+        side.call("Remove", key="seen")
+        return found
+
+    def test_every_file_is_what_containerd_unpacks(self):
+        reference = self.reference("debian")
+        self.containerd.ctr("images", "rpull", "--plain-http", "--snapshotter", self.snapshotter,
+                            reference, program="ctr-remote")
+        self.assertEqual([reference], self.lazy_names())
+        lazy = self.seen(self.snapshotter)
+        self.containerd.pull(reference, "overlayfs")
+        truth = self.seen("overlayfs")
+        self.assertGreater(len(truth), 10000)
+        # overlayfs counts one link of a directory that several layers have.
+        lines = tree.differences(truth, lazy, ("links",))
+        self.assertEqual([], lines[:20], f"{len(lines)} differences")

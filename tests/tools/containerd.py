@@ -166,10 +166,12 @@ class Containerd:
         """Everything is fetched from a loopback registry and unpacked."""
         self.ctr("images", "pull", "--plain-http", "--snapshotter", snapshotter, reference)
 
-    def run(self, reference, name, *command, snapshotter="overlayfs", options=()):
-        """What a container printed that ran to its end."""
-        return self.ctr("run", "--rm", "--cgroup", f"{self.cgroup}/{name}", "--snapshotter",
-                        snapshotter, *options, reference, name, *command).stdout
+    def run(self, reference, name, *command, snapshotter="overlayfs", options=(),
+            namespace="default"):
+        """What a container printed that ran to its end. (To runc, names are the machine's.)"""
+        name += f"-{os.getpid()}"
+        return self.ctr("-n", namespace, "run", "--rm", "--cgroup", f"{self.cgroup}/{name}",
+                        "--snapshotter", snapshotter, *options, reference, name, *command).stdout
 
     def mount(self, reference, directory):
         """The image's file tree, read-only."""
@@ -242,6 +244,8 @@ def _end_task(task, visible_root):
     with contextlib.suppress(OSError):
         with open(os.path.join(task, "address"), encoding="utf-8") as file:
             os.unlink(visible_root + file.read().strip().removeprefix("unix://"))
+    namespace, name = task.split("/")[-2:]
+    shutil.rmtree(f"{visible_root}/run/containerd/runc/{namespace}/{name}", ignore_errors=True)
 
 
 def _parent(pid):

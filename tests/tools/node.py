@@ -59,10 +59,10 @@ class Node(EndToEnd):
         for line in self.containerd.ctr("images", "ls", "-q").stdout.split():
             self.containerd.ctr("images", "rm", "--sync", line)
 
-    def snapshots(self, namespace):
+    def snapshots(self, namespace, snapshotter=None):
         """Names of the snapshots that containerd has."""
         lines = self.containerd.ctr("-n", namespace, "snapshots", "--snapshotter",
-                                    self.snapshotter, "ls").stdout.splitlines()
+                                    snapshotter or self.snapshotter, "ls").stdout.splitlines()
         return [line.split()[0] for line in lines[1:]]
 
     def assert_nothing_left(self):
