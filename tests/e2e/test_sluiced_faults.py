@@ -201,10 +201,9 @@ class CachedImages(FaultyNode):
         self.cri.close()
         self.containerd.end()
         self.sluiced.end()
-        state = os.path.join(self.containerd.directory, "state")
-        for point in mounts_under(self.sluiced.root) + mounts_under(state):
+        for point in mounts_under(self.sluiced.root):
             subprocess.run(["umount", point], check=True)
-        shutil.rmtree(state)
+        shutil.rmtree(self.containerd.state)
 
     def test_node_starts_without_registry(self):
         self.start("before")
