@@ -20,7 +20,7 @@ struct command {
 };
 
 extern const struct command index_command, inspect_command, mount_command, umount_command,
-    status_command, cache_command, profile_command, convert_command;
+    status_command, cache_command, profile_command, convert_command, fetch_command;
 
 /* Long options with these values are understood by command_option() for every command that lists
  * them in its table. */

@@ -7,10 +7,10 @@
 #include "deploytool/command.h"
 #include "node/broker.h"
 
-static const struct command *const commands[] = { &index_command,   &inspect_command,
-                                                  &mount_command,   &umount_command,
-                                                  &status_command,  &cache_command,
-                                                  &profile_command, &convert_command };
+static const struct command *const commands[] = {
+    &index_command, &inspect_command, &mount_command,   &umount_command, &status_command,
+    &cache_command, &profile_command, &convert_command, &fetch_command
+};
 #define COMMAND_COUNT (sizeof commands / sizeof *commands)
 
 static void print_help(FILE *to)

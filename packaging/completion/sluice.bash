@@ -14,14 +14,14 @@ _sluice() {
     COMPREPLY=()
     for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
         case $word in
-        index | inspect | profile | mount | umount | status | cache | convert)
+        index | inspect | profile | mount | umount | status | cache | convert | fetch)
             command=$word
             break
             ;;
         esac
     done
     case $previous in
-    --output | --cache | --hosts-dir | --from | --record)
+    --output | --cache | --hosts-dir | --from | --record | --address)
         mapfile -t COMPREPLY < <(compgen -f -- "$current")
         return
         ;;
@@ -42,12 +42,12 @@ _sluice() {
         return
         ;;
     --threads | --index | --annotate | --read-timeout | --cache-size | --cache-reserve | --keep | \
-        --timeout | --prefetch-limit | --level | --fill-rate)
+        --timeout | --prefetch-limit | --level | --fill-rate | --namespace)
         return
         ;;
     esac
     case $command in
-    '') options='index inspect profile mount umount status cache convert --verbose --version --help' ;;
+    '') options='index inspect profile mount umount status cache convert fetch --verbose --version --help' ;;
     index)
         options='--platform --output --annotate --threads --force --plain-http --hosts-dir
             --json --verbose --help'
@@ -68,6 +68,9 @@ _sluice() {
     convert)
         options='--platform --level --profile --no-profile --threads --plain-http --hosts-dir --json
             --verbose --help'
+        ;;
+    fetch)
+        options='--namespace --address --platform --plain-http --hosts-dir --json --verbose --help'
         ;;
     esac
     if [[ -z $command || $current == -* ]]; then

@@ -7,7 +7,8 @@ import re
 from tools import images, workplace
 from tools.testcase import EndToEnd
 
-COMMANDS = ("index", "inspect", "profile", "mount", "umount", "status", "cache", "convert")
+COMMANDS = ("index", "inspect", "profile", "mount", "umount", "status", "cache", "convert",
+            "fetch")
 
 
 def text_of(*path):
