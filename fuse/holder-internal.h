@@ -77,6 +77,7 @@ void holder_entry_form(struct holder_message *ret, const struct holder_entry *en
 /* holder_socket.c: the place that clients know. */
 struct holder_place {
     int listener, lock;
+    int before; /* to the holder that had the place, which ends when this is closed; or -1 */
 };
 
 /* Listens; error where another holder does. */

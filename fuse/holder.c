@@ -16,6 +16,7 @@
 #include "fuse/holder-internal.h"
 
 #define CLIENTS_MAX    64u
+#define SUCCESSOR_MS   5000
 #define CLIENT_SECONDS 10 /* for what a client has to take or to say at once */
 
 struct holder {
@@ -114,6 +115,14 @@ static int abort_all(struct holder *holder, int client)
     return answer(holder, client, NULL);
 }
 
+/* A service manager takes the end of the process that it watches for the end of the service, unless
+ * it was told of the next one before: that one says when it was. */
+static void await_successor(int client)
+{
+    struct pollfd watched = { .fd = client, .events = POLLIN };
+    poll(&watched, 1, SUCCESSOR_MS);
+}
+
 /* Nothing else is answered meanwhile, so nothing changes behind the other one's back. */
 static int hand_over(struct holder *holder, int client)
 {
@@ -130,6 +139,7 @@ static int hand_over(struct holder *holder, int client)
     holder_message_close(message);
     if (message->bytes[0] != HOLDER_TAKEN) return -1;
     log_info("another holder has taken over");
+    await_successor(client);
     holder->ended = holder->replaced = true;
     return 0;
 }
@@ -281,7 +291,7 @@ int holder_run(const struct holder_options *options, int (*ready)(void *context)
                struct error **error)
 {
     struct holder holder = { .options = options,
-                             .place = { -1, -1 },
+                             .place = { -1, -1, -1 },
                              .signals = -1,
                              .message = malloc(sizeof *holder.message) };
     int result = holder.message ? watch_signals(&holder, error) : error_set_memory(error);
@@ -289,6 +299,7 @@ int holder_run(const struct holder_options *options, int (*ready)(void *context)
     if (result == 0 && holder.entries.count > 0)
         log_info("took over %zu that are held", holder.entries.count);
     if (result == 0 && ready(context) < 0) holder.ended = true;
+    if (holder.place.before >= 0) close(holder.place.before);
     holder.alone_since = now_ms();
     while (result == 0 && !holder.ended)
         serve(&holder);

@@ -63,7 +63,7 @@ int holder_place_make(struct holder_place *ret, const char *path, struct error *
     if (lock < 0) return -1;
     int listener = listen_at(path, error);
     if (listener < 0) return -1;
-    *ret = (struct holder_place){ .listener = listener, .lock = take_descriptor(&lock) };
+    *ret = (struct holder_place){ listener, take_descriptor(&lock), -1 };
     return 0;
 }
 
@@ -79,7 +79,7 @@ static int receive_held(int connection, struct holder_message *message, struct h
     if (result == 0)
         return error_set(error, ERROR_UNREACHABLE, "holder: the one before has ended meanwhile");
     if (message->bytes[0] == HOLDER_SOCKETS && message->descriptor_count == 2) {
-        *ret = (struct holder_place){ message->descriptors[0], message->descriptors[1] };
+        *ret = (struct holder_place){ message->descriptors[0], message->descriptors[1], -1 };
         return 0;
     }
     if (message->bytes[0] != HOLDER_ENTRY) {
@@ -119,7 +119,10 @@ int holder_place_take_over(struct holder_place *ret, const char *path,
     if (connection < 0) return -1;
     cleanup_free struct holder_message *message = malloc(sizeof *message);
     if (!message) return error_set_memory(error);
-    if (take_everything(connection, message, ret, entries, error) == 0) return 0;
+    if (take_everything(connection, message, ret, entries, error) == 0) {
+        ret->before = take_descriptor(&connection);
+        return 0;
+    }
     holder_entries_clear(entries);
     return -1;
 }
