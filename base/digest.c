@@ -105,3 +105,20 @@ void digest_stream_free(struct digest_stream *stream)
     EVP_MD_CTX_free(stream->context);
     free(stream);
 }
+
+/* ---- many ---- */
+
+static int compare(const void *left, const void *right)
+{
+    return memcmp(left, right, sizeof(struct digest));
+}
+
+void digests_sort(struct digest *digests, size_t count)
+{
+    if (count > 0) qsort(digests, count, sizeof *digests, compare);
+}
+
+bool digests_have(const struct digest *sorted, size_t count, const struct digest *digest)
+{
+    return count > 0 && bsearch(digest, sorted, count, sizeof *sorted, compare) != NULL;
+}

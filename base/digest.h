@@ -25,6 +25,10 @@ bool digest_equal(const struct digest *left, const struct digest *right);
 /* The digest of `length` bytes at once. */
 void digest_of(const void *data, size_t length, struct digest *ret);
 
+/* In an order of their own, for digests_have(). */
+void digests_sort(struct digest *digests, size_t count);
+bool digests_have(const struct digest *sorted, size_t count, const struct digest *digest);
+
 /* The digest of a stream. */
 struct digest_stream;
 struct digest_stream *digest_stream_new(void); /* NULL: out of memory */

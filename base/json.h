@@ -28,6 +28,12 @@ int json_field_size(const json_t *object, const char *field, uint64_t *ret, stru
 int json_field_digest(const json_t *object, const char *field, struct digest *ret,
                       struct error **error);
 
+/* An array of digests, in fresh memory. ERROR_INVALID also where there are more than `limit`. */
+int json_field_digests(const json_t *object, const char *field, size_t limit, struct digest **ret,
+                       size_t *ret_count, struct error **error);
+/* A new array; NULL: out of memory. */
+json_t *json_digests(const struct digest *digests, size_t count);
+
 /* A new string. JSON knows no other bytes than UTF-8's, and a file name may hold any: one that is
  * no UTF-8 is shown as Latin-1 would. NULL: out of memory. */
 json_t *json_any_text(const char *text);

@@ -99,6 +99,11 @@ void cache_set_limits(struct cache *cache, const struct cache_limits *limits)
     room_set_limits(cache->room, limits);
 }
 
+uint64_t cache_usage(const struct cache *cache)
+{
+    return room_usage(cache->room);
+}
+
 uint64_t cache_room_left(const struct cache *cache)
 {
     return room_left(cache->room);

@@ -55,6 +55,8 @@ uint64_t cache_default_reserve(const struct cache *cache);
  */
 void cache_set_limits(struct cache *cache, const struct cache_limits *limits);
 struct cache_limits cache_get_limits(const struct cache *cache);
+/* Bytes that the directory takes on the disk, as far as is known without looking. */
+uint64_t cache_usage(const struct cache *cache);
 /* Bytes that can be stored before anything is evicted for them; UINT64_MAX: no bound is known. */
 uint64_t cache_room_left(const struct cache *cache);
 
@@ -216,6 +218,18 @@ bool layer_cache_is_sealed(struct layer_cache *layer, struct digest *ret_note);
 int layer_cache_open_sealed(struct layer_cache *layer, int *ret_descriptor, struct error **error);
 /* Takes all of the layer's files away, whoever uses them; nothing more is stored in them. */
 void layer_cache_drop(struct layer_cache *layer);
+
+/* Whether anything is stored for a layer of that key. */
+bool cache_has_layer(struct cache *cache, const struct digest *key);
+
+/* ---- what nobody needs any more ---- */
+
+/*
+ * Removes what has these digests, be it a layer (with all of its files), a blob, or the name with
+ * that SHA-256. What a process uses stays: `digests` begins with those afterwards, and the count of
+ * them is returned.
+ */
+size_t cache_give_back(struct cache *cache, struct digest *digests, size_t count);
 
 /* ---- looking after it ---- */
 

@@ -19,6 +19,8 @@ int room_new(struct room **ret, struct cache *cache, struct error **error);
 void room_free(struct room *room);
 void room_set_limits(struct room *room, const struct cache_limits *limits);
 struct cache_limits room_limits(const struct room *room);
+/* Bytes on disk, as counted. */
+uint64_t room_usage(const struct room *room);
 /* Bytes that can be taken before anything is evicted for them. */
 uint64_t room_left(const struct room *room);
 
@@ -33,6 +35,8 @@ enum room_answer room_take(struct room *room, uint64_t length);
 void room_give_back(struct room *room, uint64_t length);
 /* What was taken is on the disk now, or never will be. */
 void room_stored(struct room *room, uint64_t length);
+/* What was on the disk is no more. */
+void room_freed(struct room *room, uint64_t length);
 
 /* `taken`: there is room now, and it is taken. On the room's thread; must not wait. */
 struct room_waiter {

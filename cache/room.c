@@ -91,12 +91,17 @@ uint64_t cache_default_reserve(const struct cache *cache)
     return part < RESERVE_MAX ? part : RESERVE_MAX;
 }
 
+uint64_t room_usage(const struct room *room)
+{
+    uint64_t usage = atomic_load(room->usage);
+    return usage > INT64_MAX ? 0 : usage; /* a count that went below nothing */
+}
+
 uint64_t room_left(const struct room *room)
 {
     uint64_t size = atomic_load(&room->size), reserve = atomic_load(&room->reserve);
-    uint64_t usage = atomic_load(room->usage), unused = free_bytes(room->cache);
+    uint64_t usage = room_usage(room), unused = free_bytes(room->cache);
     uint64_t kept = reserve + margin_of(reserve), bound = UINT64_MAX;
-    if (usage > INT64_MAX) usage = 0; /* a count that went below nothing */
     if (size > 0) bound = high_mark(size) > usage ? high_mark(size) - usage : 0;
     uint64_t left = unused > kept ? unused - kept : 0;
     return left < bound ? left : bound;
@@ -156,6 +161,11 @@ void room_give_back(struct room *room, uint64_t length)
 void room_stored(struct room *room, uint64_t length)
 {
     atomic_fetch_sub(&room->in_flight, length);
+}
+
+void room_freed(struct room *room, uint64_t length)
+{
+    atomic_fetch_sub(room->usage, length);
 }
 
 /* ---- making room ---- */

@@ -189,11 +189,6 @@ void cache_each_user(struct cache *cache, cache_user_seen *seen, void *context)
 
 /* ---- the blobs in use ---- */
 
-static int compare_digests(const void *left, const void *right)
-{
-    return memcmp(left, right, sizeof(struct digest));
-}
-
 static void add_blobs(void *context, const struct cache_use *use)
 {
     struct used_blobs *used = context;
@@ -213,14 +208,12 @@ void used_blobs_read(struct cache *cache, struct used_blobs *ret)
 {
     *ret = (struct used_blobs){ 0 };
     cache_each_user(cache, add_blobs, ret);
-    if (ret->count > 0) qsort(ret->digests, ret->count, sizeof *ret->digests, compare_digests);
+    digests_sort(ret->digests, ret->count);
 }
 
 bool used_blobs_have(const struct used_blobs *used, const struct digest *digest)
 {
-    if (used->unknown) return true;
-    return used->count > 0 && bsearch(digest, used->digests, used->count, sizeof *used->digests,
-                                      compare_digests) != NULL;
+    return used->unknown || digests_have(used->digests, used->count, digest);
 }
 
 void used_blobs_free(struct used_blobs *used)

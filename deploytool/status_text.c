@@ -205,7 +205,7 @@ static void print_images(const json_t *status)
 
 static void print_daemon(json_t *status)
 {
-    char fetched[SIZE_TEXT_SIZE], chunks[COUNT_TEXT_SIZE];
+    char fetched[SIZE_TEXT_SIZE], cached[SIZE_TEXT_SIZE], chunks[COUNT_TEXT_SIZE];
     json_t *daemon = json_object_get(status, "daemon"), *server = json_object_get(status, "server");
     escape_fields(daemon);
     escape_fields(server);
@@ -220,6 +220,8 @@ static void print_daemon(json_t *status)
                (unsigned long long)size_of(server, "starts"), plural(size_of(server, "starts")),
                text_of(server, "cache"));
         print_confinement(server);
+        printf("  cache     %s on disk\n",
+               format_size(size_of(json_object_get(status, "cache"), "on_disk"), cached));
         printf("  fetched   %s in %s chunk%s\n",
                format_size(size_of(server, "bytes_fetched"), fetched),
                format_count(size_of(server, "chunks_fetched"), chunks),

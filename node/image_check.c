@@ -288,14 +288,18 @@ enum check_result image_check_tree(const struct image_check *check, struct error
 
 /* ---- what was checked before ---- */
 
+char *image_check_memory_name(const struct node_image *node, size_t layers)
+{
+    char manifest[DIGEST_TEXT_SIZE], index[DIGEST_TEXT_SIZE], which[40] = "";
+    if (layers > 0) snprintf(which, sizeof which, " first %zu layers", layers);
+    return format_text("checked %s %s%s", digest_format(&node->image.digest, manifest),
+                       digest_format(&node->index_digest, index), which);
+}
+
 static char *memory_name(const struct image_check *check)
 {
     const struct node_image *node = check->node;
-    char manifest[DIGEST_TEXT_SIZE], index[DIGEST_TEXT_SIZE], layers[40] = "";
-    if (node->is_prefix)
-        snprintf(layers, sizeof layers, " first %zu layers", node->artifact.layer_count);
-    return format_text("checked %s %s%s", digest_format(&node->image.digest, manifest),
-                       digest_format(&node->index_digest, index), layers);
+    return image_check_memory_name(node, node->is_prefix ? node->artifact.layer_count : 0);
 }
 
 void image_check_remember(const struct image_check *check)

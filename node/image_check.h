@@ -44,5 +44,8 @@ enum check_result image_check_tree(const struct image_check *check, struct error
 /* That all of it was checked is remembered on the node. */
 void image_check_remember(const struct image_check *check);
 bool image_check_recall(const struct image_check *check);
+/* Under what: of the image's first `layers` layers, or of all for 0. In fresh memory; NULL: out of
+ * memory. */
+char *image_check_memory_name(const struct node_image *node, size_t layers);
 
 #endif

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "node/give_back.h"
 #include "node/image_check.h"
 #include "node/mounted_image-internal.h"
 
@@ -170,6 +171,11 @@ int mounted_image_serve(struct mounted_image *image, void (*ready)(void *context
 void mounted_image_stop(struct mounted_image *image)
 {
     front_stop(image->front);
+}
+
+struct digest *mounted_image_cache_keys(const struct mounted_image *image, size_t *ret_count)
+{
+    return image_cache_keys(&image->image, ret_count);
 }
 
 /* ---- the end ---- */

@@ -54,5 +54,7 @@ void mounted_image_free(struct mounted_image *image);
 /* What is to be told of it, as fields of a status (docs/man/sluice-status.1): a new object, in
  * which "front" is null until it is mounted. NULL: it is at its end. On any thread. */
 json_t *mounted_image_status(struct mounted_image *image);
+/* As image_cache_keys(). */
+struct digest *mounted_image_cache_keys(const struct mounted_image *image, size_t *ret_count);
 
 #endif

@@ -27,9 +27,20 @@ struct client_image {
     enum image_state state;
     char *reason; /* of IMAGE_FAILED */
     json_t *command;
-    char *mountpoint; /* NULL: only to be loaded */
-    char *answer;     /* of the last time that it was opened */
+    char *mountpoint;          /* NULL: only to be loaded */
+    char *answer;              /* of the last time that it was opened */
+    struct digest *cache_keys; /* out of that, sorted */
+    size_t cache_key_count;
     struct mount_keeper keeper;
+};
+
+/* node_client_give_back.c */
+struct giving_back {
+    pthread_t thread;
+    bool runs;
+    bool due; /* something has changed, so that what is left may go */
+    struct digest *keys;
+    size_t count;
 };
 
 struct node_client {
@@ -37,6 +48,7 @@ struct node_client {
     struct credential_searches searches;
     pthread_t supervisor, restorer;
     bool supervisor_runs, restorer_runs;
+    struct giving_back giving_back;
 
     pthread_mutex_t lock;
     pthread_cond_t changed;
@@ -73,6 +85,14 @@ void client_images_lost(struct node_client *client);
 uint64_t client_now_ms(void);
 /* Waits for a change; false once it is `deadline`. */
 bool client_wait(struct node_client *client, uint64_t deadline);
+
+/* ---- node_client_give_back.c ---- */
+
+int client_give_back_start(struct node_client *client, struct error **error);
+/* Once the client is stopping. */
+void client_give_back_stop(struct node_client *client);
+/* With the lock: a use of the cache may have ended. */
+void client_give_back_again(struct node_client *client);
 
 /* ---- node_supervisor.c ---- */
 

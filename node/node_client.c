@@ -67,6 +67,7 @@ int node_client_open(struct node_client *client, const struct node_image_request
         (!image->mountpoint || (image->state == IMAGE_FAILED && !image->answer)))
         client_image_drop(image);
     if (image) client_image_unreference(image);
+    client_give_back_again(client);
     pthread_mutex_unlock(&client->lock);
     return result;
 }
@@ -287,6 +288,7 @@ static int start(struct node_client *client, struct error **error)
     if (thread_start(&client->restorer, "sluice-restore", run_restorer, client, error) < 0)
         return -1;
     client->restorer_runs = true;
+    if (client_give_back_start(client, error) < 0) return -1;
     return wait_for_first(client, error);
 }
 
@@ -326,6 +328,7 @@ void node_client_stop(struct node_client *client)
     pthread_mutex_unlock(&client->lock);
     if (client->supervisor_runs) pthread_join(client->supervisor, NULL);
     if (client->restorer_runs) pthread_join(client->restorer, NULL);
+    client_give_back_stop(client);
     free_images(client);
     error_free(client->failure);
     /* A search that goes on uses the client. */

@@ -40,11 +40,16 @@ struct node_layer_answer {
     uint64_t stream_length;
 };
 
+/* An index has some hundred layers at the most, with three for each. */
+#define NODE_CACHE_KEYS_MAX 4096u
+
 struct node_image_answer {
     struct digest manifest, index;
     enum index_trust trust;
     struct node_layer_answer *layers; /* those that are shown, lowest first */
     size_t layer_count;
+    struct digest *cache_keys; /* what the cache keeps for the image: image_cache_keys() */
+    size_t cache_key_count;
     uint64_t entries, image_bytes;
     char *front, *front_reason; /* "" where nothing was mounted */
 };
@@ -61,6 +66,11 @@ int node_client_open(struct node_client *client, const struct node_image_request
 /* Unmounts. Who still uses the tree is served on until the kernel says that nobody does. The number
  * may be used again. */
 void node_client_close(struct node_client *client, uint64_t id);
+
+/* Nobody but images that are open needs what has these cache keys: the rest is removed from the
+ * cache, each once no process uses it. Does not wait. What cannot be noted, or is still used when
+ * this process ends, goes by eviction. */
+void node_client_give_back(struct node_client *client, const struct digest *keys, size_t count);
 
 /* Appends a JSON object: "server" (process_status(), or null and "server_reason"),
  * "servers_started", "images": [{"id", "state", "reason", mounted_image_status()}, ...]. */

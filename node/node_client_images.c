@@ -55,6 +55,7 @@ static void client_image_free(struct client_image *image)
     free(image->mountpoint);
     free(image->reason);
     free(image->answer);
+    free(image->cache_keys);
     free(image);
 }
 
@@ -146,6 +147,21 @@ static int ask_once(const struct client_image *image, const char *text, int comm
     return result;
 }
 
+static int keep_answer(struct client_image *image, const struct buffer *text, struct error **error)
+{
+    struct node_image_answer answer;
+    free(image->answer);
+    image->answer = strndup((const char *)text->data, text->length);
+    if (!image->answer) return error_set_memory(error);
+    if (node_answer_decode(image->answer, &answer, error) < 0) return -1;
+    free(image->cache_keys);
+    image->cache_keys = take_pointer(&answer.cache_keys);
+    image->cache_key_count = answer.cache_key_count;
+    digests_sort(image->cache_keys, image->cache_key_count);
+    node_image_answer_free(&answer);
+    return 0;
+}
+
 /* One server's try. 1: it died, and another may be asked. */
 static int open_once(struct node_client *client, struct client_image *image, uint64_t deadline,
                      struct error **error)
@@ -170,9 +186,7 @@ static int open_once(struct node_client *client, struct client_image *image, uin
         return 1;
     }
     if (result < 0) return error_move(error, reason);
-    free(image->answer);
-    image->answer = strndup((const char *)answer.data, answer.length);
-    return image->answer ? 0 : error_set_memory(error);
+    return keep_answer(image, &answer, error);
 }
 
 static int open_in_any(struct node_client *client, struct client_image *image, uint64_t deadline,

@@ -8,8 +8,14 @@
 
 /* The commands. Each object says which it is as "command". */
 #define NODE_START  "start"  /* the first one: node_options, and "parent", who has started it */
-#define NODE_OPEN   "open"   /* node_open_encode(); the answer is mounted_image_status() */
+#define NODE_OPEN   "open"   /* node_open_encode(); the answer: mounted_image_status(), and more */
 #define NODE_STATUS "status" /* {"process": process_status(), "images": [{"id", ...}, ...]} */
+
+/* Removes from the cache what has these "digests" and is not used: node_give_back(). The answer has
+ * the "digests" that are left. */
+#define NODE_GIVE_BACK "give-back"
+/* In one such command. */
+#define NODE_GIVE_BACK_MAX 100u
 
 /* The server's sockets: where commands come from, and who is its broker. */
 #define NODE_COMMANDS_SOCKET 3
@@ -30,7 +36,7 @@ struct node_open {
 };
 int node_open_decode(const json_t *command, struct node_open *ret, struct error **error);
 
-/* Out of an answer to NODE_OPEN. */
+/* Out of an answer to NODE_OPEN, which has "cache_keys" beside the status. */
 int node_answer_decode(const char *text, struct node_image_answer *ret, struct error **error);
 
 #endif

@@ -166,7 +166,9 @@ static int take_answer(const json_t *root, struct node_image_answer *ret, struct
         json_field_size(root, "image_bytes", &ret->image_bytes, error) < 0 ||
         optional_text(root, "front", &front, error) < 0 ||
         optional_text(root, "front_reason", &reason, error) < 0 ||
-        take_layers(root, ret, error) < 0)
+        take_layers(root, ret, error) < 0 ||
+        json_field_digests(root, "cache_keys", NODE_CACHE_KEYS_MAX, &ret->cache_keys,
+                           &ret->cache_key_count, error) < 0)
         return -1;
     ret->front = strdup(front ? front : "");
     ret->front_reason = strdup(reason ? reason : "");
@@ -185,6 +187,7 @@ int node_answer_decode(const char *text, struct node_image_answer *ret, struct e
 void node_image_answer_free(struct node_image_answer *answer)
 {
     free(answer->layers);
+    free(answer->cache_keys);
     free(answer->front);
     free(answer->front_reason);
     *answer = (struct node_image_answer){ 0 };

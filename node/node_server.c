@@ -18,6 +18,7 @@
 #include "base/thread.h"
 #include "node/broker.h"
 #include "node/child_process.h"
+#include "node/give_back.h"
 #include "node/node_protocol-internal.h"
 #include "node/process_status.h"
 #include "node/question.h"
@@ -29,6 +30,9 @@ struct node_server {
     struct confinement confinement;
     struct broker *broker;
     time_t started;
+    /* Held in common while an image is loaded: what that finds in the cache is not given back
+     * before it is known to be in use. */
+    pthread_rwlock_t loading;
     pthread_mutex_t lock;
     LIST_HEAD(, served_image) images;
     unsigned image_count;
@@ -64,6 +68,9 @@ static int answer_opened(struct served_image *served)
 {
     cleanup_json json_t *status = mounted_image_status(served->image);
     cleanup_close int to = take_descriptor(&served->to);
+    size_t count;
+    cleanup_free struct digest *keys = mounted_image_cache_keys(served->image, &count);
+    if (keys) json_object_set_new(status, "cache_keys", json_digests(keys, count));
     return answer_object(to, status);
 }
 
@@ -73,7 +80,10 @@ static int load(struct served_image *served, struct error **error)
 {
     struct node_server *server = served->server;
     struct mounted_image *image;
-    if (mounted_image_new(&image, &server->node, &served->open.options, error) < 0) return -1;
+    pthread_rwlock_rdlock(&server->loading);
+    int result = mounted_image_new(&image, &server->node, &served->open.options, error);
+    pthread_rwlock_unlock(&server->loading);
+    if (result < 0) return -1;
     pthread_mutex_lock(&server->lock);
     served->image = image;
     pthread_mutex_unlock(&server->lock);
@@ -127,6 +137,60 @@ static void *run_image(void *argument)
     if (serve(served, &error) < 0) tell_failure(served, error);
     end_image(served);
     return NULL;
+}
+
+/* ---- giving back ---- */
+
+struct giving_back {
+    struct node_server *server;
+    struct digest *digests;
+    size_t count;
+    int to;
+};
+
+static void giving_back_free(struct giving_back *giving)
+{
+    if (giving->to >= 0) close(giving->to);
+    free(giving->digests);
+    free(giving);
+}
+
+static void *run_give_back(void *argument)
+{
+    struct giving_back *giving = argument;
+    struct node_server *server = giving->server;
+    size_t left = giving->count;
+    if (pthread_rwlock_trywrlock(&server->loading) == 0) {
+        left = node_give_back(server->node.cache, giving->digests, giving->count);
+        pthread_rwlock_unlock(&server->loading);
+    }
+    cleanup_json json_t *answer =
+        json_pack("{s:o}", "digests", json_digests(giving->digests, left));
+    answer_object(giving->to, answer);
+    giving_back_free(giving);
+    return NULL;
+}
+
+/* Large files take a while. The thread has `*to`. */
+static int give_back(struct node_server *server, const json_t *command, int *to,
+                     struct error **error)
+{
+    pthread_t thread;
+    struct giving_back *giving = calloc(1, sizeof *giving);
+    if (!giving) return error_set_memory(error);
+    *giving = (struct giving_back){ .server = server, .to = -1 };
+    if (json_field_digests(command, "digests", NODE_GIVE_BACK_MAX, &giving->digests, &giving->count,
+                           error) == 0) {
+        giving->to = *to;
+        if (thread_start(&thread, "sluice-forget", run_give_back, giving, error) == 0) {
+            pthread_detach(thread);
+            *to = -1;
+            return 0;
+        }
+        giving->to = -1;
+    }
+    giving_back_free(giving);
+    return -1;
 }
 
 /* ---- commands ---- */
@@ -207,6 +271,8 @@ static void handle(struct node_server *server, const char *text, size_t length, 
             (void)take_pointer(&command);
             return;
         }
+    } else if (name && strcmp(name, NODE_GIVE_BACK) == 0) {
+        if (give_back(server, command, to, &error) == 0) return;
     } else if (name && strcmp(name, NODE_STATUS) == 0) {
         answer_status(server, *to);
         return;
@@ -272,7 +338,8 @@ static void serve_commands(struct node_server *server)
 
 int node_server_main(int argc, char **argv)
 {
-    static struct node_server server = { .lock = PTHREAD_MUTEX_INITIALIZER };
+    static struct node_server server = { .loading = PTHREAD_RWLOCK_INITIALIZER,
+                                         .lock = PTHREAD_MUTEX_INITIALIZER };
     (void)argv;
     if (argc != 1 || !child_process_take_socket(NODE_COMMANDS_SOCKET) ||
         !child_process_take_socket(NODE_BROKER_SOCKET)) {

@@ -95,6 +95,7 @@ static void image_gone(struct node_client *client, uint64_t number)
         client_image_drop(image);
     else if (image && image->state == IMAGE_OPEN)
         client_image_set_state(client, image, IMAGE_FAILED, "it was unmounted");
+    client_give_back_again(client);
     pthread_mutex_unlock(&client->lock);
 }
 
@@ -141,6 +142,7 @@ static bool note_running(struct node_client *client, const struct started *serve
     client->commands = server->commands;
     client->servers++;
     client->running = true;
+    client_give_back_again(client);
     bool wanted = !client->stopping;
     pthread_cond_broadcast(&client->changed);
     pthread_mutex_unlock(&client->lock);

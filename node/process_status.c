@@ -47,6 +47,8 @@ json_t *process_status(const struct node *node, const struct confinement *confin
     json_t *root = json_object();
     if (!root) return NULL;
     json_object_set_new(root, "cache", json_any_text(cache_directory(node->cache)));
+    add_size(root, "cache_bytes", cache_usage(node->cache));
+    add_size(root, "cache_limit", cache_get_limits(node->cache).size);
     json_object_set_new(root, "confinement", confinement_status(confinement));
     add_size(root, "pid", (uint64_t)getpid());
     add_size(root, "uptime_seconds", (uint64_t)(time(NULL) - started));

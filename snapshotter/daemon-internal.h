@@ -26,6 +26,7 @@ struct daemon {
     struct cri_proxy *cri; /* or NULL */
     struct control_server *control;
     struct metrics_listener *metrics;
+    struct snapshots_service service;
     struct grpc_method methods[SNAPSHOTS_METHOD_COUNT];
     struct grpc_server *server;
 };

@@ -106,7 +106,8 @@ static int start(struct daemon *daemon, struct error **error)
         open_snapshots(daemon, error) < 0 || listen_for_kubelet(daemon, error) < 0 ||
         listen_for_people(daemon, error) < 0 || make_directory_of(config->address, error) < 0)
         return -1;
-    snapshots_service_methods(daemon->snapshotter, daemon->methods);
+    daemon->service.snapshotter = daemon->snapshotter;
+    snapshots_service_methods(&daemon->service, daemon->methods);
     return grpc_server_start(&daemon->server, config->address, daemon->methods,
                              SNAPSHOTS_METHOD_COUNT, error);
 }

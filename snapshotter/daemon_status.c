@@ -61,12 +61,23 @@ static json_t *server_part(json_t *node)
     return part;
 }
 
+/* As its server counts; nothing without one. */
+static json_t *cache_part(const json_t *node)
+{
+    const json_t *server = json_object_get(node, "server");
+    return json_pack("{s:O*, s:O*, s:O*}", "directory", json_object_get(server, "cache"), "on_disk",
+                     json_object_get(server, "cache_bytes"), "limit",
+                     json_object_get(server, "cache_limit"));
+}
+
 json_t *daemon_status(struct daemon *daemon)
 {
     cleanup_json json_t *node = node_status(daemon);
     cleanup_json json_t *status = json_object();
     if (!status || !node || json_object_set_new(status, "daemon", process_part(daemon)) < 0 ||
         json_object_set_new(status, "server", server_part(node)) < 0 ||
+        json_object_set_new(status, "cache", cache_part(node)) < 0 ||
+        json_object_set_new(status, "calls", snapshots_service_calls(&daemon->service)) < 0 ||
         lazy_images_status(daemon->lazy, json_object_get(node, "images"), status) < 0)
         return NULL;
     return json_incref(status);

@@ -24,3 +24,27 @@ enum grpc_status grpc_status_of(const struct error *error)
     }
     return GRPC_UNKNOWN;
 }
+
+const char *grpc_status_name(enum grpc_status status)
+{
+    static const char *const names[GRPC_STATUS_COUNT] = {
+        "OK",
+        "Canceled",
+        "Unknown",
+        "InvalidArgument",
+        "DeadlineExceeded",
+        "NotFound",
+        "AlreadyExists",
+        "PermissionDenied",
+        "ResourceExhausted",
+        "FailedPrecondition",
+        "Aborted",
+        "OutOfRange",
+        "Unimplemented",
+        "Internal",
+        "Unavailable",
+        "DataLoss",
+        "Unauthenticated",
+    };
+    return names[status];
+}

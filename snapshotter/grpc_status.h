@@ -24,8 +24,12 @@ enum grpc_status {
     GRPC_INTERNAL,
     GRPC_UNAVAILABLE,
     GRPC_DATA_LOSS,
-    GRPC_UNAUTHENTICATED, /* the last one */
+    GRPC_UNAUTHENTICATED,
+    GRPC_STATUS_COUNT
 };
+
+/* "OK", "NotFound": as metrics of other gRPC servers have it. */
+const char *grpc_status_name(enum grpc_status status);
 
 /* The status by which containerd's errdefs package knows such an error; what it has no word for,
  * as a failed system call, is GRPC_UNKNOWN. */

@@ -132,7 +132,7 @@ static void settle_ordinary(struct decision *decision, const char *reason, enum 
 }
 
 static int make_record(struct lazy_record *ret, const char *name, const char *reference,
-                       const struct node_image_answer *answer, struct error **error)
+                       struct node_image_answer *answer, struct error **error)
 {
     *ret = (struct lazy_record){ .index = answer->index, .trust = answer->trust };
     if (answer->layer_count == 0 || answer->layer_count > LAZY_LAYERS_MAX)
@@ -148,6 +148,9 @@ static int make_record(struct lazy_record *ret, const char *name, const char *re
         streams[i] = answer->layers[i].stream;
     }
     lazy_record_chain(ret, streams);
+    ret->cache_keys = take_pointer(&answer->cache_keys);
+    ret->cache_key_count = answer->cache_key_count;
+    digests_sort(ret->cache_keys, ret->cache_key_count);
     return 0;
 }
 
@@ -163,7 +166,7 @@ static void settle_on(struct decision *decision, uint64_t number)
 
 /* The file first: a snapshot that refers to the image may be made as soon as it is in the table. */
 static int settle_lazy(struct decision *decision, uint64_t number, const char *reference,
-                       const struct node_image_answer *answer, struct error **error)
+                       struct node_image_answer *answer, struct error **error)
 {
     struct lazy_images *images = decision->images;
     struct lazy_record record;

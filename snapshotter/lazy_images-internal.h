@@ -87,6 +87,10 @@ struct lazy_image *lazy_image_add(struct lazy_images *images, uint64_t number,
                                   struct lazy_record *record, struct error **error);
 /* Under the lock; the last one has the image unmounted and removed, if it is not in the table. */
 void lazy_image_release(struct lazy_images *images, struct lazy_image *image);
+/* What the cache keeps for a mount of the image beside what is written down: the metadata of its
+ * first layers, which is made here. Nothing for an image that is not in the table. */
+void lazy_image_add_keys(struct lazy_images *images, uint64_t number,
+                         const struct node_image_answer *answer);
 /* Out of the table; under the lock. */
 void lazy_image_take_out(struct lazy_images *images, struct lazy_image *image);
 

@@ -77,10 +77,57 @@ struct lazy_image *lazy_image_add(struct lazy_images *images, uint64_t number,
     return image;
 }
 
+/* What it does not have, as far as there is memory: else it is left to the cache's eviction. */
+static void add_keys(struct lazy_record *record, const struct digest *keys, size_t count)
+{
+    struct digest *all =
+        reallocarray(record->cache_keys, record->cache_key_count + count, sizeof *all);
+    size_t known = record->cache_key_count;
+    if (!all) return;
+    record->cache_keys = all;
+    for (size_t i = 0; i < count; i++)
+        if (!digests_have(all, known, &keys[i])) all[record->cache_key_count++] = keys[i];
+    digests_sort(all, record->cache_key_count);
+}
+
+void lazy_image_add_keys(struct lazy_images *images, uint64_t number,
+                         const struct node_image_answer *answer)
+{
+    pthread_mutex_lock(&images->lock);
+    struct lazy_image *image = lazy_image_find(images, number);
+    if (image && answer->cache_key_count > 0)
+        add_keys(&image->record, answer->cache_keys, answer->cache_key_count);
+    pthread_mutex_unlock(&images->lock);
+}
+
 static void lazy_image_free(struct lazy_image *image)
 {
     lazy_record_free(&image->record);
     free(image);
+}
+
+/* Under the lock. */
+static bool is_needed(const struct lazy_images *images, const struct digest *cache_key)
+{
+    const struct lazy_image *image;
+    TAILQ_FOREACH(image, &images->images, entry)
+    {
+        if (digests_have(image->record.cache_keys, image->record.cache_key_count, cache_key))
+            return true;
+    }
+    return false;
+}
+
+/* What the cache keeps for it and for no other; it is out of the table, and ends. */
+static void give_back(struct lazy_images *images, struct lazy_record *record)
+{
+    struct digest *keys = record->cache_keys;
+    size_t count = 0;
+    pthread_mutex_lock(&images->lock);
+    for (size_t i = 0; i < record->cache_key_count; i++)
+        if (!is_needed(images, &keys[i])) keys[count++] = keys[i];
+    pthread_mutex_unlock(&images->lock);
+    node_client_give_back(images->node, keys, count);
 }
 
 static void *clear(void *argument)
@@ -89,6 +136,7 @@ static void *clear(void *argument)
     struct lazy_images *images = image->images;
     log_info("%s is no longer used: it is unmounted", image->record.name);
     lazy_view_clear(images, image->number);
+    give_back(images, &image->record);
     lazy_image_free(image);
     lazy_thread_end(images);
     return NULL;
@@ -263,6 +311,18 @@ static bool is_used(const struct lazy_use *uses, size_t count, uint64_t number)
     return false;
 }
 
+/* Left by a daemon that was killed; what is used is in the table. */
+static void clear_left(struct lazy_images *images, uint64_t number)
+{
+    struct lazy_record record;
+    cleanup_free char *file = lazy_view_record_path(images, number);
+    bool known = file && lazy_record_read(&record, file, NULL) == 0;
+    lazy_view_clear(images, number);
+    if (!known) return;
+    give_back(images, &record);
+    lazy_record_free(&record);
+}
+
 /* Clears what no snapshot uses, and finds the highest number. */
 static int look_around(struct lazy_images *images, const struct lazy_use *uses, size_t count,
                        struct error **error)
@@ -276,7 +336,7 @@ static int look_around(struct lazy_images *images, const struct lazy_use *uses, 
         uint64_t number = strtoull(entry->d_name, &end, 10);
         if (errno || *end || entry->d_name[0] < '1' || entry->d_name[0] > '9') continue;
         if (number > images->last_number) images->last_number = number;
-        if (!is_used(uses, count, number)) lazy_view_clear(images, number);
+        if (!is_used(uses, count, number)) clear_left(images, number);
     }
     closedir(entries);
     return 0;
@@ -285,14 +345,13 @@ static int look_around(struct lazy_images *images, const struct lazy_use *uses, 
 static int start(void *context, const struct lazy_use *uses, size_t count, struct error **error)
 {
     struct lazy_images *images = context;
-    if (look_around(images, uses, count, error) < 0) return -1;
     for (size_t i = 0; i < count; i++) {
         /* A number that is not to be given to another image, even if its directory was lost. */
         if (uses[i].image > images->last_number) images->last_number = uses[i].image;
         bool seen = is_used(uses, i, uses[i].image);
         if (!seen && load(images, uses[i].image, error) < 0) return -1;
     }
-    return 0;
+    return look_around(images, uses, count, error);
 }
 
 /* ---- status ---- */

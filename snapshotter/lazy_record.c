@@ -6,6 +6,7 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "node/node_client.h"
 
 #define FILE_LENGTH_MAX (1u << 20)
 
@@ -40,8 +41,12 @@ int lazy_record_write(const struct lazy_record *record, const char *path, struct
     json_object_set_new(root, "index", json_string(digest_format(&record->index, index)));
     json_object_set_new(root, "trust", json_string(index_trust_name(record->trust)));
     json_object_set_new(root, "layers", layers);
+    json_object_set_new(root, "cache_keys",
+                        json_digests(record->cache_keys, record->cache_key_count));
     cleanup_free char *text = json_dumps(root, JSON_INDENT(2));
-    if (!text || json_array_size(layers) != record->layer_count) return error_set_memory(error);
+    if (!text || json_array_size(layers) != record->layer_count ||
+        !json_object_get(root, "cache_keys"))
+        return error_set_memory(error);
     return file_write_atomic(path, text, strlen(text), 0600, error);
 }
 
@@ -76,7 +81,12 @@ static int read_fields(struct lazy_record *record, const json_t *root, struct er
     record->name = strdup(name);
     record->reference = strdup(reference);
     if (!record->name || !record->reference) return error_set_memory(error);
-    return read_layers(record, root, error);
+    if (read_layers(record, root, error) < 0 ||
+        json_field_digests(root, "cache_keys", NODE_CACHE_KEYS_MAX, &record->cache_keys,
+                           &record->cache_key_count, error) < 0)
+        return -1;
+    digests_sort(record->cache_keys, record->cache_key_count);
+    return 0;
 }
 
 int lazy_record_read(struct lazy_record *ret, const char *path, struct error **error)
@@ -95,5 +105,6 @@ void lazy_record_free(struct lazy_record *record)
     free(record->name);
     free(record->reference);
     free(record->layers);
+    free(record->cache_keys);
     *record = (struct lazy_record){ 0 };
 }

@@ -23,6 +23,8 @@ struct lazy_record {
     enum index_trust trust; /* when it was chosen */
     struct lazy_record_layer *layers;
     uint32_t layer_count;
+    struct digest *cache_keys; /* what the node's cache keeps for it: node/give_back.h; sorted */
+    size_t cache_key_count;
 };
 
 /* Chain IDs out of the layers' stream digests, which are the image's diffIDs. */

@@ -77,6 +77,7 @@ int lazy_view_open(struct lazy_images *images, const struct lazy_view *view, uin
     };
     if (node_client_open(images->node, &request, (unsigned)timeout_ms, &answer, error) < 0)
         return -1;
+    lazy_image_add_keys(images, view->number, &answer);
     if (ret_answer)
         *ret_answer = answer;
     else

@@ -1,6 +1,7 @@
 #include "snapshotter/snapshots_service.h"
 
 #include <string.h>
+#include <time.h>
 
 #include "base/cleanup.h"
 #include "base/log.h"
@@ -197,16 +198,62 @@ static const struct operation *operation_of(const struct grpc_call *call)
     return operation;
 }
 
+/* ---- counting ---- */
+
+static uint64_t now_nanoseconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+static void count_call(struct snapshots_service *service, const struct operation *operation,
+                       enum grpc_status status, uint64_t begun)
+{
+    struct snapshots_calls *calls = &service->calls[operation - operations][status];
+    atomic_fetch_add(&calls->count, 1);
+    atomic_fetch_add(&calls->nanoseconds, now_nanoseconds() - begun);
+}
+
+json_t *snapshots_service_calls(struct snapshots_service *service)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < SNAPSHOTS_METHOD_COUNT; i++)
+        for (unsigned status = 0; status < GRPC_STATUS_COUNT; status++) {
+            struct snapshots_calls *calls = &service->calls[i][status];
+            uint64_t count = atomic_load(&calls->count);
+            if (count == 0) continue;
+            json_array_append_new(list, json_pack("{s:s, s:s, s:I, s:f}", "method",
+                                                  operations[i].path + strlen(SERVICE), "code",
+                                                  grpc_status_name((enum grpc_status)status),
+                                                  "count", (json_int_t)count, "seconds",
+                                                  (double)atomic_load(&calls->nanoseconds) / 1e9));
+        }
+    return list;
+}
+
+/* ---- answering ---- */
+
+/* The call is not ended yet. */
+static int run(struct snapshotter *snapshotter, const struct operation *operation,
+               struct grpc_call *call, struct buffer *answer, struct error **error)
+{
+    const struct buffer *bytes = grpc_call_request(call);
+    ProtobufCMessage *request = request_read(operation->request, bytes->data, bytes->length, error);
+    int result = request ? operation->run(snapshotter, request, call, answer, error) : -1;
+    request_free(request);
+    return result;
+}
+
 static void handle(struct grpc_call *call, void *context)
 {
+    struct snapshots_service *service = context;
     const struct operation *operation = operation_of(call);
-    const struct buffer *bytes = grpc_call_request(call);
+    uint64_t begun = now_nanoseconds();
     struct error *error = NULL;
     cleanup_buffer struct buffer answer = { 0 };
-    ProtobufCMessage *request =
-        request_read(operation->request, bytes->data, bytes->length, &error);
-    int result = request ? operation->run(context, request, call, &answer, &error) : -1;
-    request_free(request);
+    int result = run(service->snapshotter, operation, call, &answer, &error);
+    count_call(service, operation, result < 0 ? grpc_status_of(error) : GRPC_OK, begun);
     if (result < 0) {
         log_debug("%s: %s", operation->path + strlen(SERVICE), error_message(error));
         grpc_call_fail(call, error);
@@ -216,9 +263,9 @@ static void handle(struct grpc_call *call, void *context)
     grpc_call_end(call, GRPC_OK, NULL);
 }
 
-void snapshots_service_methods(struct snapshotter *snapshotter,
+void snapshots_service_methods(struct snapshots_service *service,
                                struct grpc_method ret[static SNAPSHOTS_METHOD_COUNT])
 {
     for (size_t i = 0; i < SNAPSHOTS_METHOD_COUNT; i++)
-        ret[i] = (struct grpc_method){ operations[i].path, handle, snapshotter };
+        ret[i] = (struct grpc_method){ operations[i].path, handle, service };
 }

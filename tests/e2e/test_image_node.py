@@ -96,6 +96,37 @@ class ManyImages(ImageNodeTest):
         self.shows(second, self.tars["second"])
         self.assertFalse(os.path.ismount(first))
 
+    def cache_files(self, folder):
+        directory = os.path.join(self.directory, f"{self._testMethodName}-cache", folder)
+        return os.listdir(directory)
+
+    def test_what_nobody_needs_is_given_back(self):
+        """Not before who still uses it has ended, and nothing that another image has."""
+        first, second = self.open(1, "first"), self.open(2, "second")
+        self.shows(first, self.tars["first"])
+        self.shows(second, self.tars["second"])
+        self.registry.stop()
+        self.addCleanup(self.registry.start)
+        kept = os.open(first, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            self.node.close(1)
+            self.node.ask("give-back", self.references["first"])
+            self.shows(f"/proc/self/fd/{kept}/.", self.tars["first"])
+            self.assertEqual(4, len(self.cache_files("layers")))
+        finally:
+            os.close(kept)
+        self.wait_until(lambda: len(self.cache_files("layers")) == 2, "two layers are given back")
+        self.node.kill_server()
+        self.wait_until(lambda: self.node.status()["servers_started"] == 2, "there is another one")
+        self.wait_until(lambda: self.node.image(2)["state"] == "open", "it serves the image")
+        self.shows(second, self.tars["second"])
+        self.assertEqual(self.node.status()["server"]["errors"], 0)
+        self.node.close(2)
+        self.node.ask("give-back", self.references["second"])
+        for folder in ("layers", "blobs", "names"):
+            self.wait_until(lambda: not self.cache_files(folder), f"no {folder} are left")
+        self.assertLess(self.node.status()["server"]["cache_bytes"], 1 << 16)
+
     def test_a_repository_may_go(self):
         """The device goes on with where another image has the layer."""
         gone = os.path.join(self.registry.storage, "docker/registry/v2/repositories/first")

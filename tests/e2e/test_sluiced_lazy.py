@@ -1,5 +1,9 @@
 """Pods and containers with sluiced as containerd's snapshotter: images with an index."""
 
+import os
+import signal
+import time
+
 from tools import container_images, images, tree
 from tools.container_images import PROGRAM
 from tools.node import Workloads
@@ -19,6 +23,54 @@ class LazyNode(SluicedNode):
 
 class LazyImages(Workloads, Restarts, LazyNode):
     """The containerd of this Debian."""
+
+    def cached(self, folder):
+        return set(os.listdir(os.path.join(self.sluiced.root, "cache", folder)))
+
+    def show(self, reference, path):
+        pod = self.pod(f"{time.monotonic_ns()}")
+        shown = self.cri.run(pod, "shows", reference, PROGRAM, "show", path)
+        self.cri.remove_pod(pod)
+        return shown
+
+    def test_disk_is_given_back(self):
+        """Of an image that is removed, but for what another one has, too."""
+        self.cri.remove_pod(self.pod())
+        before = {folder: self.cached(folder) for folder in ("blobs", "layers")}
+        references = [self.push(image.layout, image.tag, image.tag)
+                      for image in container_images.siblings()]
+        for number, reference in enumerate(references, 1):
+            self.sluice("index", reference)
+            self.cri.pull(reference)
+            self.assertEqual((0, f"1 of layer {number}\n" * 500),
+                             self.show(reference, f"/layer-{number}/01"))
+        first, second = references
+        self.assertEqual(sorted(references), self.lazy_names())
+        self.cri.remove_image(first)
+        self.wait_until(lambda: self.lazy_names() == [second], "one image is lazy")
+        self.wait_until(lambda: len(self.cached("layers")) == 2, "what only that one had has gone")
+        self.registry.stop()
+        try:
+            server = self.sluiced_status()["server"]
+            os.kill(server["pid"], signal.SIGKILL)
+            self.wait_until(lambda: self.sluiced_status()["server"]["starts"] > server["starts"],
+                            "there is another server")
+            self.wait_until(lambda: [image["state"] for image in self.sluiced_status()["images"]]
+                            == ["mounted"], "the next server has it from the cache")
+            self.assertEqual((0, "1 of layer 2\n" * 500), self.show(second, "/layer-2/01"))
+        finally:
+            self.registry.start()
+        for number in (3, 1):  # the shorter one is the first layers of the longer one
+            self.cri.pull(self.reference(f"chain-{number}"))
+            self.assertEqual((0, f"layer {number}\n"),
+                             self.show(self.reference(f"chain-{number}"), "/etc/top"))
+        self.remove_images()
+        for folder, those in before.items():
+            self.wait_until(lambda: self.cached(folder) <= those, f"no {folder} are left")
+        self.assertLess(self.sluiced_status()["cache"]["on_disk"], 100000)
+        calls = {(call["method"], call["code"]): call for call in self.sluiced_status()["calls"]}
+        self.assertGreater(calls["Prepare", "OK"]["count"], 0)
+        self.assert_nothing_left()
 
     def test_lazy(self):
         image = container_images.chain()[3]

@@ -37,6 +37,9 @@ def _write_layer(path, number):
                 layer.file(f"layer-{number}/{each:02}", b"%d of layer %d\n" % (each, number) * 500)
 
 
+_RECIPE = ("container_images.py", "images.py", "layers.py", "layout.py", "inside.c")
+
+
 def chain():
     """[Image]: the n-th has n + 1 layers, and those of the ones before it; its tag is chain-n."""
     def make(directory):
@@ -47,13 +50,30 @@ def chain():
             images.add(layout, f"chain-{number}", tars, ("gzip",) * len(tars), directory,
                        command=[PROGRAM, "pause"])
 
-    recipe = workplace.source_of("container_images.py", "images.py", "layers.py", "layout.py",
-                                 "inside.c")
-    directory = workplace.kept("chain", recipe, make)
+    directory = workplace.kept("chain", workplace.source_of(*_RECIPE), make)
     layout = Layout(os.path.join(directory, "layout"))
     return [images.Image(layout, f"chain-{number}",
                          [os.path.join(directory, f"{each}.tar") for each in range(number + 1)])
             for number in range(4)]
+
+
+def siblings():
+    """[Image]: two that have their upper layer in common, and so no snapshot; their tags are
+    sibling-1 and sibling-2."""
+    def make(directory):
+        layout = Layout(os.path.join(directory, "layout"))
+        for number in range(3):
+            _write_layer(os.path.join(directory, f"{number}.tar"), number)
+        for number in (1, 2):
+            tars = [os.path.join(directory, f"{each}.tar") for each in (number, 0)]
+            images.add(layout, f"sibling-{number}", tars, ("gzip",) * 2, directory,
+                       command=[PROGRAM, "pause"])
+
+    directory = workplace.kept("siblings", workplace.source_of(*_RECIPE), make)
+    layout = Layout(os.path.join(directory, "layout"))
+    return [images.Image(layout, f"sibling-{number}",
+                         [os.path.join(directory, f"{each}.tar") for each in (number, 0)])
+            for number in (1, 2)]
 
 
 def pause():

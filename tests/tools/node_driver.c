@@ -6,6 +6,7 @@
  *   TAG open ID REFERENCE DIRECTORY LAYERS FRONT FILL MILLISECONDS
  *   TAG look REFERENCE
  *   TAG close ID
+ *   TAG give-back REFERENCE     what the cache keeps for the image
  *   TAG status
  */
 #include <inttypes.h>
@@ -92,6 +93,17 @@ static json_t *look(char **words)
     return ask(&request, 60000);
 }
 
+static json_t *give_back(char **words)
+{
+    const struct node_image_request request = { .image = { .reference = words[2] } };
+    struct error *error = NULL;
+    struct node_image_answer answer;
+    if (node_client_open(client, &request, 60000, &answer, &error) < 0) return failure(error);
+    node_client_give_back(client, answer.cache_keys, answer.cache_key_count);
+    node_image_answer_free(&answer);
+    return json_object();
+}
+
 static json_t *status(void)
 {
     struct error *error = NULL;
@@ -104,6 +116,7 @@ static json_t *carry_out(char **words)
 {
     if (strcmp(words[1], "open") == 0) return open_image(words);
     if (strcmp(words[1], "look") == 0) return look(words);
+    if (strcmp(words[1], "give-back") == 0) return give_back(words);
     if (strcmp(words[1], "status") == 0) return status();
     if (strcmp(words[1], "close") != 0) abort();
     node_client_close(client, strtoull(words[2], NULL, 10));
