@@ -299,9 +299,10 @@ struct run {
 };
 
 enum windows_state {
-    WINDOWS_LOADING,  /* from the cache directory */
-    WINDOWS_FETCHING, /* from the registry */
-    WINDOWS_CHECKING, /* against the digest */
+    WINDOWS_FOLLOWING, /* comes with another group that is being fetched */
+    WINDOWS_LOADING,   /* from the cache directory */
+    WINDOWS_FETCHING,  /* from the registry */
+    WINDOWS_CHECKING,  /* against the digest */
     WINDOWS_READY,
     WINDOWS_FAILED, /* no longer in the list; freed when its last user leaves */
 };
@@ -317,6 +318,9 @@ struct window_group_entry {
     unsigned users;    /* runs */
     unsigned attempts;
     struct range_request *request;
+    uint32_t asked_first, asked_count; /* groups that it asks for, one of which is `group` */
+    struct buffer body;                /* CHECKING: of all these */
+    struct window_group_entry *leader; /* FOLLOWING: with which it comes */
     struct job job;
     TAILQ_ENTRY(window_group_entry) link; /* least recently used first */
 };

@@ -160,6 +160,41 @@ static void windows_are_kept_on_disk(void **state)
     assert_int_equal(fake_requests(0), 2);
 }
 
+static void windows_come_with_those_beside_them(void **state)
+{
+    struct fixture *fixture = *state;
+    layer_of_words(&fixture->stream, 4 * FILE_LENGTH, false);
+    gzip_append(&fixture->blob, fixture->stream.data, fixture->stream.length, 6,
+                Z_DEFAULT_STRATEGY);
+    publish(fixture);
+    uint32_t groups = fixture->tables.chunks->group_count;
+    assert_true(groups >= 4);
+    open_all(fixture, &(struct data_path_options){ .neighbours = true });
+    for (uint32_t i = 0; i < groups; i++) {
+        const struct chunk *chunks = fixture->tables.chunks->chunks;
+        expect_read(fixture, chunks[i * WINDOWS_PER_GROUP + 1].stream_offset, 1000);
+        while (statistics(fixture).chunks_in_flight > 0)
+            usleep(1000);
+    }
+    assert_true(fake_requests(1) <= groups / 2);
+    expect_whole_stream(fixture, 1 << 20);
+}
+
+/* Alone, after they were wrong together with others. */
+static void wrong_windows_beside_others_are_asked_for_again(void **state)
+{
+    struct fixture *fixture = *state;
+    layer_of_words(&fixture->stream, 4 * FILE_LENGTH, false);
+    gzip_append(&fixture->blob, fixture->stream.data, fixture->stream.length, 6,
+                Z_DEFAULT_STRATEGY);
+    publish(fixture);
+    open_all(fixture, &(struct data_path_options){ .neighbours = true });
+    fake_corrupt(2, UINT64_MAX);
+    expect_random_reads(fixture, 50);
+    expect_whole_stream(fixture, 1 << 20);
+    assert_true(statistics(fixture).chunks_damaged > 0);
+}
+
 static void damaged_windows_are_asked_for_again(void **state)
 {
     struct fixture *fixture = *state;
@@ -403,6 +438,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(gzip_is_read_at_random, set_up, tear_down),
         cmocka_unit_test_setup_teardown(windows_are_kept_on_disk, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(windows_come_with_those_beside_them, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(wrong_windows_beside_others_are_asked_for_again, set_up,
+                                        tear_down),
         cmocka_unit_test_setup_teardown(damaged_windows_are_asked_for_again, set_up, tear_down),
         cmocka_unit_test_setup_teardown(closing_while_windows_are_fetched, set_up, tear_down),
         cmocka_unit_test_setup_teardown(zstd_frames_are_read_at_random, set_up, tear_down),
