@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/file.h"
@@ -22,6 +23,9 @@
 
 #define BLOCK_BYTES       512u /* of our metadata; EROFS reads devices in multiples of it */
 #define SOURCE_LENGTH_MAX 250u /* fsconfig(2) takes 255 */
+/* Making a file system takes milliseconds. */
+#define LOCK_PATIENCE_MS 1000u
+#define LOCK_AGAIN_MS    5u
 
 /* ---- file system contexts ---- */
 
@@ -252,6 +256,16 @@ static unsigned long newest_bdi(void)
     return newest;
 }
 
+/* Whoever has it may be stopped, or be waiting for a server that is. */
+static bool lock_in_time(int lock)
+{
+    for (unsigned waited = 0; flock(lock, LOCK_EX | LOCK_NB) < 0; waited += LOCK_AGAIN_MS) {
+        if (errno != EWOULDBLOCK || waited >= LOCK_PATIENCE_MS) return false;
+        usleep(LOCK_AGAIN_MS * 1000);
+    }
+    return true;
+}
+
 /* Makes the file system with `names` as the working directory, of this thread alone. */
 static int create_erofs(int context, int names, unsigned long *ret_bdi, struct error **error)
 {
@@ -260,9 +274,10 @@ static int create_erofs(int context, int names, unsigned long *ret_bdi, struct e
     cleanup_close int lock = open(TREE_MOUNT_BDI, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (before < 0 || unshare(CLONE_FS) < 0 || fchdir(names) < 0)
         return error_set_errno(error, errno, "change the working directory");
-    if (lock >= 0) flock(lock, LOCK_EX);
+    /* Without it nobody knows which is the newest, and the kernel reads ahead as it does. */
+    bool alone = lock >= 0 && lock_in_time(lock);
     int result = create(context, error);
-    *ret_bdi = newest_bdi();
+    *ret_bdi = alone ? newest_bdi() : 0;
     if (fchdir(before) < 0 && result == 0)
         result = error_set_errno(error, errno, "change the working directory");
     return result;
