@@ -49,8 +49,8 @@ class Service:
                         response_deserializer=answer.FromString)
             self.calls[method.name] = (request, call, described.server_streaming)
 
-    def call(self, method, timeout=120, **fields):
+    def call(self, method, deadline=120, **fields):
         """The answer; of a stream, the list of them. Fails with grpc.RpcError."""
         request, call, is_stream = self.calls[method]
-        answer = call(request(**fields), timeout=timeout, metadata=self.metadata)
+        answer = call(request(**fields), timeout=deadline, metadata=self.metadata)
         return list(answer) if is_stream else answer
