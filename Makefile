@@ -165,7 +165,8 @@ soak: all $(BUILD)/tests/test_snapshot_crash ## random reads, faults, crashes an
 	SLUICE_KILLS=0 tests/run --unit $(BUILD)/tests/test_snapshot_crash
 	$(if $(SEED),SLUICE_SEED=$(SEED)) SLUICE_SOAK_SECONDS=$(or $(SECONDS),600) \
 	    tests/run --e2e $(or $(TEST),RandomReads UnderEviction Faults Crashes \
-	        RandomLayers RandomImages LongForms ConvertAnything ManyContainers)
+	        RandomLayers RandomImages LongForms ConvertAnything ManyContainers \
+	        test_killed_servers)
 
 bench: all ## measure the figures of docs/performance.md (long)
 	bench/run

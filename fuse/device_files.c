@@ -194,6 +194,11 @@ int device_files_start(struct device_files **ret, int connection, const struct e
     return 0;
 }
 
+int device_files_connection(const struct device_files *files)
+{
+    return fuse_server_connection(files->server);
+}
+
 const struct fuse_negotiated *device_files_negotiated(const struct device_files *files)
 {
     return fuse_server_negotiated(files->server);

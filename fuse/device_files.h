@@ -22,6 +22,7 @@ int device_files_start(struct device_files **ret, int connection, const struct e
                        const struct mapping *metadata, const struct fuse_lasting *lasting,
                        struct error **error);
 /* For the next server of a connection that lasts; borrowed. */
+int device_files_connection(const struct device_files *files);
 const struct fuse_negotiated *device_files_negotiated(const struct device_files *files);
 /* As extent_reader_refuse(). */
 void device_files_refuse(struct device_files *files, uint32_t layer);

@@ -106,6 +106,11 @@ void fuse_server_negotiate(struct fuse_server *server, struct fuse_conn_info *co
     server->initialized = true;
 }
 
+int fuse_server_connection(const struct fuse_server *server)
+{
+    return server->connection;
+}
+
 const struct fuse_negotiated *fuse_server_negotiated(const struct fuse_server *server)
 {
     return &server->negotiated;

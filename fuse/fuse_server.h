@@ -45,6 +45,8 @@ void fuse_server_negotiate(struct fuse_server *server, struct fuse_conn_info *co
 /* Answers the kernel's FUSE_INIT on this thread, then starts the others. A connection that lasts
  * has been negotiated before; what the server before left unanswered comes now. */
 int fuse_server_start(struct fuse_server *server, struct error **error);
+/* For the next server; borrowed. */
+int fuse_server_connection(const struct fuse_server *server);
 /* Once it is started; borrowed. */
 const struct fuse_negotiated *fuse_server_negotiated(const struct fuse_server *server);
 /* For poll(2): readable once fuse_server_wake() was called or a thread has ended by itself. */

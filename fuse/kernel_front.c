@@ -141,6 +141,11 @@ static void wait_for_end(const struct kernel_front *front)
         continue;
 }
 
+int kernel_front_connection(const struct kernel_front *front)
+{
+    return front->files ? device_files_connection(front->files) : -1;
+}
+
 const struct fuse_negotiated *kernel_front_negotiated(const struct kernel_front *front)
 {
     return front->files ? device_files_negotiated(front->files) : NULL;

@@ -42,7 +42,8 @@ int kernel_front_mount(struct kernel_front **ret, const struct erofs_image *imag
  * kernel_front_stop(). */
 int kernel_front_serve(struct kernel_front *front, void (*ready)(void *context), void *context,
                        struct error **error);
-/* For the next server of a connection that lasts; borrowed. NULL: there is no connection. */
+/* For the next server of a connection that lasts; borrowed. -1, NULL: there is no connection. */
+int kernel_front_connection(const struct kernel_front *front);
 const struct fuse_negotiated *kernel_front_negotiated(const struct kernel_front *front);
 /* As extent_reader_refuse(); layers that the kernel has as files cannot be refused. */
 void kernel_front_refuse(struct kernel_front *front, uint32_t layer);

@@ -358,56 +358,42 @@ static int map_memory(struct request_journal *journal, struct error **error)
     return journal->suspects ? 0 : error_set_memory(error);
 }
 
-static int make_memory(struct request_journal *journal, struct error **error)
+int request_journal_make(struct error **error)
 {
-    journal->descriptor = memfd_create("sluice-journal", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    if (journal->descriptor < 0 || ftruncate(journal->descriptor, sizeof *journal->memory) < 0 ||
-        fcntl(journal->descriptor, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
+    const uint64_t magic = JOURNAL_MAGIC;
+    cleanup_close int memory = memfd_create("sluice-journal", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (memory < 0 || ftruncate(memory, sizeof(struct journal_memory)) < 0 ||
+        pwrite(memory, &magic, sizeof magic, offsetof(struct journal_memory, magic)) < 0 ||
+        fcntl(memory, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
         return error_set_errno(error, errno, "journal of requests: make its memory");
-    if (lock_memory(journal->descriptor, error) < 0 || map_memory(journal, error) < 0) return -1;
-    journal->memory->magic = JOURNAL_MAGIC;
-    return 0;
+    return take_descriptor(&memory);
 }
 
 /* Sealed, so that nobody can cut it off under the mapping. */
-static int check_memory(int descriptor, struct error **error)
+bool request_journal_fits(int memory)
 {
     struct stat status;
-    int seals = fcntl(descriptor, F_GET_SEALS);
-    if (fstat(descriptor, &status) < 0 || seals < 0 || !(seals & F_SEAL_SHRINK) ||
-        status.st_size != sizeof(struct journal_memory))
-        return error_set(error, ERROR_UNSUPPORTED,
-                         "journal of requests: this is none of this version's");
-    return 0;
+    uint64_t magic;
+    int seals = fcntl(memory, F_GET_SEALS);
+    return seals >= 0 && (seals & F_SEAL_SHRINK) && fstat(memory, &status) == 0 &&
+           status.st_size == sizeof(struct journal_memory) &&
+           pread(memory, &magic, sizeof magic, offsetof(struct journal_memory, magic)) ==
+               sizeof magic &&
+           magic == JOURNAL_MAGIC;
 }
 
 static int use_memory(struct request_journal *journal, enum server_end end, struct error **error)
 {
-    if (check_memory(journal->descriptor, error) < 0 ||
-        lock_memory(journal->descriptor, error) < 0 || map_memory(journal, error) < 0)
-        return -1;
-    if (journal->memory->magic != JOURNAL_MAGIC)
+    if (!request_journal_fits(journal->descriptor))
         return error_set(error, ERROR_UNSUPPORTED,
                          "journal of requests: this is none of this version's");
+    if (lock_memory(journal->descriptor, error) < 0 || map_memory(journal, error) < 0) return -1;
     take_over(journal, end);
     return 0;
 }
 
-int request_journal_new(struct request_journal **ret, struct error **error)
-{
-    struct request_journal *journal = calloc(1, sizeof *journal);
-    if (!journal) return error_set_memory(error);
-    journal->descriptor = -1;
-    if (make_memory(journal, error) < 0) {
-        request_journal_free(journal);
-        return -1;
-    }
-    *ret = journal;
-    return 0;
-}
-
-int request_journal_resume(struct request_journal **ret, int memory, enum server_end end,
-                           struct error **error)
+int request_journal_open(struct request_journal **ret, int memory, enum server_end end,
+                         struct error **error)
 {
     cleanup_close int owned = memory;
     struct request_journal *journal = calloc(1, sizeof *journal);
@@ -419,11 +405,6 @@ int request_journal_resume(struct request_journal **ret, int memory, enum server
     }
     *ret = journal;
     return 0;
-}
-
-int request_journal_memory(const struct request_journal *journal)
-{
-    return journal->descriptor;
 }
 
 void request_journal_free(struct request_journal *journal)

@@ -15,6 +15,8 @@
 #ifndef SLUICE_FUSE_REQUEST_JOURNAL_H
 #define SLUICE_FUSE_REQUEST_JOURNAL_H
 
+#include <stdbool.h>
+
 #include "base/error.h"
 
 struct request_journal;
@@ -31,16 +33,18 @@ enum server_end {
 #define REQUEST_CRASHES_MAX 3u
 #define REQUEST_KILLS_MAX   100u
 
-int request_journal_new(struct request_journal **ret, struct error **error);
-/* Goes on with the memory of a server before, which is taken over, also when it fails. Waits up to
- * ten seconds for the end of that server's last thread. What the memory holds is not believed where
- * it makes no sense: that server may have crashed. */
-int request_journal_resume(struct request_journal **ret, int memory, enum server_end end,
-                           struct error **error);
-/* The memfd, borrowed; no copy of it may be closed in this process as long as it serves, for that
- * would end its claim (fcntl(2), F_SETLK). */
-int request_journal_memory(const struct request_journal *journal);
-/* Once no connection uses it. The memory stays as it is where others have it. NULL is fine. */
+/* Memory for a journal: for who starts servers. Its descriptor, or -1. */
+int request_journal_make(struct error **error);
+/* Whether it is memory of this version's journal. */
+bool request_journal_fits(int memory);
+/* Goes on where the server before has ended, or begins, with memory that is taken over, also when
+ * it fails. Waits up to ten seconds for the end of that server's last thread. What the memory holds
+ * is not believed where it makes no sense: that server may have crashed. */
+int request_journal_open(struct request_journal **ret, int memory, enum server_end end,
+                         struct error **error);
+/* Once no connection uses it. The memory stays as it is where others have it. No other descriptor
+ * of it may be closed in this process before, for that would end its claim (fcntl(2), F_SETLK).
+ * NULL is fine. */
 void request_journal_free(struct request_journal *journal);
 
 #endif

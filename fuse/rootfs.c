@@ -207,6 +207,7 @@ int rootfs_mount(struct rootfs **ret, const struct erofs_image *image,
     rootfs->mounter = options->mounter;
     rootfs->readahead = options->readahead ? options->readahead : DEFAULT_READAHEAD;
     if (attach(rootfs, options, error) < 0 || prepare(rootfs, devices, device_count, error) < 0) {
+        if (is_resumed(options)) rootfs->mount.attached = false;
         rootfs_free(rootfs);
         return -1;
     }
@@ -237,6 +238,11 @@ int rootfs_serve(struct rootfs *rootfs, void (*ready)(void *context), void *cont
     if (fuse_server_stop(rootfs->server, result < 0 ? NULL : error) < 0) result = -1;
     extent_reader_close(rootfs->reader);
     return result;
+}
+
+int rootfs_connection(const struct rootfs *rootfs)
+{
+    return fuse_server_connection(rootfs->server);
 }
 
 const struct fuse_negotiated *rootfs_negotiated(const struct rootfs *rootfs)

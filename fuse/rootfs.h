@@ -52,6 +52,7 @@ int rootfs_mount(struct rootfs **ret, const struct erofs_image *image,
 int rootfs_serve(struct rootfs *rootfs, void (*ready)(void *context), void *context,
                  struct error **error);
 /* For the next server of a connection that lasts; borrowed. Once `ready` was called. */
+int rootfs_connection(const struct rootfs *rootfs);
 const struct fuse_negotiated *rootfs_negotiated(const struct rootfs *rootfs);
 /* As extent_reader_refuse(); layers that the kernel has as files cannot be refused. */
 void rootfs_refuse(struct rootfs *rootfs, uint32_t layer);

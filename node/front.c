@@ -70,7 +70,8 @@ static int mount_files(struct front *front, const struct node_image *node,
                                            .metadata = metadata,
                                            .mapping = mapping,
                                            .readahead = readahead_kibibytes(options->readahead),
-                                           .complete = complete };
+                                           .complete = complete,
+                                           .lasting = options->lasting };
     return kernel_front_mount(&front->kernel, &node->metadata, devices, device_count, &kernel,
                               error);
 }
@@ -99,7 +100,8 @@ static int mount_by_fuse(struct front *front, const struct node_image *node,
                                      .source = node->image.name,
                                      .metadata = node->metadata_content.mapping,
                                      .readahead = readahead_kibibytes(options->readahead),
-                                     .mounter = options->mounter };
+                                     .mounter = options->mounter,
+                                     .lasting = options->lasting };
     return rootfs_mount(&front->rootfs, &node->metadata, devices, device_count, &rootfs, error);
 }
 
@@ -127,13 +129,68 @@ static int mount_either(struct front *front, const struct node_image *node,
     return mount_by_fuse(front, node, devices, device_count, options, error);
 }
 
+/* ---- what another server has mounted ---- */
+
+static int resume_kernel(struct front *front, const struct node_image *node,
+                         struct layer_device *const *devices, uint32_t device_count,
+                         const struct front_options *options, const struct fuse_lasting *lasting,
+                         struct error **error)
+{
+    const struct front_resumed *resumed = options->resumed;
+    struct kernel_front_resumed descriptors = { resumed->connection, resumed->end };
+    struct kernel_front_options kernel = { .source = node->image.name,
+                                           .mounter = options->mounter,
+                                           .mapping = node->metadata_content.mapping,
+                                           .metadata = -1,
+                                           .lasting = lasting,
+                                           .resumed = &descriptors };
+    front->has_file = calloc(device_count + 1u, sizeof *front->has_file);
+    size_t known = strlen(resumed->files);
+    for (uint32_t i = 0; front->has_file && i < device_count && i < known; i++)
+        front->has_file[i] = resumed->files[i] == '1';
+    return kernel_front_mount(&front->kernel, &node->metadata, devices, device_count, &kernel,
+                              error);
+}
+
+static int resume(struct front *front, const struct node_image *node,
+                  struct layer_device *const *devices, uint32_t device_count,
+                  const struct front_options *options, struct error **error)
+{
+    const struct front_resumed *resumed = options->resumed;
+    struct fuse_lasting lasting = *options->lasting;
+    if (resumed->has_negotiated) lasting.negotiated = &resumed->negotiated;
+    front->reason = strdup(resumed->reason);
+    if (resumed->by_kernel)
+        return resume_kernel(front, node, devices, device_count, options, &lasting, error);
+    struct rootfs_options rootfs = { .mountpoint = options->mountpoint,
+                                     .source = node->image.name,
+                                     .metadata = node->metadata_content.mapping,
+                                     .readahead = readahead_kibibytes(options->readahead),
+                                     .mounter = options->mounter,
+                                     .lasting = &lasting,
+                                     .resumed = resumed->connection };
+    return rootfs_mount(&front->rootfs, &node->metadata, devices, device_count, &rootfs, error);
+}
+
+static void close_resumed(const struct front_resumed *resumed)
+{
+    if (!resumed) return;
+    if (resumed->connection >= 0) close(resumed->connection);
+    if (resumed->end >= 0) close(resumed->end);
+}
+
 int front_mount(struct front **ret, const struct node_image *node,
                 struct layer_device *const *devices, uint32_t device_count,
                 const struct front_options *options, struct error **error)
 {
     struct front *front = calloc(1, sizeof *front);
-    if (!front) return error_set_memory(error);
-    int result = mount_either(front, node, devices, device_count, options, &front->reason, error);
+    if (!front) {
+        close_resumed(options->resumed);
+        return error_set_memory(error);
+    }
+    int result = options->resumed ? resume(front, node, devices, device_count, options, error)
+                                  : mount_either(front, node, devices, device_count, options,
+                                                 &front->reason, error);
     if (result == 0 && !front->reason) result = error_set_memory(error);
     if (result < 0) {
         front_free(front);
@@ -142,6 +199,18 @@ int front_mount(struct front **ret, const struct node_image *node,
     log_info("front door: %s (%s)", front_name(front), front->reason);
     *ret = front;
     return 0;
+}
+
+int front_connection(const struct front *front)
+{
+    return front->kernel ? kernel_front_connection(front->kernel)
+                         : rootfs_connection(front->rootfs);
+}
+
+const struct fuse_negotiated *front_negotiated(const struct front *front)
+{
+    return front->kernel ? kernel_front_negotiated(front->kernel)
+                         : rootfs_negotiated(front->rootfs);
 }
 
 int front_serve(struct front *front, void (*ready)(void *context), void *context,

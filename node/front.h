@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "fuse/fuse_server.h"
 #include "fuse/layer_device.h"
 #include "fuse/mounter.h"
 #include "node/node_image.h"
@@ -24,6 +25,16 @@ enum front_readahead {
     READAHEAD_MUCH,   /* everything is on the node: it costs nothing but memory */
 };
 
+/* A tree that another server has mounted. */
+struct front_resumed {
+    bool by_kernel;
+    int connection, end; /* -1: there is none (struct kernel_front_resumed; FUSE has no end) */
+    bool has_negotiated; /* where there is a connection */
+    struct fuse_negotiated negotiated;
+    const char *files;  /* a '1' for each layer of which the kernel has the file, else a '0' */
+    const char *reason; /* front_reason() */
+};
+
 struct front_options {
     enum front_kind kind;
     const char *mountpoint;
@@ -32,6 +43,10 @@ struct front_options {
     /* Layers that are sealed are given to the kernel as files, unless who reads them is to be
      * known. */
     bool all_through_server;
+    /* As struct fuse_server_options, without what was negotiated; or NULL. */
+    const struct fuse_lasting *lasting;
+    /* Instead of mounting; or NULL. Its descriptors are taken over, also when it fails. */
+    const struct front_resumed *resumed;
 };
 
 /* All is borrowed. What asks the kernel front door for what it cannot do is an error only if that
@@ -50,6 +65,10 @@ void front_set_readahead(struct front *front, enum front_readahead readahead);
 void front_stop(struct front *front);
 void front_free(struct front *front);
 
+/* For the next server of a tree that lasts, once it is served; borrowed. -1, NULL: no connection.
+ */
+int front_connection(const struct front *front);
+const struct fuse_negotiated *front_negotiated(const struct front *front);
 /* Whether the kernel reads the layer (from 0) without the server. */
 bool front_has_file(const struct front *front, uint32_t layer);
 /* "erofs" or "fuse", and why that one. */

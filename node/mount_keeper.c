@@ -1,12 +1,15 @@
 #include "node/mount_keeper.h"
 
+#include <fcntl.h>
 #include <stdlib.h>
+#include <sys/mount.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/descriptor_message.h"
 #include "fuse/erofs_mount.h"
 #include "fuse/fuse_mount.h"
+#include "fuse/mount_table.h"
 #include "index/erofs_image.h"
 #include "node/question.h"
 
@@ -18,13 +21,27 @@ void mount_keeper_init(struct mount_keeper *keeper, const char *mountpoint, bool
     *keeper = (struct mount_keeper){ .mountpoint = mountpoint,
                                      .allow_suid = allow_suid,
                                      .allow_devices = allow_devices,
-                                     .device_mount = -1 };
+                                     .device_mount = -1,
+                                     .connection = -1,
+                                     .end = -1 };
     pthread_mutex_init(&keeper->lock, NULL);
 }
 
 static void forget_device_mount(struct mount_keeper *keeper)
 {
     if (keeper->device_mount >= 0) close(take_descriptor(&keeper->device_mount));
+}
+
+static void keep(const struct mount_keeper *keeper, int *place, int descriptor)
+{
+    if (*place >= 0) close(take_descriptor(place));
+    if (keeper->keeps && descriptor >= 0) *place = fcntl(descriptor, F_DUPFD_CLOEXEC, 0);
+}
+
+static void forget(struct mount_keeper *keeper)
+{
+    keep(keeper, &keeper->connection, -1);
+    keep(keeper, &keeper->end, -1);
 }
 
 static int check_open(const struct mount_keeper *keeper, struct error **error)
@@ -111,6 +128,7 @@ static void mount_by_kernel(struct mount_keeper *keeper, const char *source, int
     tree_files_close(&files);
     /* From now on the kernel's EROFS keeps it. */
     forget_device_mount(keeper);
+    keep(keeper, &keeper->end, descriptor);
     answer_mounted(keeper, to, error, descriptor);
 }
 
@@ -168,11 +186,29 @@ void mount_keeper_close(struct mount_keeper *keeper)
     pthread_mutex_unlock(&keeper->lock);
 }
 
+void mount_keeper_forget(struct mount_keeper *keeper)
+{
+    pthread_mutex_lock(&keeper->lock);
+    forget(keeper);
+    pthread_mutex_unlock(&keeper->lock);
+}
+
+/* Of a process before this one, which nobody serves. */
+static void clear_mountpoint(const char *mountpoint)
+{
+    struct mount_entry entry;
+    bool found;
+    while (mount_table_find(mountpoint, &found, &entry, NULL) == 0 && found && entry.ours)
+        if (umount2(mountpoint, MNT_DETACH | UMOUNT_NOFOLLOW) < 0) return;
+}
+
 void mount_keeper_renew(struct mount_keeper *keeper)
 {
     pthread_mutex_lock(&keeper->lock);
     forget_device_mount(keeper);
+    forget(keeper);
     tree_mount_free(&keeper->mount);
+    clear_mountpoint(keeper->mountpoint);
     keeper->mount = (struct tree_mount){ 0 };
     keeper->closed = false;
     pthread_mutex_unlock(&keeper->lock);
@@ -181,6 +217,7 @@ void mount_keeper_renew(struct mount_keeper *keeper)
 void mount_keeper_free(struct mount_keeper *keeper)
 {
     forget_device_mount(keeper);
+    forget(keeper);
     free(keeper->mount.mountpoint);
     pthread_mutex_destroy(&keeper->lock);
 }

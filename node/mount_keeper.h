@@ -20,6 +20,11 @@ struct mount_keeper {
     struct tree_mount mount;
     bool by_fuse;
     int device_mount; /* until the kernel front door is mounted; or -1 */
+    /* For the next server, where this is wanted, or -1: what tells the end of what the kernel has
+     * mounted, and the connection. The latter comes from who serves it, once it does: mounting asks
+     * the server, and must end with it. */
+    bool keeps;
+    int connection, end;
 };
 
 void mount_keeper_init(struct mount_keeper *keeper, const char *mountpoint, bool allow_suid,
@@ -29,9 +34,12 @@ void mount_keeper_handle(struct mount_keeper *keeper, enum broker_verb verb, con
                          int to);
 /* Unmounts, if something is still mounted; nothing will be. */
 void mount_keeper_close(struct mount_keeper *keeper);
-/* As it was after mount_keeper_init(), once what is left of an earlier mount is unmounted. */
+/* As it was after mount_keeper_init(), once what is left of earlier mounts is unmounted, also of
+ * those of other processes. */
 void mount_keeper_renew(struct mount_keeper *keeper);
-/* What is mounted stays. */
+/* Closes what is kept: nobody will serve what was mounted. */
+void mount_keeper_forget(struct mount_keeper *keeper);
+/* What is mounted stays, and forgets. */
 void mount_keeper_free(struct mount_keeper *keeper);
 
 #endif

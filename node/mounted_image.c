@@ -108,7 +108,9 @@ int mounted_image_mount(struct mounted_image *image, struct error **error)
                                  .mountpoint = options->mountpoint,
                                  .readahead = choose_readahead(image),
                                  .all_through_server = must_see_reads(image),
-                                 .mounter = options->mounter };
+                                 .mounter = options->mounter,
+                                 .lasting = options->lasting,
+                                 .resumed = options->resumed };
     struct front *front;
     if (start_record(image, error) < 0 ||
         front_mount(&front, &image->image, image->devices, (uint32_t)image->device_count, &how,
@@ -166,6 +168,16 @@ int mounted_image_serve(struct mounted_image *image, void (*ready)(void *context
         profile_player_play(image->profile, &image->image, image->node->path, image->devices);
     if (start_fill(image, error) < 0) return -1;
     return front_serve(image->front, ready, context, error);
+}
+
+int mounted_image_connection(const struct mounted_image *image)
+{
+    return front_connection(image->front);
+}
+
+const struct fuse_negotiated *mounted_image_negotiated(const struct mounted_image *image)
+{
+    return front_negotiated(image->front);
 }
 
 void mounted_image_stop(struct mounted_image *image)

@@ -34,6 +34,9 @@ struct mounted_image_options {
     uint64_t fill_rate; /* as struct fill_options */
     bool force;         /* also an index that was found to lie */
     const struct mounter *mounter;
+    const struct fuse_lasting *lasting; /* as struct front_options; or NULL */
+    /* As struct front_options; taken over by mounted_image_mount() and not before. */
+    const struct front_resumed *resumed;
 };
 
 /* Loads the image. All is borrowed. */
@@ -50,6 +53,10 @@ void mounted_image_stop(struct mounted_image *image);
 void mounted_image_end(struct mounted_image *image);
 /* NULL is fine. */
 void mounted_image_free(struct mounted_image *image);
+
+/* As front_connection() and front_negotiated(), from `ready` on. */
+int mounted_image_connection(const struct mounted_image *image);
+const struct fuse_negotiated *mounted_image_negotiated(const struct mounted_image *image);
 
 /* What is to be told of it, as fields of a status (docs/man/sluice-status.1): a new object, in
  * which "front" is null until it is mounted. NULL: it is at its end. On any thread. */

@@ -6,6 +6,8 @@
 #include <pthread.h>
 #include <sys/queue.h>
 
+#include "fuse/holder.h"
+#include "fuse/request_journal.h"
 #include "node/credential_searches.h"
 #include "node/mount_keeper.h"
 #include "node/node_client.h"
@@ -20,10 +22,14 @@ enum image_state {
 
 struct client_image {
     LIST_ENTRY(client_image) link;
+    struct node_client *client;
     unsigned references; /* the list's, and of each who works with it */
     bool is_listed;
-    uint64_t id;     /* 0: nobody asks for it any more */
-    uint64_t number; /* by which the server knows it; another one each time it is opened */
+    uint64_t id;         /* 0: nobody asks for it any more */
+    uint64_t number;     /* by which the server knows it; another one each time it is opened */
+    uint64_t connection; /* its number in the journal, and in the holder */
+    bool is_held;
+    bool was_served; /* what is kept of the mount is what `answer` tells of */
     enum image_state state;
     char *reason; /* of IMAGE_FAILED */
     json_t *command;
@@ -46,8 +52,11 @@ struct giving_back {
 struct node_client {
     struct node_client_options options;
     struct credential_searches searches;
-    pthread_t supervisor, restorer;
-    bool supervisor_runs, restorer_runs;
+    pthread_t supervisor, restorer, keeper;
+    bool supervisor_runs, restorer_runs, keeper_runs;
+    int journal;                  /* memory of request_journal_make() */
+    enum server_end last_end;     /* of the server before */
+    struct holder_client *holder; /* NULL: there is none */
     struct giving_back giving_back;
 
     pthread_mutex_t lock;
@@ -78,6 +87,9 @@ void client_image_set_state(struct node_client *client, struct client_image *ima
  * waits. The image is IMAGE_OPEN afterwards, or IMAGE_FAILED. */
 int client_image_open(struct node_client *client, struct client_image *image, uint64_t deadline,
                       struct error **error);
+/* What the server has said of the image it has opened. */
+int client_image_keep_answer(struct client_image *image, const struct buffer *text,
+                             struct error **error);
 /* The server has died. */
 void client_images_lost(struct node_client *client);
 
@@ -93,6 +105,30 @@ int client_give_back_start(struct node_client *client, struct error **error);
 void client_give_back_stop(struct node_client *client);
 /* With the lock: a use of the cache may have ended. */
 void client_give_back_again(struct node_client *client);
+
+/* ---- node_resume.c ---- */
+
+struct question_peer;
+/* Whether another server can go on with what is mounted. */
+bool client_image_can_resume(const struct client_image *image);
+/* The command that tells a server to. NULL with the error set. */
+json_t *client_image_resume_command(const struct client_image *image, struct error **error);
+/* Has a server open the image, by client_image_resume_command() if it is to resume. *ret_connection
+ * (-1 before) is the descriptor that comes with the answer. */
+int client_image_ask(const struct client_image *image, const struct question_peer *peer,
+                     const char *text, bool resume, int timeout_ms, struct buffer *ret,
+                     int *ret_connection, struct error **error);
+
+/* ---- node_held.c ---- */
+
+/* Before the first server: takes what a process before this one has left. Where there is no holder,
+ * the log says so. */
+int client_held_start(struct node_client *client, struct error **error);
+/* What is held stays. */
+void client_held_stop(struct node_client *client);
+/* With the lock. Has the image outlive this process; or not any more. */
+void client_image_hold(struct node_client *client, struct client_image *image);
+void client_image_release(struct node_client *client, struct client_image *image);
 
 /* ---- node_supervisor.c ---- */
 

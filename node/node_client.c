@@ -77,13 +77,15 @@ void node_client_close(struct node_client *client, uint64_t id)
     pthread_mutex_lock(&client->lock);
     struct client_image *image = client_image_of_id(client, id);
     if (image) {
-        bool served = image->state == IMAGE_OPEN;
+        bool lost = image->state == IMAGE_LOST && client_image_can_resume(image);
+        bool served = image->state == IMAGE_OPEN || lost;
         image->references++;
         image->id = 0;
-        client_image_set_state(client, image, IMAGE_LEFT, NULL);
+        if (!lost) client_image_set_state(client, image, IMAGE_LEFT, NULL);
         pthread_mutex_unlock(&client->lock);
         mount_keeper_close(&image->keeper);
         pthread_mutex_lock(&client->lock);
+        if (image->is_held) client_image_hold(client, image);
         /* Else the server says when it has gone, or has done so already. */
         if (!served) client_image_drop(image);
         client_image_unreference(image);
@@ -281,6 +283,7 @@ static int wait_for_first(struct node_client *client, struct error **error)
 
 static int start(struct node_client *client, struct error **error)
 {
+    if (client_held_start(client, error) < 0) return -1;
     /* The server ends with the thread that has started it: prctl(2), PR_SET_PDEATHSIG. */
     if (thread_start(&client->supervisor, "sluice-super", node_supervise, client, error) < 0)
         return -1;
@@ -299,6 +302,8 @@ int node_client_start(struct node_client **ret, const struct node_client_options
     if (!client) return error_set_memory(error);
     client->options = *options;
     client->commands = -1;
+    client->journal = -1;
+    client->last_end = SERVER_KILLED; /* by the end of who has started it */
     LIST_INIT(&client->images);
     pthread_mutex_init(&client->lock, NULL);
     init_waiting(&client->changed);
@@ -330,6 +335,7 @@ void node_client_stop(struct node_client *client)
     if (client->restorer_runs) pthread_join(client->restorer, NULL);
     client_give_back_stop(client);
     free_images(client);
+    client_held_stop(client);
     error_free(client->failure);
     /* A search that goes on uses the client. */
     if (!credential_searches_end(&client->searches)) return;

@@ -17,14 +17,17 @@ struct node_client;
 struct node_client_options {
     const char *program;      /* whose main() calls node_server_main(); NULL: this one */
     struct node_options node; /* credentials NULL: credentials_search() */
+    const char *holder;       /* the holder's socket; it is started where there is none. NULL: what
+                                 is mounted does not outlive this process */
+    const char *holder_program; /* NULL: sluice-holder in the directory of this program */
 };
 
 /* Starts the first server, and waits until it can serve. What the options point to is borrowed
  * until the client is stopped. */
 int node_client_start(struct node_client **ret, const struct node_client_options *options,
                       struct error **error);
-/* Ends the server. Nobody calls the others any more. What is mounted stays, and is dead from then
- * on. NULL is fine. */
+/* Ends the server. Nobody calls the others any more. What is mounted stays; who reads waits for the
+ * next client with this holder, or gets errors where there is none. NULL is fine. */
 void node_client_stop(struct node_client *client);
 
 struct node_image_request {

@@ -7,8 +7,14 @@
 #include "node/node_client.h"
 
 /* The commands. Each object says which it is as "command". */
-#define NODE_START  "start"  /* the first one: node_options, and "parent", who has started it */
-#define NODE_OPEN   "open"   /* node_open_encode(); the answer: mounted_image_status(), and more */
+/* The first one: node_options, "parent", who has started it, and "before", how the server before
+ * this one has ended (enum server_end). */
+#define NODE_START "start"
+/* node_open_encode(), "id" (of the mount), "connection" (its number in the journal); and for a tree
+ * that another server has mounted "resumed", node_resumed_encode(), whose descriptors follow on the
+ * socket for the answer, each with a byte. The answer is mounted_image_status(), and more:
+ * "negotiated", fuse_negotiated_format(), with the connection's descriptor, or null. */
+#define NODE_OPEN   "open"
 #define NODE_STATUS "status" /* {"process": process_status(), "images": [{"id", ...}, ...]} */
 
 /* Removes from the cache what has these "digests" and is not used: node_give_back(). The answer has
@@ -20,10 +26,16 @@
 /* The server's sockets: where commands come from, and who is its broker. */
 #define NODE_COMMANDS_SOCKET 3
 #define NODE_BROKER_SOCKET   4
+/* Beside them: the memory of the journal of requests. */
+#define NODE_JOURNAL 5
 
 /* New objects, or NULL with the error set. */
 json_t *node_start_encode(const struct node_options *options, struct error **error);
 json_t *node_open_encode(const struct node_image_request *request, struct error **error);
+
+json_t *node_resumed_encode(const struct front_resumed *resumed);
+/* Borrows from the object. */
+int node_resumed_decode(const json_t *object, struct front_resumed *ret, struct error **error);
 
 /* Borrow from the object. The credentials are left out. */
 int node_start_decode(const json_t *command, struct node_options *ret, struct error **error);
@@ -33,6 +45,9 @@ struct node_open {
     struct mounted_image_options options;
     struct platform platform;
     struct digest index;
+    uint64_t connection; /* its number in the journal */
+    bool is_resumed;
+    struct front_resumed resumed; /* its descriptors: 0 where one follows, else -1 */
 };
 int node_open_decode(const json_t *command, struct node_open *ret, struct error **error);
 

@@ -117,6 +117,44 @@ static int take_kinds(const json_t *command, struct mounted_image_options *ret,
                : 0;
 }
 
+/* ---- what lasts ---- */
+
+json_t *node_resumed_encode(const struct front_resumed *resumed)
+{
+    char text[FUSE_NEGOTIATED_TEXT_SIZE];
+    if (resumed->has_negotiated) fuse_negotiated_format(&resumed->negotiated, text);
+    return json_pack("{s:b, s:b, s:b, s:o, s:s, s:s}", "by_kernel", (int)resumed->by_kernel,
+                     "connection", (int)(resumed->connection >= 0), "end", (int)(resumed->end >= 0),
+                     "negotiated", text_or_null(resumed->has_negotiated ? text : NULL), "files",
+                     resumed->files, "reason", resumed->reason);
+}
+
+int node_resumed_decode(const json_t *object, struct front_resumed *ret, struct error **error)
+{
+    const char *negotiated;
+    *ret = (struct front_resumed){ .by_kernel = is_true(object, "by_kernel"),
+                                   .connection = is_true(object, "connection") ? 0 : -1,
+                                   .end = is_true(object, "end") ? 0 : -1 };
+    ret->files = json_field_text(object, "files", error);
+    ret->reason = ret->files ? json_field_text(object, "reason", error) : NULL;
+    if (!ret->reason || optional_text(object, "negotiated", &negotiated, error) < 0) return -1;
+    ret->has_negotiated = negotiated != NULL;
+    if (negotiated && fuse_negotiated_parse(&ret->negotiated, negotiated, error) < 0) return -1;
+    /* Every connection has been negotiated, and every tree has what tells its end. */
+    if (ret->has_negotiated == (ret->connection >= 0) && ret->by_kernel == (ret->end >= 0) &&
+        (ret->by_kernel || ret->has_negotiated))
+        return 0;
+    return error_set(error, ERROR_INVALID, "what is resumed is not complete");
+}
+
+static int take_lasting(const json_t *command, struct node_open *ret, struct error **error)
+{
+    const json_t *resumed = json_object_get(command, "resumed");
+    ret->is_resumed = resumed != NULL;
+    if (json_field_size(command, "connection", &ret->connection, error) < 0) return -1;
+    return resumed ? node_resumed_decode(resumed, &ret->resumed, error) : 0;
+}
+
 int node_open_decode(const json_t *command, struct node_open *ret, struct error **error)
 {
     uint64_t layers;
@@ -134,6 +172,7 @@ int node_open_decode(const json_t *command, struct node_open *ret, struct error 
         return -1;
     if (layers > UINT32_MAX) return error_set(error, ERROR_INVALID, "too many layers");
     options->layers = (uint32_t)layers;
+    if (take_lasting(command, ret, error) < 0) return -1;
     return take_kinds(command, options, error);
 }
 

@@ -1,5 +1,6 @@
 #include "node/node_server.h"
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -11,6 +12,7 @@
 
 #include "base/cleanup.h"
 #include "base/confine.h"
+#include "base/descriptor_message.h"
 #include "base/exit_code.h"
 #include "base/file.h"
 #include "base/json.h"
@@ -29,6 +31,7 @@ struct node_server {
     struct node node;
     struct confinement confinement;
     struct broker *broker;
+    struct request_journal *journal;
     time_t started;
     /* Held in common while an image is loaded: what that finds in the cache is not given back
      * before it is known to be in use. */
@@ -45,13 +48,14 @@ struct served_image {
     json_t *command;
     struct node_open open; /* borrows from the command */
     struct broker_mount mount;
+    struct fuse_lasting lasting;
     struct mounted_image *image; /* once it is loaded; written with the lock */
     int to;                      /* where the answer is waited for; -1: it was given */
 };
 
 /* ---- answers ---- */
 
-static int answer_object(int to, json_t *object)
+static int answer_object(int to, json_t *object, int descriptor)
 {
     cleanup_free char *text = object ? json_dumps(object, JSON_COMPACT) : NULL;
     if (!text) {
@@ -60,18 +64,24 @@ static int answer_object(int to, json_t *object)
         return question_answer(to, error, NULL, -1);
     }
     struct buffer buffer = { .data = (uint8_t *)text, .length = strlen(text) };
-    return question_answer(to, NULL, &buffer, -1);
+    return question_answer(to, NULL, &buffer, descriptor);
 }
 
 /* -1: who has asked has given up. */
 static int answer_opened(struct served_image *served)
 {
+    char text[FUSE_NEGOTIATED_TEXT_SIZE];
     cleanup_json json_t *status = mounted_image_status(served->image);
     cleanup_close int to = take_descriptor(&served->to);
     size_t count;
     cleanup_free struct digest *keys = mounted_image_cache_keys(served->image, &count);
     if (keys) json_object_set_new(status, "cache_keys", json_digests(keys, count));
-    return answer_object(to, status);
+    const struct fuse_negotiated *negotiated =
+        served->open.options.mountpoint ? mounted_image_negotiated(served->image) : NULL;
+    json_object_set_new(status, "negotiated",
+                        negotiated ? json_string(fuse_negotiated_format(negotiated, text))
+                                   : json_null());
+    return answer_object(to, status, negotiated ? mounted_image_connection(served->image) : -1);
 }
 
 /* ---- an image ---- */
@@ -103,7 +113,10 @@ static int serve(struct served_image *served, struct error **error)
         answer_opened(served);
         return 0;
     }
-    if (mounted_image_mount(served->image, error) < 0) return -1;
+    int result = mounted_image_mount(served->image, error);
+    /* Whether it worked or not, they are taken over. */
+    served->open.resumed.connection = served->open.resumed.end = -1;
+    if (result < 0) return -1;
     return mounted_image_serve(served->image, tell_ready, served, error);
 }
 
@@ -113,6 +126,14 @@ static void tell_failure(struct served_image *served, const struct error *error)
         question_answer(served->to, error, NULL, -1);
     else
         log_error("%s: %s", served->open.options.reference, error_message(error));
+}
+
+static void close_resumed(struct served_image *served)
+{
+    struct front_resumed *resumed = &served->open.resumed;
+    if (!served->open.is_resumed) return;
+    if (resumed->connection >= 0) close(resumed->connection);
+    if (resumed->end >= 0) close(resumed->end);
 }
 
 static void end_image(struct served_image *served)
@@ -126,6 +147,7 @@ static void end_image(struct served_image *served)
     mounted_image_free(served->image);
     broker_mount_gone(&served->mount);
     if (served->to >= 0) close(served->to);
+    close_resumed(served);
     json_decref(served->command);
     free(served);
 }
@@ -166,7 +188,7 @@ static void *run_give_back(void *argument)
     }
     cleanup_json json_t *answer =
         json_pack("{s:o}", "digests", json_digests(giving->digests, left));
-    answer_object(giving->to, answer);
+    answer_object(giving->to, answer, -1);
     giving_back_free(giving);
     return NULL;
 }
@@ -217,6 +239,29 @@ static int add_image(struct node_server *server, struct served_image *served, st
     return -1;
 }
 
+static int receive_resumed(int from, int *descriptor, struct error **error)
+{
+    char item;
+    if (*descriptor < 0) return 0;
+    if (descriptor_message_receive(from, &item, 1, descriptor) > 0 && *descriptor >= 0) return 0;
+    return error_set(error, ERROR_INVALID, "what is resumed is not complete");
+}
+
+/* Descriptors of a tree that another server has mounted. */
+static int prepare_lasting(struct served_image *served, struct error **error)
+{
+    struct front_resumed *resumed = &served->open.resumed;
+    struct mounted_image_options *options = &served->open.options;
+    served->lasting = (struct fuse_lasting){ .journal = served->server->journal,
+                                             .connection = served->open.connection };
+    options->lasting = &served->lasting;
+    if (!served->open.is_resumed) return 0;
+    options->resumed = resumed;
+    int result = receive_resumed(served->to, &resumed->connection, error);
+    if (result < 0) resumed->end = -1;
+    return result < 0 ? -1 : receive_resumed(served->to, &resumed->end, error);
+}
+
 /* The image has its thread, the command, and `*to`; unless it fails. */
 static int open_image(struct node_server *server, json_t *command, int *to, struct error **error)
 {
@@ -228,10 +273,11 @@ static int open_image(struct node_server *server, json_t *command, int *to, stru
     if (node_open_decode(command, &served->open, error) == 0) {
         broker_mount_init(&served->mount, server->broker, served->open.number);
         served->open.options.mounter = &served->mount.mounter;
-        if (add_image(server, served, error) == 0) {
+        if (prepare_lasting(served, error) == 0 && add_image(server, served, error) == 0) {
             *to = -1;
             return 0;
         }
+        close_resumed(served);
     }
     free(served);
     return -1;
@@ -258,7 +304,7 @@ static void answer_status(struct node_server *server, int to)
     json_t *process = process_status(&server->node, &server->confinement, server->started);
     cleanup_json json_t *root =
         json_pack("{s:o, s:o}", "process", process, "images", images_status(server));
-    answer_object(to, root);
+    answer_object(to, root, -1);
 }
 
 static void handle(struct node_server *server, const char *text, size_t length, int *to)
@@ -297,11 +343,15 @@ static int end_with_parent(const json_t *command, struct error **error)
 static int start(struct node_server *server, const json_t *command, struct error **error)
 {
     struct node_options options;
+    uint64_t before;
     const char *name = json_field_text(command, "command", error);
     if (!name) return -1;
     if (strcmp(name, NODE_START) != 0)
         return error_set(error, ERROR_INVALID, "the first command is not '%s'", NODE_START);
-    if (end_with_parent(command, error) < 0 || node_start_decode(command, &options, error) < 0 ||
+    if (end_with_parent(command, error) < 0 ||
+        json_field_size(command, "before", &before, error) < 0 ||
+        request_journal_open(&server->journal, NODE_JOURNAL, (enum server_end)before, error) < 0 ||
+        node_start_decode(command, &options, error) < 0 ||
         directory_make(options.cache, 0700, error) < 0)
         return -1;
     confine_process(&options.cache, 1, &server->confinement);
@@ -347,6 +397,7 @@ int node_server_main(int argc, char **argv)
         return EXIT_USAGE;
     }
     /* Who stops a whole unit of processes stops the one that has started us, too. */
+    fcntl(NODE_JOURNAL, F_SETFD, FD_CLOEXEC);
     signal(SIGTERM, SIG_IGN);
     signal(SIGINT, SIG_IGN);
     signal(SIGHUP, SIG_IGN);

@@ -36,6 +36,7 @@ static int send_start(const struct node_client *client, int commands, struct err
     cleanup_json json_t *command = node_start_encode(&client->options.node, error);
     if (!command) return -1;
     json_object_set_new(command, "parent", json_integer((json_int_t)getpid()));
+    json_object_set_new(command, "before", json_integer((json_int_t)client->last_end));
     cleanup_free char *text = json_dumps(command, JSON_COMPACT);
     if (!text) return error_set_memory(error);
     return question_ask(&peer, text, strlen(text), START_TIMEOUT_MS, &ignored, error);
@@ -61,11 +62,11 @@ static int spawn(const struct node_client *client, struct started *ret, struct e
         return error_set_errno(error, errno, "make a socket");
     cleanup_close int requests = second[0];
     cleanup_close int their_requests = second[1];
-    const int sockets[] = { their_commands, their_requests };
+    const int sockets[] = { their_commands, their_requests, client->journal };
     struct child_process child = { .program = client->options.program,
                                    .arguments = arguments,
                                    .sockets = sockets,
-                                   .socket_count = 2,
+                                   .socket_count = 3,
                                    .keeps_errors = true };
     if (child_process_start(&ret->process, &child, error) < 0) return -1;
     ret->commands = take_descriptor(&commands);
@@ -161,6 +162,12 @@ static void note_ended(struct node_client *client, const struct started *server)
     close(server->requests);
 }
 
+static enum server_end kind_of_end(int status)
+{
+    if (WIFSIGNALED(status)) return WTERMSIG(status) == SIGKILL ? SERVER_KILLED : SERVER_CRASHED;
+    return WEXITSTATUS(status) == 0 ? SERVER_ENDED : SERVER_CRASHED;
+}
+
 static void tell_end(const struct node_client *client, int status)
 {
     if (client->stopping) return;
@@ -176,6 +183,7 @@ static void run_server(struct node_client *client, const struct started *server)
     if (note_running(client, server)) serve_requests(client, server->requests);
     note_ended(client, server);
     end_process(server, &status);
+    client->last_end = kind_of_end(status);
     tell_end(client, status);
 }
 

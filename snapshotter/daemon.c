@@ -50,6 +50,7 @@ static int start_images(struct daemon *daemon, struct error **error)
                   .credentials = credential_store_find,
                   .credentials_context = daemon->credentials,
                   .read_timeout_seconds = (unsigned)(config->lazy.read_timeout_ms / 1000) },
+        .holder = config->holder.socket,
     };
     if (node_client_start(&daemon->node, &options, error) < 0)
         return error_prefix(error, "start the server of images");

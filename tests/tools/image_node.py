@@ -16,17 +16,17 @@ DRIVER = os.path.join(os.path.dirname(workplace.SLUICE), "tests", "node_driver")
 class ImageNode:
     """Commands are sent at once; answer() waits for what came of one."""
 
-    def __init__(self, cache, environment):
-        self.log = []
-        self.process = subprocess.Popen([DRIVER, cache], stdin=subprocess.PIPE, text=True,
-                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                        env=environment)
+    def __init__(self, cache, environment, holder=()):
+        self._log_path = cache + ".log"
+        # A file, because a holder that is started has it longer.
+        with open(self._log_path, "ab") as log:
+            self.process = subprocess.Popen([DRIVER, cache, *holder], stdin=subprocess.PIPE,
+                                            text=True, stdout=subprocess.PIPE, stderr=log,
+                                            env=environment)
         self._tags = map(str, itertools.count())
         self._answers = {"start": queue.Queue()}
-        self._threads = [threading.Thread(target=target, daemon=True)
-                         for target in (self._read_answers, self._read_log)]
-        for thread in self._threads:
-            thread.start()
+        self._thread = threading.Thread(target=self._read_answers, daemon=True)
+        self._thread.start()
         self.started = self.answer("start")
 
     def _read_answers(self):
@@ -34,9 +34,10 @@ class ImageNode:
             tag, text = line.split(" ", 1)
             self._answers[tag].put(json.loads(text))
 
-    def _read_log(self):
-        for line in self.process.stderr:
-            self.log.append(line.rstrip())
+    @property
+    def log(self):
+        with open(self._log_path, encoding="utf-8") as file:
+            return file.read().splitlines()
 
     def send(self, *words):
         """The tag by which answer() knows the command."""
@@ -83,8 +84,6 @@ class ImageNode:
     def stop(self):
         self.process.stdin.close()
         self.process.wait(timeout=60)
-        for thread in self._threads:
-            thread.join()
+        self._thread.join()
         self.process.stdout.close()
-        self.process.stderr.close()
         return self.process.returncode

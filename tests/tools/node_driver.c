@@ -1,7 +1,7 @@
 /*
- * A node's images, driven by lines: node_driver CACHE. A line is a word by which its answer is
- * known, a command, and its arguments; each is carried out on a thread of its own. An answer is a
- * line with that word and a JSON object.
+ * A node's images, driven by lines: node_driver CACHE [SOCKET HOLDER]. A line is a word by which
+ * its answer is known, a command, and its arguments; each is carried out on a thread of its own. An
+ * answer is a line with that word and a JSON object.
  *
  *   TAG open ID REFERENCE DIRECTORY LAYERS FRONT FILL MILLISECONDS
  *   TAG look REFERENCE
@@ -152,9 +152,11 @@ int main(int argc, char **argv)
     char text[8192];
     signal(SIGPIPE, SIG_IGN);
     if (argc > 0 && strcmp(argv[0], NODE_SERVER_NAME) == 0) return node_server_main(argc, argv);
-    if (argc != 2) return 2;
+    if (argc < 2) return 2;
     const struct node_client_options options = { .node = { .cache = argv[1],
-                                                           .read_timeout_seconds = 20 } };
+                                                           .read_timeout_seconds = 20 },
+                                                 .holder = argv[2],
+                                                 .holder_program = argc > 3 ? argv[3] : NULL };
     if (node_client_start(&client, &options, &error) < 0) {
         say("start", failure(error));
         return 1;

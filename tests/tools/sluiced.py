@@ -76,6 +76,10 @@ class Sluiced:
             os.unlink(self.address)  # so that start() sees the next one's
         return code
 
+    def end_holder(self):
+        subprocess.run([workplace.HOLDER, "--socket", os.path.join(self.sockets, "holder.sock"),
+                        "--abort"], stderr=subprocess.DEVNULL, check=False, timeout=30)
+
     def stop(self):
         if self.process:
             self.process.terminate()
@@ -85,4 +89,5 @@ class Sluiced:
                 self.process.kill()
                 self.process.wait()
             self.process = None
+        self.end_holder()
         shutil.rmtree(self.sockets, ignore_errors=True)

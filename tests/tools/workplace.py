@@ -13,6 +13,7 @@ TOOLS = os.path.dirname(os.path.abspath(__file__))
 PROJECT = os.path.dirname(os.path.dirname(TOOLS))
 SLUICE = os.path.abspath(os.environ.get("SLUICE", os.path.join(PROJECT, "build", "sluice")))
 SLUICED = os.path.join(os.path.dirname(SLUICE), "sluiced")
+HOLDER = os.path.join(os.path.dirname(SLUICE), "sluice-holder")
 WORK = os.environ.get("SLUICE_WORK") or (
     "/var/tmp/sluice-tests" + ("" if os.geteuid() == 0 else f"-{os.geteuid()}"))
 

@@ -131,7 +131,7 @@ static void serve(const struct lasting_mount *mount, enum server_end end)
     struct request_journal *journal;
     struct shared *shared = mount->shared;
     context.shared = shared;
-    if (request_journal_resume(&journal, mount->journal, end, &error) < 0) goto failed;
+    if (request_journal_open(&journal, mount->journal, end, &error) < 0) goto failed;
     struct fuse_lasting lasting = { .journal = journal, .connection = NUMBER };
     if (atomic_load(&shared->has_negotiated)) lasting.negotiated = &shared->negotiated;
     struct fuse_server_options options = { .name = "test", .lasting = &lasting };
@@ -214,7 +214,6 @@ static void await_parked(const struct lasting_mount *mount, unsigned count)
 static void mount_lasting(struct lasting_mount *mount)
 {
     struct error *error = NULL;
-    struct request_journal *journal;
     struct fuse_mount_options options = { .source = "test" };
     need_fuse();
     memset(mount, 0, sizeof *mount);
@@ -225,9 +224,8 @@ static void mount_lasting(struct lasting_mount *mount)
     mount->shared = mmap(NULL, sizeof *mount->shared, PROT_READ | PROT_WRITE,
                          MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     assert_true(mount->shared != MAP_FAILED);
-    assert_int_equal(request_journal_new(&journal, &error), 0);
-    mount->journal = dup(request_journal_memory(journal));
-    request_journal_free(journal);
+    mount->journal = request_journal_make(&error);
+    assert_true(request_journal_fits(mount->journal));
     mount->connection = fuse_mount_attach(&mount->mount, mount->directory, &options, &error);
     if (mount->connection < 0) fail_msg("%s", error_message(error));
     start_server(mount, SERVER_ENDED);
