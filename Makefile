@@ -166,7 +166,7 @@ soak: all $(BUILD)/tests/test_snapshot_crash ## random reads, faults, crashes an
 	$(if $(SEED),SLUICE_SEED=$(SEED)) SLUICE_SOAK_SECONDS=$(or $(SECONDS),600) \
 	    tests/run --e2e $(or $(TEST),RandomReads UnderEviction Faults Crashes \
 	        RandomLayers RandomImages LongForms ConvertAnything ManyContainers \
-	        test_killed_servers)
+	        test_killed_servers test_kills)
 
 bench: all ## measure the figures of docs/performance.md (long)
 	bench/run

@@ -121,6 +121,11 @@ class RegistryFaults(FaultyNode):
         self.assertTrue(self.reads(container, number=3))
         other = self.start("starts", 4)
         self.assertTrue(self.reads(other, number=4))
+        self.sluiced.end()
+        self.sluiced.start()
+        self.wait_until(self.is_reached, "containerd has connected again")
+        self.assertTrue(self.reads(other, number=4))
+        self.assertTrue(self.reads(self.start("later", 4), number=4))
         self.check_end()
 
 
@@ -185,6 +190,17 @@ class FullRoot(FaultyNode):
         self.assertTrue(self.reads(container))
         self.check_end()
 
+    def test_starts_on_a_full_disk(self):
+        container = self.start("lives")
+        filler = small_disk.fill(self.sluiced.root)
+        self.sluiced.end()
+        self.sluiced.start()
+        self.assertTrue(self.reads(container))
+        os.unlink(filler)
+        self.wait_until(self.is_reached, "containerd has connected again")
+        self.assertTrue(self.reads(self.start("starts")))
+        self.check_end()
+
 
 class CachedImages(FaultyNode):
     """Images, that of pods as well, that are here as a whole."""
@@ -201,6 +217,7 @@ class CachedImages(FaultyNode):
         self.cri.close()
         self.containerd.end()
         self.sluiced.end()
+        self.sluiced.end_holder()
         for point in mounts_under(self.sluiced.root):
             subprocess.run(["umount", point], check=True)
         shutil.rmtree(self.containerd.state)

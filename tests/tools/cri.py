@@ -95,8 +95,11 @@ class Cri:
 
     def start(self, pod, name, reference, *command):
         container = self.create(pod, name, reference, *command)
-        self.runtime.call("StartContainer", container_id=container)
+        self.start_created(container)
         return container
+
+    def start_created(self, container):
+        self.runtime.call("StartContainer", container_id=container)
 
     def run(self, pod, name, reference, *command, seconds=120):
         """(exit code, output) of a container that ends by itself."""
@@ -119,6 +122,11 @@ class Cri:
     def output(self, container):
         """What it has printed so far."""
         return self._output(self.status(container).log_path)
+
+    def stop(self, container):
+        """Its status after it was told to end."""
+        self.runtime.call("StopContainer", container_id=container, timeout=60)
+        return self.status(container)
 
     def remove(self, container):
         self.runtime.call("StopContainer", container_id=container, timeout=2)
