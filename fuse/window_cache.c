@@ -265,7 +265,7 @@ static bool may_join(const struct window_group_entry *entry, uint32_t i, uint32_
 /* Once it was wrong it is asked for alone. */
 static void choose_groups(struct window_group_entry *entry)
 {
-    uint32_t first = entry->group, last = entry->group;
+    uint32_t first = entry->group, last = first;
     uint32_t least = first - first % GROUPS_TOGETHER, most = least + GROUPS_TOGETHER - 1;
     bool alone = entry->attempts > 0 || !entry->device->path->neighbours;
     if (most >= entry->device->table->group_count) most = entry->device->table->group_count - 1;

@@ -12,11 +12,11 @@
 static json_int_t resident_bytes(json_int_t process)
 {
     cleanup_buffer struct buffer text = { 0 };
-    unsigned long long pages = 0;
     cleanup_free char *path = format_text("/proc/%lld/statm", (long long)process);
-    if (!path || file_read(path, 4096, &text, NULL) < 0 || buffer_append_u8(&text, 0) < 0 ||
-        sscanf((const char *)text.data, "%*u %llu", &pages) != 1)
-        return 0;
+    if (!path || file_read(path, 4096, &text, NULL) < 0 || buffer_append_u8(&text, 0) < 0) return 0;
+    /* The first number is the size of its address space. */
+    const char *second = strchr((const char *)text.data, ' ');
+    uint64_t pages = second ? strtoull(second, NULL, 10) : 0;
     return (json_int_t)pages * sysconf(_SC_PAGESIZE);
 }
 

@@ -27,11 +27,10 @@ struct metrics_listener {
 
 /* Copies the text. */
 static enum MHD_Result reply(struct MHD_Connection *connection, unsigned code, const char *media,
-                             const void *text, size_t length)
+                             void *text, size_t length)
 {
-    /* The library promises not to write to what it copies. */
     struct MHD_Response *response =
-        MHD_create_response_from_buffer(length, (void *)(uintptr_t)text, MHD_RESPMEM_MUST_COPY);
+        MHD_create_response_from_buffer(length, text, MHD_RESPMEM_MUST_COPY);
     if (!response) return MHD_NO;
     MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, media);
     enum MHD_Result result = MHD_queue_response(connection, code, response);
@@ -92,7 +91,7 @@ static bool is_port(const char *text)
 }
 
 /* Numbers only: to look a name up could take minutes, at a start that must not wait. */
-static int resolve(const char *address, struct addrinfo **ret, struct error **error)
+static struct addrinfo *resolve(const char *address, struct error **error)
 {
     const char *colon = strrchr(address, ':');
     if (colon && is_port(colon + 1)) {
@@ -102,17 +101,22 @@ static int resolve(const char *address, struct addrinfo **ret, struct error **er
         struct addrinfo hints = { .ai_family = AF_UNSPEC,
                                   .ai_socktype = SOCK_STREAM,
                                   .ai_flags = AI_PASSIVE | AI_NUMERICHOST | AI_NUMERICSERV };
-        if (!host) return error_set_memory(error);
-        if (getaddrinfo(*host ? host : NULL, colon + 1, &hints, ret) == 0) return 0;
+        struct addrinfo *found;
+        if (!host) {
+            error_set_memory(error);
+            return NULL;
+        }
+        if (getaddrinfo(*host ? host : NULL, colon + 1, &hints, &found) == 0) return found;
     }
     error_set(error, ERROR_INVALID, "metrics address '%s' is no address", address);
-    return error_hint(error, "write it like 127.0.0.1:9780, [::1]:9780 or :9780");
+    error_hint(error, "write it like 127.0.0.1:9780, [::1]:9780 or :9780");
+    return NULL;
 }
 
 static int listen_on(const char *address, struct error **error)
 {
-    struct addrinfo *found;
-    if (resolve(address, &found, error) < 0) return -1;
+    struct addrinfo *found = resolve(address, error);
+    if (!found) return -1;
     int one = 1;
     int descriptor = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (descriptor >= 0) setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
