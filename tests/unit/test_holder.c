@@ -2,13 +2,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -309,21 +309,21 @@ static void test_nobody_to_take_over_from(void **state)
 
 /* ---- taking over ---- */
 
+/* Shared with the process that is busy: one that forks should have no second thread. */
 struct busy {
-    struct holder_client *client;
     atomic_bool stop;
     atomic_uint failures, rounds;
 };
 
-static void *keep_busy(void *argument)
+static void keep_busy(struct busy *busy)
 {
-    struct busy *busy = argument;
+    struct holder_client *client = connected();
     for (unsigned i = 0; !atomic_load(&busy->stop); i++) {
         char name[32];
         struct holder_entry entry;
         snprintf(name, sizeof name, "busy-%u", i % 50);
-        if (holder_put(busy->client, name, &i, sizeof i, NULL, 0, NULL) < 0 ||
-            holder_get(busy->client, name, &entry, NULL) < 0) {
+        if (holder_put(client, name, &i, sizeof i, NULL, 0, NULL) < 0 ||
+            holder_get(client, name, &entry, NULL) < 0) {
             atomic_fetch_add(&busy->failures, 1);
             continue;
         }
@@ -332,33 +332,45 @@ static void *keep_busy(void *argument)
         holder_entry_free(&entry);
         atomic_fetch_add(&busy->rounds, 1);
     }
-    return NULL;
+    holder_disconnect(client);
+}
+
+static pid_t start_busy(struct busy *busy)
+{
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child > 0) return child;
+    keep_busy(busy);
+    _exit(0);
 }
 
 static void test_take_over(void **state)
 {
     (void)state;
     pid_t before = start_holder(false, 60);
-    struct busy busy = { .client = connected() };
-    pthread_t thread;
-    int writer = put_pipe(busy.client, "kept", "data");
-    assert_int_equal(pthread_create(&thread, NULL, keep_busy, &busy), 0);
+    struct holder_client *own = connected();
+    struct busy *busy =
+        mmap(NULL, sizeof *busy, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    assert_ptr_not_equal(busy, MAP_FAILED);
+    int writer = put_pipe(own, "kept", "data");
+    pid_t other = start_busy(busy);
     for (unsigned i = 0; i < 20; i++) {
-        unsigned rounds = atomic_load(&busy.rounds);
+        unsigned rounds = atomic_load(&busy->rounds);
         pid_t next = start_holder(true, 60);
         assert_true(next > 0);
         assert_int_equal(end_of(before), 0);
         before = next;
-        while (atomic_load(&busy.rounds) < rounds + 20)
+        while (atomic_load(&busy->rounds) < rounds + 20)
             usleep(1000);
         struct holder_client *client = connected();
         check_held(client, "kept", "data", writer);
         holder_disconnect(client);
     }
-    atomic_store(&busy.stop, true);
-    pthread_join(thread, NULL);
-    assert_int_equal(atomic_load(&busy.failures), 0);
-    holder_disconnect(busy.client);
+    atomic_store(&busy->stop, true);
+    assert_int_equal(end_of(other), 0);
+    assert_int_equal(atomic_load(&busy->failures), 0);
+    munmap(busy, sizeof *busy);
+    holder_disconnect(own);
     close(writer);
 }
 
