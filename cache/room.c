@@ -1,15 +1,14 @@
 #include "cache/room-internal.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/statvfs.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mapping.h"
@@ -49,13 +48,6 @@ struct room {
     bool ending, started;
     pthread_t thread;
 };
-
-static uint64_t now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
 
 /* ---- what there is ---- */
 
@@ -143,7 +135,7 @@ static bool take(struct room *room, uint64_t length)
 static bool is_hopeless(const struct room *room, uint64_t length)
 {
     uint64_t size = atomic_load(&room->size);
-    return (size > 0 && length > size) || now_ms() < atomic_load(&room->hopeless_until);
+    return (size > 0 && length > size) || clock_ms() < atomic_load(&room->hopeless_until);
 }
 
 enum room_answer room_take(struct room *room, uint64_t length)
@@ -249,7 +241,7 @@ static void work_for(struct room *room, struct waiter_list *waiters)
         if (!made) break;
     }
     if (STAILQ_EMPTY(waiters)) return;
-    atomic_store(&room->hopeless_until, now_ms() + HOPELESS_MS);
+    atomic_store(&room->hopeless_until, clock_ms() + HOPELESS_MS);
     refuse_waiters(waiters);
 }
 

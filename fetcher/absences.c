@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-#include "fetcher/clock-internal.h"
+#include "base/clock.h"
 #include "fetcher/host-internal.h"
 
 static struct digest digest_of_path(const char *path)

@@ -4,9 +4,9 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/file.h"
 #include "fetcher/challenge-internal.h"
-#include "fetcher/clock-internal.h"
 #include "fetcher/credential_search-internal.h"
 #include "fetcher/credentials-internal.h"
 #include "fetcher/url-internal.h"

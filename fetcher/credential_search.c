@@ -8,8 +8,8 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/log.h"
-#include "fetcher/clock-internal.h"
 #include "fetcher/credentials-internal.h"
 #include "fetcher/login-internal.h"
 

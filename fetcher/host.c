@@ -5,9 +5,9 @@
 #include <strings.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
-#include "fetcher/clock-internal.h"
 #include "fetcher/login-internal.h"
 #include "fetcher/quirks-internal.h"
 #include "fetcher/reference.h"

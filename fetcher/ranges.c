@@ -7,10 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "fetcher/call-internal.h"
-#include "fetcher/clock-internal.h"
 #include "fetcher/host-internal.h"
 #include "fetcher/ranges-internal.h"
 

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "fetcher/clock-internal.h"
+#include "base/clock.h"
 #include "fetcher/credentials-internal.h"
 
 /* Signatures live for 5 to 60 minutes with the registries that are in use; one that

@@ -6,11 +6,11 @@
 #include <sys/random.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "fetcher/answer_error-internal.h"
 #include "fetcher/authorization-internal.h"
-#include "fetcher/clock-internal.h"
 #include "fetcher/url-internal.h"
 
 #define REDIRECTS_LIMIT     10

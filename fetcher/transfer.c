@@ -4,8 +4,8 @@
 #include <signal.h>
 #include <stdlib.h>
 
+#include "base/clock.h"
 #include "base/log.h"
-#include "fetcher/clock-internal.h"
 
 #define STREAMS_PER_CONNECTION 16L
 #define IDLE_MS                60000 /* nothing is due: any long time will do, wake-ups interrupt it */

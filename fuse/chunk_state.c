@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "fuse/layer_device-internal.h"
 
@@ -174,7 +175,7 @@ static void start_waiting(struct active_chunk *record, struct read_piece *piece)
 static void note_demand(struct data_path *path)
 {
     path->demanded = true;
-    atomic_store_explicit(&path->demanded_at, milliseconds_now(), memory_order_relaxed);
+    atomic_store_explicit(&path->demanded_at, clock_ms(), memory_order_relaxed);
 }
 
 /* What is stored is checked, what is not is fetched. */
@@ -543,7 +544,7 @@ static void keep(struct active_chunk *record, struct actions *actions)
 static void report_store_error(struct data_path *path, const struct layer_device *device,
                                int number)
 {
-    uint64_t now = milliseconds_now();
+    uint64_t now = clock_ms();
     uint64_t before = atomic_load(&path->store_error_reported);
     atomic_fetch_add(&path->counters.store_errors, 1);
     if (before && now - before < STORE_ERROR_INTERVAL_MS) return;

@@ -5,6 +5,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/thread.h"
@@ -14,13 +15,6 @@
 #define READ_TIMEOUT_MS  60000u
 #define RANGES_IN_FLIGHT 8u
 #define WORKERS_MAX      4
-
-uint64_t milliseconds_now(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
 
 /* ---- entering and leaving ---- */
 
@@ -192,7 +186,7 @@ static void *timer_loop(void *argument)
     struct actions actions;
     data_path_enter(path, &actions);
     while (!path->ending) {
-        uint64_t due = next_due(path), now = milliseconds_now();
+        uint64_t due = next_due(path), now = clock_ms();
         if (!due || due > now) {
             wait_for_timer(path, due);
         } else {
@@ -222,15 +216,6 @@ static void apply_options(struct data_path *path, const struct data_path_options
     *ret_workers = given.workers ? given.workers : (unsigned)cores;
 }
 
-static void init_waiting(pthread_cond_t *condition)
-{
-    pthread_condattr_t attributes;
-    pthread_condattr_init(&attributes);
-    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    pthread_cond_init(condition, &attributes);
-    pthread_condattr_destroy(&attributes);
-}
-
 int data_path_new(struct data_path **ret, struct registry_client *client, struct cache *cache,
                   const struct data_path_options *options, struct error **error)
 {
@@ -242,12 +227,12 @@ int data_path_new(struct data_path **ret, struct registry_client *client, struct
     apply_options(path, options, &workers);
     pthread_mutex_init(&path->lock, NULL);
     pthread_cond_init(&path->changed, NULL);
-    init_waiting(&path->timer_wake);
+    clock_condition_init(&path->timer_wake);
     for (unsigned i = 0; i < URGENCIES; i++)
         TAILQ_INIT(&path->wanted[i]);
     for (unsigned i = 0; i < SUPPLY_KINDS; i++)
         LIST_INIT(&path->supplies[i]);
-    atomic_init(&path->demanded_at, milliseconds_now());
+    atomic_init(&path->demanded_at, clock_ms());
     TAILQ_INIT(&path->checks);
     TAILQ_INIT(&path->kept);
     TAILQ_INIT(&path->loads);
@@ -304,7 +289,7 @@ void data_path_statistics(struct data_path *path, struct data_path_statistics *r
 uint64_t data_path_idle_ms(struct data_path *path)
 {
     uint64_t since = atomic_load_explicit(&path->demanded_at, memory_order_relaxed);
-    uint64_t now = milliseconds_now();
+    uint64_t now = clock_ms();
     return now > since ? now - since : 0;
 }
 

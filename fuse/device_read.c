@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "fuse/layer_device-internal.h"
 
 /* ---- where a piece is ---- */
@@ -216,7 +217,7 @@ void read_park(struct layer_device *device, uint64_t offset, size_t length, size
     data_path_enter(path, &actions);
     device_busy(device);
     atomic_fetch_add(&path->counters.reads_waiting, 1);
-    read->deadline = milliseconds_now() + path->read_timeout_ms;
+    read->deadline = clock_ms() + path->read_timeout_ms;
     if (TAILQ_EMPTY(&path->parked)) pthread_cond_signal(&path->timer_wake);
     TAILQ_INSERT_TAIL(&path->parked, read, parked);
     if (device->closing) {
@@ -233,7 +234,7 @@ void read_park(struct layer_device *device, uint64_t offset, size_t length, size
 
 uint64_t read_has_waited(const struct device_read *read)
 {
-    return milliseconds_now() + read->device->path->read_timeout_ms - read->deadline;
+    return clock_ms() + read->device->path->read_timeout_ms - read->deadline;
 }
 
 bool read_is_nearly_over(const struct device_read *read)
@@ -289,7 +290,7 @@ void read_expire_due(struct data_path *path, struct actions *actions)
     const struct layer_device *device = read->device;
     const struct layer_place *place = device_place(device);
     const char *who = who_keeps_waiting(read);
-    uint64_t offset = read->offset, now = milliseconds_now();
+    uint64_t offset = read->offset, now = clock_ms();
     unsigned count = 0;
     for (; read && read->deadline <= now; read = TAILQ_FIRST(&path->parked)) {
         expire(read, actions);

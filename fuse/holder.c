@@ -8,10 +8,10 @@
 #include <string.h>
 #include <sys/signalfd.h>
 #include <sys/time.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "fuse/holder-internal.h"
 
@@ -35,9 +35,7 @@ struct holder {
 
 static int64_t now_ms(void)
 {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+    return (int64_t)clock_ms();
 }
 
 /* ---- answers: -1 where the client is of no use any more ---- */

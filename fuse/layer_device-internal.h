@@ -120,7 +120,7 @@ struct range_request {
     struct digest digest;
     uint64_t offset;
     size_t length;
-    uint64_t retry_until; /* milliseconds_now() */
+    uint64_t retry_until; /* clock_ms() */
     unsigned batch; /* those of one number are asked for by one request, if possible; 0: alone */
     _Atomic int state;
     bool dropped;               /* abandoned while an answer waited for the lock; under the lock */
@@ -497,7 +497,6 @@ void data_path_report(struct data_path *path, struct actions *actions, const cha
 /* The same for the log only, as a warning. */
 void data_path_mention(struct actions *actions, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
-uint64_t milliseconds_now(void);
 
 /* Under the lock. */
 void device_busy(struct layer_device *device);

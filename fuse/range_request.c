@@ -9,6 +9,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/clock.h"
 #include "fuse/layer_device-internal.h"
 
 /* What is handed on at a time: the decoder works beside the transfer, and need not be woken for
@@ -26,7 +27,7 @@ struct range_request *range_request_new(struct layer_device *device, const struc
                                         const struct range_receiver *receiver, void *owner,
                                         uint64_t wanted_until, struct actions *actions)
 {
-    uint64_t now = milliseconds_now();
+    uint64_t now = clock_ms();
     struct range_request *request = calloc(1, sizeof *request);
     if (!request) return NULL;
     atomic_init(&request->state, REQUEST_ASKED);
@@ -46,7 +47,7 @@ struct range_request *range_request_new(struct layer_device *device, const struc
 
 bool range_request_had_its_time(const struct range_request *request)
 {
-    return milliseconds_now() >= request->retry_until;
+    return clock_ms() >= request->retry_until;
 }
 
 void range_request_abandon(struct range_request *request)
@@ -203,7 +204,7 @@ unsigned range_batch_max(const struct data_path *path)
 static struct range_time time_of(const struct range_request *request)
 {
     unsigned read_timeout_ms = request->device->path->read_timeout_ms;
-    uint64_t now = milliseconds_now();
+    uint64_t now = clock_ms();
     return (struct range_time){
         /* A little less than readers wait, so that they hear the reason and not only that it took
          * long. */

@@ -6,6 +6,7 @@
  * whole bound again. So such a failure holds for a moment: who asks for the
  * chunk then hears of it at once, and who tries again later, does.
  */
+#include "base/clock.h"
 #include "fuse/layer_device-internal.h"
 
 #define FAILURE_HOLDS_MS 250u
@@ -14,7 +15,7 @@ void failure_note(const struct layer_device *device, uint32_t chunk)
 {
     struct data_path *path = device->path;
     path->recent_failures[path->recent_failure_next++ % RECENT_FAILURES] =
-        (struct recent_failure){ device, chunk, milliseconds_now() };
+        (struct recent_failure){ device, chunk, clock_ms() };
 }
 
 bool failure_is_recent(const struct layer_device *device, uint32_t chunk)
@@ -24,7 +25,7 @@ bool failure_is_recent(const struct layer_device *device, uint32_t chunk)
     for (unsigned i = 0; i < RECENT_FAILURES; i++) {
         const struct recent_failure *failure = &path->recent_failures[i];
         if (failure->device != device || failure->chunk != chunk) continue;
-        if (!now) now = milliseconds_now();
+        if (!now) now = clock_ms();
         if (now - failure->at < FAILURE_HOLDS_MS) return true;
     }
     return false;

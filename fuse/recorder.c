@@ -1,4 +1,5 @@
 #include "fuse/recorder.h"
+#include "base/clock.h"
 
 #include <pthread.h>
 #include <stdlib.h>
@@ -14,13 +15,6 @@ struct recorder {
     struct recorded_touch *touches;
     size_t count, capacity;
 };
-
-static uint64_t milliseconds_since_boot(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
 
 static size_t layer_of(const struct recorder *recorder, const struct layer_device *device)
 {
@@ -50,7 +44,7 @@ static void note_touch(void *context, struct layer_device *device, uint32_t chun
     if (layer == recorder->device_count) return;
     pthread_mutex_lock(&recorder->lock);
     struct recorded_touch touch = { (uint32_t)layer, chunk, offset,
-                                    milliseconds_since_boot() - recorder->started };
+                                    clock_ms() - recorder->started };
     append(recorder, &touch);
     pthread_mutex_unlock(&recorder->lock);
 }
@@ -63,7 +57,7 @@ int recorder_new(struct recorder **ret, struct data_path *path, struct layer_dev
     recorder->path = path;
     recorder->devices = devices;
     recorder->device_count = device_count;
-    recorder->started = milliseconds_since_boot();
+    recorder->started = clock_ms();
     pthread_mutex_init(&recorder->lock, NULL);
     struct chunk_recorder hook = { note_touch, recorder };
     data_path_set_recorder(path, &hook);

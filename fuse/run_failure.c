@@ -2,6 +2,7 @@
  * How long a run is tried, and what becomes of those who wait for it when that
  * was in vain.
  */
+#include "base/clock.h"
 #include "fuse/layer_device-internal.h"
 
 #define AHEAD_ERROR_INTERVAL_MS 10000u
@@ -44,7 +45,7 @@ static void report(const struct run *run, const char *reason, struct actions *ac
 static void mention(const struct run *run, const char *reason, struct actions *actions)
 {
     struct data_path *path = run->device->path;
-    uint64_t now = milliseconds_now();
+    uint64_t now = clock_ms();
     if (path->ahead_error_reported && now - path->ahead_error_reported < AHEAD_ERROR_INTERVAL_MS)
         return;
     path->ahead_error_reported = now;

@@ -9,9 +9,9 @@
  * away gets none. Of several of a kind each may have its share out, so that
  * none waits for all that another has named.
  */
-#include <errno.h>
 #include <stdlib.h>
 
+#include "base/clock.h"
 #include "fuse/layer_device-internal.h"
 
 struct supply {
@@ -268,7 +268,7 @@ void data_path_wake(struct data_path *path)
 
 static void count_time(struct fill_rate *rate)
 {
-    uint64_t now = milliseconds_now();
+    uint64_t now = clock_ms();
     uint64_t passed = now - rate->counted_at;
     int64_t most = (int64_t)(rate->bytes_per_second / SAVED_DIVISOR);
     if (passed > 10000) passed = 10000;
@@ -301,6 +301,6 @@ void data_path_set_fill_rate(struct data_path *path, uint64_t bytes_per_second)
     data_path_enter(path, &actions);
     path->fill_rate =
         (struct fill_rate){ .bytes_per_second = bytes_per_second < most ? bytes_per_second : most,
-                            .counted_at = milliseconds_now() };
+                            .counted_at = clock_ms() };
     data_path_leave(path, &actions);
 }

@@ -47,7 +47,6 @@ struct fill {
     bool tree_checked, found_false;
 };
 
-uint64_t fill_now_ms(void);
 /* With the lock held: waits for a change, or that long. */
 void fill_wait(struct fill *fill, unsigned milliseconds);
 /* With the lock held; `reason` may be NULL. */

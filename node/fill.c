@@ -3,9 +3,9 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/thread.h"
@@ -51,21 +51,9 @@ int fill_mode_parse(enum fill_mode *ret, const char *text, struct error **error)
 
 /* ---- what both threads use ---- */
 
-uint64_t fill_now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
-
 void fill_wait(struct fill *fill, unsigned milliseconds)
 {
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_nsec += milliseconds % 1000 * 1000000l;
-    until.tv_sec += milliseconds / 1000 + until.tv_nsec / 1000000000l;
-    until.tv_nsec %= 1000000000l;
-    pthread_cond_timedwait(&fill->changed, &fill->lock, &until);
+    clock_wait(&fill->changed, &fill->lock, clock_ms() + milliseconds);
 }
 
 void fill_set_state(struct fill *fill, enum fill_state state, const char *reason)
@@ -111,7 +99,7 @@ static void pause_fill(struct fill *fill, enum fill_state state, unsigned millis
                        const char *reason)
 {
     fill->open = false;
-    fill->paused_to = fill_now_ms() + milliseconds;
+    fill->paused_to = clock_ms() + milliseconds;
     fill_set_state(fill, state, reason);
 }
 
@@ -226,7 +214,7 @@ static void decide(struct fill *fill, uint64_t room)
     if (fill->found_false) return;
     if (fill->bytes_left == 0) {
         if (fill->state != FILL_COMPLETE) fill_set_state(fill, FILL_CHECKING, NULL);
-    } else if (fill_now_ms() < fill->paused_to) {
+    } else if (clock_ms() < fill->paused_to) {
         return;
     } else if (!has_room(fill, room)) {
         refuse_room(fill);
@@ -265,15 +253,11 @@ static struct fill *fill_new(const struct fill_options *options)
 {
     struct fill *fill = calloc(1, sizeof *fill);
     if (!fill) return NULL;
-    pthread_condattr_t monotonic;
     fill->options = *options;
     fill->layer_count = options->node->artifact.layer_count;
     fill->pause_ms = PAUSE_FIRST_MS;
     pthread_mutex_init(&fill->lock, NULL);
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(&fill->changed, &monotonic);
-    pthread_condattr_destroy(&monotonic);
+    clock_condition_init(&fill->changed);
     fill->complete = calloc(fill->layer_count + 1, sizeof *fill->complete);
     fill->checked = calloc(fill->layer_count + 1, sizeof *fill->checked);
     fill->measured = calloc(fill->layer_count + 1, sizeof *fill->measured);

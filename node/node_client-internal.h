@@ -93,8 +93,6 @@ int client_image_keep_answer(struct client_image *image, const struct buffer *te
 /* The server has died. */
 void client_images_lost(struct node_client *client);
 
-/* Milliseconds of a clock that only goes forward. */
-uint64_t client_now_ms(void);
 /* Waits for a change; false once it is `deadline`. */
 bool client_wait(struct node_client *client, uint64_t deadline);
 

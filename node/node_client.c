@@ -1,6 +1,5 @@
 #include "node/node_client.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "base/parallel.h"
@@ -57,7 +57,7 @@ static int open_or_wait(struct node_client *client, struct client_image *image, 
 int node_client_open(struct node_client *client, const struct node_image_request *request,
                      unsigned timeout_ms, struct node_image_answer *ret, struct error **error)
 {
-    uint64_t deadline = client_now_ms() + timeout_ms;
+    uint64_t deadline = clock_ms() + timeout_ms;
     pthread_mutex_lock(&client->lock);
     struct client_image *image = find_or_make(client, request, error);
     int result = image ? open_or_wait(client, image, deadline, error) : -1;
@@ -128,7 +128,7 @@ static int restore(void *context, size_t position, struct error **error)
     (void)error;
     pthread_mutex_lock(&client->lock);
     if (image->state == IMAGE_LOST && !client->stopping &&
-        client_image_open(client, image, client_now_ms() + RESTORE_TIMEOUT_MS, &reason) < 0) {
+        client_image_open(client, image, clock_ms() + RESTORE_TIMEOUT_MS, &reason) < 0) {
         if (error_kind_of(reason) != ERROR_CANCELLED)
             log_error("'%s' is not mounted again: %s", image->mountpoint, error_message(reason));
         error_free(reason);
@@ -256,18 +256,9 @@ int node_client_status(struct node_client *client, struct buffer *ret, struct er
 
 /* ---- start and end ---- */
 
-static void init_waiting(pthread_cond_t *condition)
-{
-    pthread_condattr_t attributes;
-    pthread_condattr_init(&attributes);
-    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    pthread_cond_init(condition, &attributes);
-    pthread_condattr_destroy(&attributes);
-}
-
 static int wait_for_first(struct node_client *client, struct error **error)
 {
-    uint64_t deadline = client_now_ms() + START_PATIENCE_MS;
+    uint64_t deadline = clock_ms() + START_PATIENCE_MS;
     int result = 0;
     pthread_mutex_lock(&client->lock);
     while (!client->running && !client->failure && client_wait(client, deadline))
@@ -306,7 +297,7 @@ int node_client_start(struct node_client **ret, const struct node_client_options
     client->last_end = SERVER_KILLED; /* by the end of who has started it */
     LIST_INIT(&client->images);
     pthread_mutex_init(&client->lock, NULL);
-    init_waiting(&client->changed);
+    clock_condition_init(&client->changed);
     credential_searches_init(&client->searches, options->node.credentials,
                              options->node.credentials_context);
     if (start(client, error) < 0) {

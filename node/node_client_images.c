@@ -3,10 +3,10 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "base/log.h"
@@ -18,17 +18,9 @@
 
 /* ---- time ---- */
 
-uint64_t client_now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
-
 bool client_wait(struct node_client *client, uint64_t deadline)
 {
-    struct timespec until = { (time_t)(deadline / 1000), (long)(deadline % 1000) * 1000000 };
-    return pthread_cond_timedwait(&client->changed, &client->lock, &until) != ETIMEDOUT;
+    return clock_wait(&client->changed, &client->lock, deadline);
 }
 
 /* ---- the list ---- */
@@ -153,7 +145,7 @@ static int ask_once(const struct client_image *image, const char *text, bool res
                     struct error **error)
 {
     const struct question_peer peer = { commands, "the server" };
-    uint64_t now = client_now_ms();
+    uint64_t now = clock_ms();
     int left = deadline > now ? (int)(deadline - now) : 0;
     if (image->mountpoint && !resume) mount_keeper_renew((struct mount_keeper *)&image->keeper);
     int result = client_image_ask(image, &peer, text, resume, left, ret, ret_connection, error);
@@ -253,7 +245,7 @@ static int open_in_any(struct node_client *client, struct client_image *image, u
     while (result > 0) {
         if (wait_for_server(client, image, deadline, error) < 0) return -1;
         result = open_once(client, image, deadline, error);
-        if (result > 0 && client_now_ms() >= deadline)
+        if (result > 0 && clock_ms() >= deadline)
             return error_set(error, ERROR_UNREACHABLE, "the server has died");
     }
     return result;

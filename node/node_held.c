@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "base/log.h"
@@ -303,8 +304,8 @@ static void *look_after(void *argument)
     pthread_mutex_lock(&client->lock);
     while (!client->stopping) {
         look_after_holder(client);
-        uint64_t until = client_now_ms() + LOOK_SECONDS * 1000;
-        while (!client->stopping && client_now_ms() < until)
+        uint64_t until = clock_ms() + LOOK_SECONDS * 1000;
+        while (!client->stopping && clock_ms() < until)
             client_wait(client, until);
     }
     pthread_mutex_unlock(&client->lock);

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "node/child_process.h"
 #include "node/node_client-internal.h"
@@ -200,9 +201,9 @@ static void note_failure(struct node_client *client, struct error *reason)
 /* False: no server is wanted any more. */
 static bool pause_before_next(struct node_client *client, unsigned milliseconds)
 {
-    uint64_t until = client_now_ms() + milliseconds;
+    uint64_t until = clock_ms() + milliseconds;
     pthread_mutex_lock(&client->lock);
-    while (!client->stopping && client_now_ms() < until)
+    while (!client->stopping && clock_ms() < until)
         client_wait(client, until);
     bool wanted = !client->stopping;
     pthread_mutex_unlock(&client->lock);
@@ -227,13 +228,13 @@ void *node_supervise(void *argument)
     while (pause_before_next(client, pause)) {
         struct started server;
         struct error *reason = NULL;
-        uint64_t begun = client_now_ms();
+        uint64_t begun = clock_ms();
         bool came_up = start_server(client, &server, &reason) == 0;
         if (came_up)
             run_server(client, &server);
         else
             note_failure(client, reason);
-        pause = next_pause(pause, came_up, client_now_ms() - begun);
+        pause = next_pause(pause, came_up, clock_ms() - begun);
     }
     return NULL;
 }

@@ -3,9 +3,9 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/thread.h"
@@ -96,10 +96,7 @@ static void *write_now_and_then(void *argument)
     struct record_file *record = argument;
     pthread_mutex_lock(&record->lock);
     while (!record->ending) {
-        struct timespec until;
-        clock_gettime(CLOCK_MONOTONIC, &until);
-        until.tv_sec += WRITE_SECONDS;
-        pthread_cond_timedwait(&record->wake, &record->lock, &until);
+        clock_wait(&record->wake, &record->lock, clock_ms() + WRITE_SECONDS * 1000);
         if (record->ending) break;
         pthread_mutex_unlock(&record->lock);
         write_or_warn(record);
@@ -119,23 +116,14 @@ static void record_file_free(struct record_file *record)
     free(record);
 }
 
-static void init_waiting(struct record_file *record)
-{
-    pthread_condattr_t attributes;
-    pthread_mutex_init(&record->lock, NULL);
-    pthread_condattr_init(&attributes);
-    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    pthread_cond_init(&record->wake, &attributes);
-    pthread_condattr_destroy(&attributes);
-}
-
 int record_file_start(struct record_file **ret, const char *path, const struct node_image *node,
                       struct data_path *data_path, struct layer_device *const *devices,
                       struct error **error)
 {
     struct record_file *record = calloc(1, sizeof *record);
     if (!record) return error_set_memory(error);
-    init_waiting(record);
+    pthread_mutex_init(&record->lock, NULL);
+    clock_condition_init(&record->wake);
     record->node = node;
     record->written = -1;
     record->path = strdup(path);

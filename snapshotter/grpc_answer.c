@@ -1,3 +1,4 @@
+#include "base/clock.h"
 #include "snapshotter/grpc_server-internal.h"
 
 #include <nghttp2/nghttp2.h>
@@ -34,7 +35,7 @@ static ssize_t give_output(nghttp2_session *session, int32_t stream, uint8_t *da
     struct grpc_call *call = source->ptr;
     struct grpc_server *server = call->server;
     struct status_headers status = { 0 };
-    call->moved = grpc_clock();
+    call->moved = clock_ms();
     pthread_mutex_lock(&server->lock);
     size_t left = call->output.length - call->output_sent;
     bool over = call->ended && left <= length;
@@ -59,7 +60,7 @@ void grpc_call_answer(struct grpc_call *call)
     bool only_status = call->ended && call->output.length == 0;
     pthread_mutex_unlock(&server->lock);
     if (call->reset) return;
-    call->moved = grpc_clock();
+    call->moved = clock_ms();
     if (call->answered) {
         nghttp2_session_resume_data(session, call->stream);
         return;
@@ -100,7 +101,7 @@ void grpc_call_refuse_http(struct grpc_call *call, const char status[static 3])
 {
     const nghttp2_nv header = HEADER(":status", status, 3);
     call->requested = call->answered = true;
-    call->moved = grpc_clock();
+    call->moved = clock_ms();
     if (nghttp2_submit_response(call->connection->session, call->stream, &header, 1, NULL) != 0)
         call->connection->ended = true;
 }

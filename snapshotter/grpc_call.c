@@ -1,3 +1,4 @@
+#include "base/clock.h"
 #include "snapshotter/grpc_server-internal.h"
 
 #include <stdlib.h>
@@ -12,7 +13,7 @@ struct grpc_call *grpc_call_new(struct grpc_connection *connection, struct grpc_
     atomic_init(&call->references, 1);
     call->connection = connection;
     call->stream = stream;
-    call->opened = grpc_clock();
+    call->opened = clock_ms();
     call->deadline = UINT64_MAX;
     call->request.limit = GRPC_MESSAGE_LIMIT;
     return call;
@@ -61,7 +62,7 @@ const struct grpc_metadata *grpc_call_metadata(const struct grpc_call *call)
 uint64_t grpc_call_milliseconds_left(const struct grpc_call *call)
 {
     if (call->deadline == UINT64_MAX) return UINT64_MAX;
-    uint64_t now = grpc_clock();
+    uint64_t now = clock_ms();
     return now < call->deadline ? call->deadline - now : 0;
 }
 

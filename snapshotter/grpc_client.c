@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "snapshotter/grpc_wire-internal.h"
 
 enum { IDLE_LIMIT = 8 };
@@ -66,7 +67,7 @@ static void give_back(struct grpc_client *client, struct grpc_line *line)
 int grpc_client_call(struct grpc_client *client, const struct grpc_request *request,
                      struct grpc_answer *ret, struct error **error)
 {
-    uint64_t now = grpc_clock();
+    uint64_t now = clock_ms();
     uint64_t deadline =
         request->timeout_ms < UINT64_MAX - now ? now + request->timeout_ms : UINT64_MAX;
     *ret = (struct grpc_answer){ 0 };

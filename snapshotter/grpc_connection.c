@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 
 enum { READ_SIZE = 65536 };
@@ -29,7 +30,7 @@ int grpc_connection_open(struct grpc_server *server, int descriptor)
     }
     connection->server = server;
     connection->descriptor = descriptor;
-    connection->opened = connection->moved = grpc_clock();
+    connection->opened = connection->moved = clock_ms();
     LIST_INSERT_HEAD(&server->connections, connection, of_server);
     server->connection_count++;
     if (grpc_session_make(connection) == 0 && watch(connection, EPOLLIN) == 0) return 0;
@@ -75,7 +76,7 @@ static void write_output(struct grpc_connection *connection)
             if (made < 0) connection->ended = true;
             if (made <= 0) return;
             connection->unsent_length = (size_t)made;
-            connection->moved = grpc_clock();
+            connection->moved = clock_ms();
         }
         ssize_t sent = send(connection->descriptor, connection->unsent, connection->unsent_length,
                             MSG_DONTWAIT | MSG_NOSIGNAL);
@@ -85,7 +86,7 @@ static void write_output(struct grpc_connection *connection)
             connection->ended = true;
             return;
         }
-        connection->moved = grpc_clock();
+        connection->moved = clock_ms();
         connection->unsent += sent;
         connection->unsent_length -= (size_t)sent;
     }

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "snapshotter/grpc_wire-internal.h"
 
 enum { READ_SIZE = 65536, CANCEL_CHECK_MS = 100, CONNECT_PAUSE_MS = 10 };
@@ -147,7 +148,7 @@ static int connect_line(struct grpc_line *line, uint64_t deadline, struct error 
     while (connect(line->descriptor, (struct sockaddr *)&address, sizeof address) < 0) {
         /* EAGAIN: as many as it lets wait are waiting already. */
         if (errno == EINTR) continue;
-        if (errno != EAGAIN || grpc_clock() >= deadline) {
+        if (errno != EAGAIN || clock_ms() >= deadline) {
             error_set(error, ERROR_UNREACHABLE, "connect to '%s': %s", line->path, strerror(errno));
             return error_hint(error, "is its server running?");
         }
@@ -248,7 +249,7 @@ static int submit(struct grpc_line *line, const struct grpc_request *request, ui
     size_t count = 7;
     char timeout[GRPC_TIMEOUT_LENGTH];
     if (deadline != UINT64_MAX) {
-        uint64_t now = grpc_clock();
+        uint64_t now = clock_ms();
         grpc_timeout_format(now < deadline ? deadline - now : 0, timeout);
         headers[count++] = HEADER("grpc-timeout", timeout);
     }
@@ -269,7 +270,7 @@ static int wait_for_answer(struct grpc_line *line, const struct grpc_request *re
     const struct exchange *exchange = line->exchange;
     while (!exchange->closed && !line->ended && exchange->input.fault == GRPC_MESSAGE_FINE) {
         write_output(line);
-        uint64_t now = grpc_clock();
+        uint64_t now = clock_ms();
         if (now >= deadline)
             return error_set(error, ERROR_UNREACHABLE, "%s of '%s': no answer in time",
                              request->path, line->path);

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/thread.h"
@@ -49,7 +50,7 @@ static void accept_connection(struct grpc_server *server)
         /* Out of descriptors, most likely: who waits shall not keep this thread busy. */
         log_warning("'%s': accept: %s", server->path, strerror(errno));
         epoll_ctl(server->poll, EPOLL_CTL_DEL, server->listener, NULL);
-        server->accept_again = grpc_clock() + ACCEPT_PAUSE_MS;
+        server->accept_again = clock_ms() + ACCEPT_PAUSE_MS;
     }
 }
 
@@ -78,10 +79,10 @@ static struct grpc_call *take_ready(struct grpc_server *server)
     return call;
 }
 
-/* When to look again, as grpc_clock(). */
+/* When to look again, as clock_ms(). */
 static uint64_t serve_connections(struct grpc_server *server)
 {
-    uint64_t now = grpc_clock(), next = UINT64_MAX;
+    uint64_t now = clock_ms(), next = UINT64_MAX;
     struct grpc_connection *connection = LIST_FIRST(&server->connections);
     while (connection) {
         struct grpc_connection *after = LIST_NEXT(connection, of_server);
@@ -116,7 +117,7 @@ static bool is_busy(const struct grpc_server *server)
 /* Milliseconds for epoll_wait(): until `next`, rounded so that it has come. */
 static int wait_time(uint64_t next)
 {
-    uint64_t now = grpc_clock();
+    uint64_t now = clock_ms();
     if (next == UINT64_MAX) return -1;
     if (next <= now) return 0;
     return next - now > 60000 ? 60000 : (int)(next - now);
@@ -129,7 +130,7 @@ static void *serve(void *argument)
     struct grpc_call *call;
     uint64_t next = UINT64_MAX, end = 0;
     bool draining = false, closing = false;
-    while (!closing || (is_busy(server) && grpc_clock() < end)) {
+    while (!closing || (is_busy(server) && clock_ms() < end)) {
         int count = epoll_wait(server->poll, events, EVENT_COUNT, wait_time(next));
         for (int i = 0; i < count; i++)
             handle_event(server, events[i].data.ptr);
@@ -142,7 +143,7 @@ static void *serve(void *argument)
         }
         if (close_now) {
             closing = true;
-            end = grpc_clock() + LAST_ANSWERS_MS;
+            end = clock_ms() + LAST_ANSWERS_MS;
         }
         while ((call = take_ready(server)))
             grpc_call_answer(call);

@@ -55,7 +55,4 @@ char *grpc_text_decode(const uint8_t *text, size_t length);
 /* One to three digits, as those of a status; false: it is something else. */
 bool grpc_number_parse(const uint8_t *text, size_t length, int *ret);
 
-/* Milliseconds of CLOCK_MONOTONIC. */
-uint64_t grpc_clock(void);
-
 #endif

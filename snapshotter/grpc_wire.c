@@ -1,10 +1,10 @@
+#include "base/clock.h"
 #include "snapshotter/grpc_wire-internal.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 enum { TEXT_LIMIT = 2048 }; /* the usual limit for all headers together is 8 KiB */
 
@@ -161,11 +161,4 @@ bool grpc_number_parse(const uint8_t *text, size_t length, int *ret)
     }
     *ret = value;
     return true;
-}
-
-uint64_t grpc_clock(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }

@@ -4,14 +4,13 @@
  * budget says; then the image is pulled ordinarily, and what comes too late is of use to the next
  * pull.
  */
-#include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "snapshotter/lazy_images-internal.h"
@@ -20,13 +19,6 @@
 #define DECISIONS_MAX 1000u
 /* To find and mount an image on a slow registry, after the budget is over. */
 #define OPEN_MS 60000u
-
-static uint64_t milliseconds_now(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
 
 /* ---- the table; under the lock ---- */
 
@@ -66,7 +58,7 @@ static bool is_over(const struct lazy_images *images, const struct decision *dec
 {
     bool passes = may_go(decision) ||
                   (decision->by_name && decision->state == DECISION_LAZY && decision->waiting == 0);
-    return passes && milliseconds_now() - decision->decided >= images->config->lazy.retry_after_ms;
+    return passes && clock_ms() - decision->decided >= images->config->lazy.retry_after_ms;
 }
 
 /* One that holds, or NULL. */
@@ -125,7 +117,7 @@ static void settle_ordinary(struct decision *decision, const char *reason, enum 
     pthread_mutex_lock(&images->lock);
     decision->state = DECISION_ORDINARY;
     decision->reason = strdup(reason);
-    decision->decided = milliseconds_now();
+    decision->decided = clock_ms();
     images->decided[kind]++;
     pthread_cond_broadcast(&images->changed);
     pthread_mutex_unlock(&images->lock);
@@ -159,7 +151,7 @@ static void settle_on(struct decision *decision, uint64_t number)
 {
     decision->state = DECISION_LAZY;
     decision->image = number;
-    decision->decided = milliseconds_now();
+    decision->decided = clock_ms();
     decision->images->decided[DECIDED_LAZY]++;
     pthread_cond_broadcast(&decision->images->changed);
 }
@@ -260,7 +252,7 @@ static void *decide(void *argument)
 static void sweep(struct lazy_images *images)
 {
     struct decision *decision, *next;
-    uint64_t now = milliseconds_now();
+    uint64_t now = clock_ms();
     for (decision = TAILQ_FIRST(&images->decisions); decision; decision = next) {
         next = TAILQ_NEXT(decision, entry);
         if (decision->state != DECISION_LAZY || decision->waiting > 0) continue;
@@ -299,7 +291,7 @@ void decision_restore(struct lazy_images *images, const struct lazy_image *image
     if (!decision) return;
     decision->state = DECISION_LAZY;
     decision->image = image->number;
-    decision->decided = milliseconds_now();
+    decision->decided = clock_ms();
 }
 
 /* Under the lock. */
@@ -323,19 +315,11 @@ static struct decision *begin(struct lazy_images *images, const struct lazy_laye
 /* Under the lock. False: the budget was over first. */
 static bool await(struct lazy_images *images, struct decision *decision)
 {
-    struct timespec until;
-    uint64_t budget = images->config->lazy.budget_ms;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += (time_t)(budget / 1000);
-    until.tv_nsec += (long)(budget % 1000) * 1000000;
-    if (until.tv_nsec >= 1000000000) {
-        until.tv_sec++;
-        until.tv_nsec -= 1000000000;
-    }
-    int result = 0;
+    uint64_t until = clock_ms() + images->config->lazy.budget_ms;
+    bool in_time = true;
     decision->waiting++;
-    while (decision->state == DECISION_PENDING && result != ETIMEDOUT)
-        result = pthread_cond_timedwait(&images->changed, &images->lock, &until);
+    while (decision->state == DECISION_PENDING && in_time)
+        in_time = clock_wait(&images->changed, &images->lock, until);
     decision->waiting--;
     return decision->state != DECISION_PENDING;
 }
@@ -384,7 +368,7 @@ int decision_status(struct lazy_images *images, json_t *status)
     pthread_mutex_lock(&images->lock);
     for (size_t i = 0; i < DECISION_KINDS; i++)
         json_object_set_new(counts, names[i], json_integer((json_int_t)images->decided[i]));
-    uint64_t now = milliseconds_now();
+    uint64_t now = clock_ms();
     TAILQ_FOREACH(decision, &images->decisions, entry)
     {
         if (decision->state != DECISION_ORDINARY) continue;

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/thread.h"
@@ -420,11 +421,7 @@ int lazy_images_open(struct lazy_images **ret, const char *directory, const stru
                                            .path = path };
     TAILQ_INIT(&images->images);
     TAILQ_INIT(&images->decisions);
-    pthread_condattr_t attributes;
-    pthread_condattr_init(&attributes);
-    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    pthread_cond_init(&images->changed, &attributes);
-    pthread_condattr_destroy(&attributes);
+    clock_condition_init(&images->changed);
     pthread_mutex_init(&images->lock, NULL);
     if (!images->directory) {
         lazy_images_free(images);

@@ -1,0 +1,36 @@
+/* The clock that deadlines are kept by, and waiting by it. */
+#ifndef SLUICE_BASE_CLOCK_H
+#define SLUICE_BASE_CLOCK_H
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <time.h>
+
+/* Milliseconds since some fixed moment; never goes back. */
+static inline uint64_t clock_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+/* A condition for clock_wait(). */
+static inline void clock_condition_init(pthread_cond_t *condition)
+{
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(condition, &attributes);
+    pthread_condattr_destroy(&attributes);
+}
+
+/* As pthread_cond_wait(3); false: it is `deadline` (as clock_ms()). */
+static inline bool clock_wait(pthread_cond_t *condition, pthread_mutex_t *lock, uint64_t deadline)
+{
+    struct timespec until = { (time_t)(deadline / 1000), (long)(deadline % 1000) * 1000000 };
+    return pthread_cond_timedwait(condition, lock, &until) != ETIMEDOUT;
+}
+
+#endif
