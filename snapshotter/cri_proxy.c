@@ -5,8 +5,8 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
-#include "snapshotter/grpc_client.h"
-#include "snapshotter/grpc_server.h"
+#include "grpc/client.h"
+#include "grpc/server.h"
 #include "snapshotter/pull_request.h"
 
 #define METHODS 3

@@ -5,11 +5,11 @@
 #include <time.h>
 
 #include "fuse/control.h"
+#include "grpc/server.h"
 #include "node/node_client.h"
 #include "snapshotter/credentials.h"
 #include "snapshotter/cri_proxy.h"
 #include "snapshotter/daemon.h"
-#include "snapshotter/grpc_server.h"
 #include "snapshotter/lazy_images.h"
 #include "snapshotter/metrics.h"
 #include "snapshotter/snapshots_service.h"

@@ -7,7 +7,7 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
-#include "snapshotter/grpc_server.h"
+#include "grpc/server.h"
 #include "snapshotter/snapshotter.h"
 
 enum { SNAPSHOTS_METHOD_COUNT = 10 };

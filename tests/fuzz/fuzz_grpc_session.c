@@ -6,7 +6,7 @@
  */
 #include <nghttp2/nghttp2.h>
 
-#include "snapshotter/grpc_server-internal.h"
+#include "grpc/server-internal.h"
 #include "tests/fuzz/fuzz.h"
 
 /* The client's preface, and SETTINGS without any. */

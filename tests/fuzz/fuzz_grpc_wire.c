@@ -5,8 +5,8 @@
  * Holds: a message does not depend on the pieces, and what is put before it is what was taken away;
  * texts have no control characters; a text that was encoded is decoded to itself.
  */
-#include "snapshotter/grpc_metadata.h"
-#include "snapshotter/grpc_wire-internal.h"
+#include "grpc/metadata.h"
+#include "grpc/wire-internal.h"
 #include "tests/fuzz/fuzz.h"
 
 enum { LIMIT = 1000 };

@@ -13,7 +13,7 @@
 #include <cmocka.h>
 
 #include "base/file.h"
-#include "snapshotter/grpc_server.h"
+#include "grpc/server.h"
 
 struct grpc_place {
     char directory[64];

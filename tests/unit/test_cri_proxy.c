@@ -13,9 +13,9 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "grpc/client.h"
+#include "grpc/server.h"
 #include "snapshotter/cri_proxy.h"
-#include "snapshotter/grpc_client.h"
-#include "snapshotter/grpc_server.h"
 #include "snapshotter/pull_request.h"
 
 #define V1    "/runtime.v1.ImageService/PullImage"

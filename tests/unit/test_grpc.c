@@ -7,7 +7,7 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 
-#include "snapshotter/grpc_client.h"
+#include "grpc/client.h"
 #include "tests/unit/grpc_place.h"
 
 enum { CALL_MS = 20000 };

@@ -1,7 +1,7 @@
 #include "tests/unit/grpc_place.h"
 #include "tests/unit/http2_frames.h"
 
-#include "snapshotter/grpc_client.h"
+#include "grpc/client.h"
 
 /* Another client is served as if nothing were. */
 static void expect_service(const struct grpc_place *place)

@@ -7,8 +7,8 @@
 
 #include <cmocka.h>
 
-#include "snapshotter/grpc_metadata.h"
-#include "snapshotter/grpc_wire-internal.h"
+#include "grpc/metadata.h"
+#include "grpc/wire-internal.h"
 
 static enum grpc_message_fault read_message(const void *data, size_t length, size_t piece,
                                             size_t limit, struct buffer *ret)

@@ -1,11 +1,11 @@
-#include "snapshotter/grpc_client-internal.h"
+#include "grpc/client-internal.h"
 
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
-#include "snapshotter/grpc_wire-internal.h"
+#include "grpc/wire-internal.h"
 
 enum { IDLE_LIMIT = 8 };
 

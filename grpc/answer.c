@@ -1,5 +1,5 @@
 #include "base/clock.h"
-#include "snapshotter/grpc_server-internal.h"
+#include "grpc/server-internal.h"
 
 #include <nghttp2/nghttp2.h>
 #include <stdio.h>

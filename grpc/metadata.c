@@ -1,4 +1,4 @@
-#include "snapshotter/grpc_metadata.h"
+#include "grpc/metadata.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,4 +1,4 @@
-#include "snapshotter/grpc_client-internal.h"
+#include "grpc/client-internal.h"
 
 #include <errno.h>
 #include <nghttp2/nghttp2.h>
@@ -11,7 +11,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
-#include "snapshotter/grpc_wire-internal.h"
+#include "grpc/wire-internal.h"
 
 enum { READ_SIZE = 65536, CANCEL_CHECK_MS = 100, CONNECT_PAUSE_MS = 10 };
 

@@ -1,4 +1,4 @@
-#include "snapshotter/grpc_server-internal.h"
+#include "grpc/server-internal.h"
 
 #include "base/log.h"
 #include "base/thread.h"

@@ -1,5 +1,5 @@
 #include "base/clock.h"
-#include "snapshotter/grpc_server-internal.h"
+#include "grpc/server-internal.h"
 
 #include <stdlib.h>
 #include <string.h>

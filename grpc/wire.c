@@ -1,5 +1,5 @@
 #include "base/clock.h"
-#include "snapshotter/grpc_wire-internal.h"
+#include "grpc/wire-internal.h"
 
 #include <inttypes.h>
 #include <stdio.h>

@@ -1,4 +1,4 @@
-#include "snapshotter/grpc_server-internal.h"
+#include "grpc/server-internal.h"
 
 #include <errno.h>
 #include <nghttp2/nghttp2.h>

@@ -2,8 +2,8 @@
  * What a gRPC call ends with: the numbers of
  * https://grpc.github.io/grpc/core/md_doc_statuscodes.html.
  */
-#ifndef SLUICE_SNAPSHOTTER_GRPC_STATUS_H
-#define SLUICE_SNAPSHOTTER_GRPC_STATUS_H
+#ifndef SLUICE_GRPC_STATUS_H
+#define SLUICE_GRPC_STATUS_H
 
 #include "base/error.h"
 

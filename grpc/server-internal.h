@@ -2,23 +2,23 @@
  * The parts of a gRPC server. One thread owns the connections and their nghttp2 sessions; a call is
  * what it shares with the workers.
  *
- *   grpc_server.c      the socket, the thread that waits for it and for its connections
- *   grpc_connection.c  bytes of a connection, and how long it may take
- *   grpc_request.c     HTTP/2: headers and messages become calls
- *   grpc_answer.c      what calls say goes out
- *   grpc_call.c        what handlers see
- *   grpc_workers.c     the threads that handlers run on
+ *   server.c      the socket, the thread that waits for it and for its connections
+ *   connection.c  bytes of a connection, and how long it may take
+ *   request.c     HTTP/2: headers and messages become calls
+ *   answer.c      what calls say goes out
+ *   call.c        what handlers see
+ *   workers.c     the threads that handlers run on
  */
-#ifndef SLUICE_SNAPSHOTTER_GRPC_SERVER_INTERNAL_H
-#define SLUICE_SNAPSHOTTER_GRPC_SERVER_INTERNAL_H
+#ifndef SLUICE_GRPC_SERVER_INTERNAL_H
+#define SLUICE_GRPC_SERVER_INTERNAL_H
 
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/queue.h>
 #include <sys/types.h>
 
-#include "snapshotter/grpc_server.h"
-#include "snapshotter/grpc_wire-internal.h"
+#include "grpc/server.h"
+#include "grpc/wire-internal.h"
 
 struct nghttp2_session;
 
@@ -45,13 +45,13 @@ struct grpc_call {
     char *path;
     struct grpc_metadata metadata;
     struct grpc_message_reader request;
-    uint64_t deadline; /* grpc_clock(); UINT64_MAX: none */
+    uint64_t deadline; /* clock_ms(); UINT64_MAX: none */
 
     /* The connection's thread only. */
     struct grpc_connection *connection;
     LIST_ENTRY(grpc_call) of_connection;
     int32_t stream;
-    uint64_t opened, moved; /* grpc_clock(): its begin; when an answer last went on */
+    uint64_t opened, moved; /* clock_ms(): its begin; when an answer last went on */
     size_t counted;         /* in server->request_memory */
     bool post, grpc, bad;   /* method and content type are as they must be; a header is not */
     bool encoded;           /* grpc-encoding names a compression */
@@ -78,7 +78,7 @@ struct grpc_connection {
     int descriptor;
     const uint8_t *unsent; /* of the session, until it is asked for more */
     size_t unsent_length;
-    uint64_t opened, moved; /* grpc_clock(): its begin; when bytes last went out */
+    uint64_t opened, moved; /* clock_ms(): its begin; when bytes last went out */
     uint32_t watched;       /* events */
     bool greeted, ended;
 };
@@ -106,7 +106,7 @@ struct grpc_server {
     /* The connections' thread only. */
     LIST_HEAD(, grpc_connection) connections;
     unsigned connection_count;
-    uint64_t accept_again; /* grpc_clock(); 0: the listener is watched */
+    uint64_t accept_again; /* clock_ms(); 0: the listener is watched */
 
     pthread_mutex_t lock;
     pthread_cond_t output_sent; /* some call's output became shorter, or the call has no client */
@@ -116,10 +116,10 @@ struct grpc_server {
     bool closing;  /* the workers are gone: write what is left, and end */
 };
 
-/* grpc_server.c */
+/* server.c */
 void grpc_server_wake(struct grpc_server *server);
 
-/* grpc_connection.c: the connections' thread only. Takes over the descriptor. */
+/* connection.c: the connections' thread only. Takes over the descriptor. */
 int grpc_connection_open(struct grpc_server *server, int descriptor);
 void grpc_connection_close(struct grpc_connection *connection);
 /* There is something to read. */
@@ -132,10 +132,10 @@ bool grpc_connection_serve(struct grpc_connection *connection, uint64_t now, uin
 /* Something of an answer has not gone out yet. */
 bool grpc_connection_is_busy(const struct grpc_connection *connection);
 
-/* grpc_request.c: the connections' thread only. */
+/* request.c: the connections' thread only. */
 int grpc_session_make(struct grpc_connection *connection);
 
-/* grpc_answer.c: the connections' thread only. The call has output, or has ended. */
+/* answer.c: the connections' thread only. The call has output, or has ended. */
 void grpc_call_answer(struct grpc_call *call);
 /* Ends a call that no worker has. */
 void grpc_call_refuse(struct grpc_call *call, enum grpc_status status, const char *text);
@@ -144,14 +144,14 @@ void grpc_call_refuse_http(struct grpc_call *call, const char status[static 3]);
 /* The stream ends without a word; `code` is HTTP/2's. */
 void grpc_call_reset(struct grpc_call *call, uint32_t code);
 
-/* grpc_call.c */
+/* call.c */
 struct grpc_call *grpc_call_new(struct grpc_connection *connection, struct grpc_server *server,
                                 int32_t stream);
 void grpc_call_release(struct grpc_call *call);
 /* The stream has ended; the connections' thread only. */
 void grpc_call_forget(struct grpc_call *call);
 
-/* grpc_workers.c */
+/* workers.c */
 void grpc_workers_begin(struct grpc_workers *workers);
 /* Takes over a reference, unless the answer is -1: too many wait. */
 int grpc_workers_add(struct grpc_server *server, struct grpc_call *call);

@@ -1,4 +1,4 @@
-#include "snapshotter/grpc_status.h"
+#include "grpc/status.h"
 
 enum grpc_status grpc_status_of(const struct error *error)
 {

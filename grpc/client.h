@@ -3,8 +3,8 @@
  * their caller's thread, several at once; connections are kept for the next ones and made anew when
  * the server was.
  */
-#ifndef SLUICE_SNAPSHOTTER_GRPC_CLIENT_H
-#define SLUICE_SNAPSHOTTER_GRPC_CLIENT_H
+#ifndef SLUICE_GRPC_CLIENT_H
+#define SLUICE_GRPC_CLIENT_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -12,8 +12,8 @@
 
 #include "base/buffer.h"
 #include "base/error.h"
-#include "snapshotter/grpc_metadata.h"
-#include "snapshotter/grpc_status.h"
+#include "grpc/metadata.h"
+#include "grpc/status.h"
 
 struct grpc_client;
 

@@ -5,8 +5,8 @@
  * What a client may cost is bounded: connections, calls, headers, messages, answers that it does
  * not read, and how long it may take to say what it wants. Compressed messages are refused.
  */
-#ifndef SLUICE_SNAPSHOTTER_GRPC_SERVER_H
-#define SLUICE_SNAPSHOTTER_GRPC_SERVER_H
+#ifndef SLUICE_GRPC_SERVER_H
+#define SLUICE_GRPC_SERVER_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -14,8 +14,8 @@
 
 #include "base/buffer.h"
 #include "base/error.h"
-#include "snapshotter/grpc_metadata.h"
-#include "snapshotter/grpc_status.h"
+#include "grpc/metadata.h"
+#include "grpc/status.h"
 
 struct grpc_server;
 struct grpc_call;

@@ -1,6 +1,6 @@
 /* What a gRPC call carries beside its message: names and values of HTTP headers. */
-#ifndef SLUICE_SNAPSHOTTER_GRPC_METADATA_H
-#define SLUICE_SNAPSHOTTER_GRPC_METADATA_H
+#ifndef SLUICE_GRPC_METADATA_H
+#define SLUICE_GRPC_METADATA_H
 
 #include <stddef.h>
 #include <stdint.h>

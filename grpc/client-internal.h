@@ -1,12 +1,12 @@
 /* One connection of a gRPC client: a call at a time, on the caller's thread. */
-#ifndef SLUICE_SNAPSHOTTER_GRPC_CLIENT_INTERNAL_H
-#define SLUICE_SNAPSHOTTER_GRPC_CLIENT_INTERNAL_H
+#ifndef SLUICE_GRPC_CLIENT_INTERNAL_H
+#define SLUICE_GRPC_CLIENT_INTERNAL_H
 
-#include "snapshotter/grpc_client.h"
+#include "grpc/client.h"
 
 struct grpc_line;
 
-/* `deadline`: grpc_clock(); waits so long for a server that has no room for another connection. */
+/* `deadline`: clock_ms(); waits so long for a server that has no room for another connection. */
 int grpc_line_open(struct grpc_line **ret, const char *socket_path, uint64_t deadline,
                    struct error **error);
 void grpc_line_close(struct grpc_line *line);

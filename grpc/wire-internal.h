@@ -2,8 +2,8 @@
  * How gRPC says things on HTTP/2 (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md):
  * messages with a length before them, times, texts in headers. For both ends.
  */
-#ifndef SLUICE_SNAPSHOTTER_GRPC_WIRE_INTERNAL_H
-#define SLUICE_SNAPSHOTTER_GRPC_WIRE_INTERNAL_H
+#ifndef SLUICE_GRPC_WIRE_INTERNAL_H
+#define SLUICE_GRPC_WIRE_INTERNAL_H
 
 #include <stdbool.h>
 #include <stddef.h>
