@@ -46,9 +46,9 @@ static const struct {
  * - Storage refuses requests that are signed twice (S3: "Only one auth mechanism allowed",
  *   https://github.com/open-policy-agent/opa/issues/6580; Azure:
  *   https://github.com/Azure/acr/issues/217): authorization stays at the registry's origin, which
- * it must anyway (request.c).
+ *   it must anyway (request_exchange.c).
  * - A redirect's signature ends after five minutes at GHCR (stargz-snapshotter, as above), and the
- *   refusal is a 400, 401, 403, 404 or 410: redirects.c, wants_new_redirect() in request.c.
+ *   refusal is a 400, 401, 403, 404 or 410: redirects.c, and request_exchange.c asks for a new one.
  * - distribution as a pull-through cache gives the whole blob for a range until it has it
  *   (https://github.com/distribution/distribution/issues/4667): ranged.c takes the bytes out of it.
  * - ECR, and storages like S3, answer several ranges with the whole blob or the first of them
