@@ -11,6 +11,7 @@
 
 #include <cmocka.h>
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -174,6 +175,16 @@ static inline char *describe_mounts(struct snapshots *snapshots, const char *key
     return text;
 }
 
+/* As describe_mounts(), up to the options that depend on the kernel. */
+static inline void assert_mounts(struct snapshots *snapshots, const char *key, const char *expected)
+{
+    char *text = describe_mounts(snapshots, key);
+    char *end = strstr(text, ",index=off");
+    if (end) *end = 0;
+    assert_string_equal(text, expected);
+    free(text);
+}
+
 /* The directory that an active snapshot's files are in. */
 static inline char *upper_of(struct snapshots *snapshots, const char *key)
 {
@@ -205,6 +216,28 @@ static inline void commit_layer(struct snapshots *snapshots, const char *name, c
     write_in(snapshots, key, name, name);
     assert_int_equal(try_commit(snapshots, name, key, "", labels), 0);
     free(key);
+}
+
+/* For snapshotter_list(); its context is an int. */
+static inline int count_one(void *context, const struct snapshot_info *info, struct error **error)
+{
+    (void)info, (void)error;
+    ++*(int *)context;
+    return 0;
+}
+
+/* Of a directory of the state directory. */
+static inline int count_entries(const struct snapshots *snapshots, const char *name)
+{
+    char *path = format_text("%s/%s", snapshots->root, name);
+    DIR *entries = opendir(path);
+    int count = -2; /* "." and ".." */
+    assert_non_null(entries);
+    while (readdir(entries))
+        count++;
+    closedir(entries);
+    free(path);
+    return count;
 }
 
 #endif

@@ -10,13 +10,12 @@
 #include <cmocka.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "cache/cache.h"
+#include "tests/unit/cache_outcome.h"
 #include "tests/unit/temporary_directory.h"
 
 #define CHUNK_SIZE 65536u
@@ -45,53 +44,9 @@ static int tear_down(void **state)
     return 0;
 }
 
-/* ---- waiting for what the cache does on its own thread ---- */
-
-struct outcome {
-    pthread_mutex_t lock;
-    pthread_cond_t changed;
-    unsigned count;
-    ssize_t result;
-};
-
-static struct outcome outcome_of_nothing(void)
-{
-    return (struct outcome){ .lock = PTHREAD_MUTEX_INITIALIZER,
-                             .changed = PTHREAD_COND_INITIALIZER };
-}
-
-static void note_outcome(void *context, ssize_t result)
-{
-    struct outcome *outcome = context;
-    pthread_mutex_lock(&outcome->lock);
-    outcome->count++;
-    outcome->result = result;
-    pthread_cond_signal(&outcome->changed);
-    pthread_mutex_unlock(&outcome->lock);
-}
-
-static ssize_t wait_outcome(struct outcome *outcome)
-{
-    pthread_mutex_lock(&outcome->lock);
-    while (outcome->count == 0)
-        pthread_cond_wait(&outcome->changed, &outcome->lock);
-    ssize_t result = outcome->result;
-    pthread_mutex_unlock(&outcome->lock);
-    return result;
-}
-
-static void note_stored(void *context, ssize_t result, uint32_t generation)
-{
-    assert_int_equal(result >= 0, generation != 0);
-    note_outcome(context, result);
-}
-
 static ssize_t store(struct layer_cache *layer, uint32_t chunk, const void *data)
 {
-    struct outcome outcome = outcome_of_nothing();
-    layer_cache_store(layer, chunk, (uint64_t)chunk * CHUNK_SIZE, data, CHUNK_SIZE, note_stored,
-                      &outcome);
-    return wait_outcome(&outcome);
+    return store_chunk(layer, chunk, (uint64_t)chunk * CHUNK_SIZE, data, CHUNK_SIZE);
 }
 
 static bool has(struct layer_cache *layer, uint32_t chunk)
@@ -102,13 +57,6 @@ static bool has(struct layer_cache *layer, uint32_t chunk)
 static void forget(struct layer_cache *layer, uint32_t chunk)
 {
     layer_cache_forget(layer, chunk, layer_cache_generation(layer, chunk));
-}
-
-static ssize_t load(struct layer_cache *layer, uint64_t offset, void *data, size_t length)
-{
-    struct outcome outcome = outcome_of_nothing();
-    ssize_t result = layer_cache_read(layer, offset, data, length, note_outcome, &outcome);
-    return result == -EINPROGRESS ? wait_outcome(&outcome) : result;
 }
 
 static struct layer_cache *open_layer(struct cache *cache)
@@ -295,7 +243,7 @@ static void chunk_is_read_after_reopening(void **state)
     assert_false(has(layer, 2));
     char *path = path_of(fixture, "layers", "key", "/data");
     forget_pages(path);
-    assert_int_equal(load(layer, 3 * CHUNK_SIZE, read, CHUNK_SIZE), CHUNK_SIZE);
+    assert_int_equal(load_bytes(layer, 3 * CHUNK_SIZE, read, CHUNK_SIZE), CHUNK_SIZE);
     assert_memory_equal(read, data, CHUNK_SIZE);
     forget(layer, 3);
     assert_false(has(layer, 3));
@@ -311,9 +259,9 @@ static void reads_outside_the_layer_are_refused(void **state)
     struct fixture *fixture = *state;
     uint8_t byte;
     struct layer_cache *layer = open_layer(fixture->cache);
-    assert_int_equal(load(layer, CHUNKS * CHUNK_SIZE, &byte, 1), -EINVAL);
-    assert_int_equal(load(layer, UINT64_MAX, &byte, 1), -EINVAL);
-    assert_int_equal(load(layer, 0, &byte, SIZE_MAX), -EINVAL);
+    assert_int_equal(load_bytes(layer, CHUNKS * CHUNK_SIZE, &byte, 1), -EINVAL);
+    assert_int_equal(load_bytes(layer, UINT64_MAX, &byte, 1), -EINVAL);
+    assert_int_equal(load_bytes(layer, 0, &byte, SIZE_MAX), -EINVAL);
     assert_false(has(layer, CHUNKS));
     forget(layer, UINT32_MAX);
     layer_cache_close(layer);
@@ -329,7 +277,7 @@ static void other_cache_on_the_directory_sees_the_chunk(void **state)
     struct layer_cache *mine = open_layer(fixture->cache), *theirs = open_layer(other);
     assert_int_equal(store(theirs, 5, data), CHUNK_SIZE);
     assert_true(has(mine, 5));
-    assert_int_equal(load(mine, 5 * CHUNK_SIZE, read, CHUNK_SIZE), CHUNK_SIZE);
+    assert_int_equal(load_bytes(mine, 5 * CHUNK_SIZE, read, CHUNK_SIZE), CHUNK_SIZE);
     assert_memory_equal(read, data, CHUNK_SIZE);
     layer_cache_close(mine);
     layer_cache_close(theirs);
@@ -347,9 +295,9 @@ static void file_of_wrong_size_is_made_anew(void **state)
     assert_int_equal(truncate(stream, 10), 0);
     struct layer_cache *again = open_layer(fixture->cache);
     assert_int_equal(store(again, 7, data), CHUNK_SIZE);
-    assert_int_equal(load(again, 7 * CHUNK_SIZE, read, CHUNK_SIZE), CHUNK_SIZE);
+    assert_int_equal(load_bytes(again, 7 * CHUNK_SIZE, read, CHUNK_SIZE), CHUNK_SIZE);
     /* Who had the damaged file open gets short reads, no crash. */
-    assert_int_equal(load(layer, 7 * CHUNK_SIZE, read, CHUNK_SIZE), 0);
+    assert_int_equal(load_bytes(layer, 7 * CHUNK_SIZE, read, CHUNK_SIZE), 0);
     layer_cache_close(again);
     layer_cache_close(layer);
     free(present);
@@ -388,7 +336,7 @@ static void file_that_was_cut_off_does_not_grow_again(void **state)
     free(path);
     assert_int_equal(store(layer, 5, data), -ESTALE);
     assert_false(has(layer, 5));
-    assert_int_equal(load(layer, CHUNK_SIZE, found, CHUNK_SIZE), 0);
+    assert_int_equal(load_bytes(layer, CHUNK_SIZE, found, CHUNK_SIZE), 0);
     layer_cache_close(layer);
 
     layer = open_layer(fixture->cache);

@@ -25,6 +25,7 @@
 #include "base/log.h"
 #include "cache/room-internal.h"
 #include "fuse/layer_device-internal.h"
+#include "tests/unit/cache_outcome.h"
 #include "tests/unit/cache_server.h"
 
 /* ---- the bound ---- */
@@ -229,12 +230,6 @@ static void disk_without_the_reserve_is_left_alone(void **state)
 
 /* ---- what is kept ---- */
 
-static void note_stored(void *context, ssize_t result, uint32_t generation)
-{
-    assert_true(generation != 0);
-    note_answer(context, NULL, result > 0 ? 0 : result);
-}
-
 static void layer_that_is_kept_loses_nothing_while_it_is_open(void **state)
 {
     const struct fixture *fixture = *state;
@@ -245,9 +240,8 @@ static void layer_that_is_kept_loses_nothing_while_it_is_open(void **state)
     struct layer_cache *kept;
     server_start(&server, fixture, fixture->directory, 0);
     assert_int_equal(layer_cache_open(server.cache, &key, &shape, &kept, NULL), 0);
-    struct asked done = { .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER };
-    layer_cache_store(kept, 1, CHUNK_SIZE, fixture->layer.stream, CHUNK_SIZE, note_stored, &done);
-    assert_int_equal(wait_answer(&done), 0);
+    assert_int_equal(store_chunk(kept, 1, CHUNK_SIZE, fixture->layer.stream, CHUNK_SIZE),
+                     CHUNK_SIZE);
     expect_all(&server);
     cache_set_limits(server.cache, &(struct cache_limits){ .size = CHUNK_SIZE });
     while (layer_cache_generation(server.device->cache, 0))

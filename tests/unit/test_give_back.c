@@ -6,11 +6,10 @@
 
 #include <cmocka.h>
 
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "cache/cache.h"
+#include "tests/unit/cache_outcome.h"
 #include "tests/unit/temporary_directory.h"
 
 #define CHUNK_SIZE 65536u
@@ -50,22 +49,6 @@ static struct digest named(const char *text)
 
 /* ---- what is there ---- */
 
-struct stored {
-    pthread_mutex_t lock;
-    pthread_cond_t changed;
-    ssize_t result;
-};
-
-static void note_stored(void *context, ssize_t result, uint32_t generation)
-{
-    struct stored *stored = context;
-    (void)generation;
-    pthread_mutex_lock(&stored->lock);
-    stored->result = result;
-    pthread_cond_signal(&stored->changed);
-    pthread_mutex_unlock(&stored->lock);
-}
-
 /* Open, and with its one chunk stored. */
 static struct layer_cache *open_layer(struct cache *cache, const char *key)
 {
@@ -74,16 +57,10 @@ static struct layer_cache *open_layer(struct cache *cache, const char *key)
     const struct layer_shape shape = { .stream_length = CHUNK_SIZE,
                                        .chunk_count = 1,
                                        .lengths = &length };
-    struct stored stored = { PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0 };
     struct digest digest = named(key);
     struct layer_cache *layer;
     assert_int_equal(layer_cache_open(cache, &digest, &shape, &layer, NULL), 0);
-    layer_cache_store(layer, 0, 0, data, CHUNK_SIZE, note_stored, &stored);
-    pthread_mutex_lock(&stored.lock);
-    while (stored.result == 0)
-        pthread_cond_wait(&stored.changed, &stored.lock);
-    pthread_mutex_unlock(&stored.lock);
-    assert_int_equal(stored.result, CHUNK_SIZE);
+    assert_int_equal(store_chunk(layer, 0, 0, data, CHUNK_SIZE), CHUNK_SIZE);
     return layer;
 }
 

@@ -10,13 +10,12 @@
 #include <cmocka.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
-#include "cache/cache.h"
+#include "tests/unit/cache_outcome.h"
 #include "tests/unit/temporary_directory.h"
 
 #define CHUNK_SIZE    200000u /* borders of chunks are not those of pages */
@@ -89,35 +88,10 @@ static int tear_down(void **state)
 
 /* ---- storing and sealing ---- */
 
-struct stored {
-    pthread_mutex_t lock;
-    pthread_cond_t changed;
-    bool done;
-    ssize_t result;
-};
-
-static void note_stored(void *context, ssize_t result, uint32_t generation)
-{
-    struct stored *stored = context;
-    (void)generation;
-    pthread_mutex_lock(&stored->lock);
-    stored->done = true;
-    stored->result = result;
-    pthread_cond_signal(&stored->changed);
-    pthread_mutex_unlock(&stored->lock);
-}
-
 static ssize_t store(const struct fixture *fixture, struct layer_cache *layer, uint32_t chunk)
 {
-    struct stored stored = { PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false, 0 };
     uint64_t offset = (uint64_t)chunk * CHUNK_SIZE;
-    layer_cache_store(layer, chunk, offset, fixture->stream + offset, fixture->lengths[chunk],
-                      note_stored, &stored);
-    pthread_mutex_lock(&stored.lock);
-    while (!stored.done)
-        pthread_cond_wait(&stored.changed, &stored.lock);
-    pthread_mutex_unlock(&stored.lock);
-    return stored.result;
+    return store_chunk(layer, chunk, offset, fixture->stream + offset, fixture->lengths[chunk]);
 }
 
 static void store_all(const struct fixture *fixture)

@@ -4,7 +4,6 @@
  * SLUICE_KILLS: at how many places; 0 for all. */
 #include "tests/unit/snapshot_fixture.h"
 
-#include <dirent.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/mman.h>
@@ -163,19 +162,6 @@ static int expected(enum step made, enum step gone)
     return finished > (int)made && begun <= (int)gone ? 1 : -1;
 }
 
-static int count_directories(const char *name)
-{
-    char *directory = format_text("%s/%s", snapshots.root, name);
-    DIR *entries = opendir(directory);
-    int count = -2;
-    assert_non_null(entries);
-    while (readdir(entries))
-        count++;
-    closedir(entries);
-    free(directory);
-    return count;
-}
-
 /* Of each snapshot's own directories that its mounts name. */
 static void assert_directories(const char *name)
 {
@@ -209,9 +195,9 @@ static void check_state(void)
         assert_string_equal(labels_get(&info.labels, "label"), "1");
         snapshot_info_free(&info);
     }
-    assert_int_equal(count_directories("snapshots"), ordinary);
+    assert_int_equal(count_entries(&snapshots, "snapshots"), ordinary);
     assert_int_equal(snapshotter_cleanup(snapshots.snapshotter, NULL), 0);
-    assert_int_equal(count_directories("removed"), 0);
+    assert_int_equal(count_entries(&snapshots, "removed"), 0);
     snapshots_close(&snapshots);
 }
 

@@ -138,15 +138,6 @@ static char *found_by_containerd(struct snapshots *snapshots, const char *chain_
     return name;
 }
 
-static void assert_mounts(struct snapshots *snapshots, const char *key, const char *expected)
-{
-    char *text = describe_mounts(snapshots, key);
-    char *end = strstr(text, ",index=off");
-    if (end) *end = 0;
-    assert_string_equal(text, expected);
-    free(text);
-}
-
 static void test_a_lazy_layer(void **state)
 {
     struct snapshots *snapshots = *state;

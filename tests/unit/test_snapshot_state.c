@@ -315,13 +315,6 @@ static void test_full_disk(void **state)
 
 #define MANY 10000
 
-static int count_one(void *context, const struct snapshot_info *info, struct error **error)
-{
-    (void)info, (void)error;
-    ++*(int *)context;
-    return 0;
-}
-
 static double seconds_since(struct timespec begin)
 {
     struct timespec now;

@@ -1,7 +1,6 @@
 /* Snapshots, method by method: what each is documented to do, and what it refuses. */
 #include "tests/unit/snapshot_fixture.h"
 
-#include <dirent.h>
 #include <pthread.h>
 #include <stdio.h>
 
@@ -114,19 +113,6 @@ static void test_removal(void **state)
     assert_int_equal(try_commit(snapshots, "layer", "a", "", &no_labels), 0);
 }
 
-static int count_entries(const char *root, const char *name)
-{
-    char *path = format_text("%s/%s", root, name);
-    DIR *entries = opendir(path);
-    int count = -2;
-    assert_non_null(entries);
-    while (readdir(entries))
-        count++;
-    closedir(entries);
-    free(path);
-    return count;
-}
-
 /* A file system tree that no path reaches the end of, as a container may leave it. */
 static void make_deep(const char *top, int depth)
 {
@@ -154,9 +140,9 @@ static void test_what_is_removed_leaves_the_disk(void **state)
         free(upper);
         assert_int_equal(try_remove(snapshots, key), 0);
     }
-    assert_int_equal(count_entries(snapshots->root, "snapshots"), 0);
+    assert_int_equal(count_entries(snapshots, "snapshots"), 0);
     assert_int_equal(snapshotter_cleanup(snapshots->snapshotter, NULL), 0);
-    assert_int_equal(count_entries(snapshots->root, "removed"), 0);
+    assert_int_equal(count_entries(snapshots, "removed"), 0);
 }
 
 static void test_leftovers_go_at_the_start_and_in_cleanup(void **state)
@@ -173,8 +159,8 @@ static void test_leftovers_go_at_the_start_and_in_cleanup(void **state)
         }
         if (round == 0) snapshots_reopen(snapshots);
         assert_int_equal(snapshotter_cleanup(snapshots->snapshotter, NULL), 0);
-        assert_int_equal(count_entries(snapshots->root, "snapshots"), 1);
-        assert_int_equal(count_entries(snapshots->root, "removed"), 0);
+        assert_int_equal(count_entries(snapshots, "snapshots"), 1);
+        assert_int_equal(count_entries(snapshots, "removed"), 0);
     }
     /* In the place where the next one comes. */
     char *path = format_text("%s/snapshots/2/fs/old", snapshots->root);
@@ -272,15 +258,6 @@ static void test_usage(void **state)
     free(link_path);
     free(file);
     free(upper);
-}
-
-static void assert_mounts(struct snapshots *snapshots, const char *key, const char *expected)
-{
-    char *text = describe_mounts(snapshots, key);
-    char *end = strstr(text, ",index=off");
-    if (end) *end = 0;
-    assert_string_equal(text, expected);
-    free(text);
 }
 
 static void test_mounts(void **state)
@@ -436,13 +413,6 @@ static void test_labels(void **state)
     labels_free(&labels);
 }
 
-static int count_one(void *context, const struct snapshot_info *info, struct error **error)
-{
-    (void)info, (void)error;
-    ++*(int *)context;
-    return 0;
-}
-
 static int stop_at_three(void *context, const struct snapshot_info *info, struct error **error)
 {
     (void)info;
@@ -565,8 +535,8 @@ static void test_threads(void **state)
     assert_int_equal(snapshotter_list(snapshots->snapshotter, NULL, 0, count_one, &count, NULL), 0);
     assert_int_equal(count, 1);
     assert_int_equal(snapshotter_cleanup(snapshots->snapshotter, NULL), 0);
-    assert_int_equal(count_entries(snapshots->root, "snapshots"), 1);
-    assert_int_equal(count_entries(snapshots->root, "removed"), 0);
+    assert_int_equal(count_entries(snapshots, "snapshots"), 1);
+    assert_int_equal(count_entries(snapshots, "removed"), 0);
 }
 
 int main(void)
