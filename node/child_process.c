@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <spawn.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -45,6 +46,22 @@ static int add_actions(posix_spawn_file_actions_t *actions, const struct child_p
     return number ? number : posix_spawn_file_actions_addclosefrom_np(actions, place);
 }
 
+/* A thread that takes no signals starts a process that does. */
+static int spawn(pid_t *ret, const char *program, const posix_spawn_file_actions_t *actions,
+                 char *const *arguments)
+{
+    posix_spawnattr_t attributes;
+    sigset_t none;
+    sigemptyset(&none);
+    int number = posix_spawnattr_init(&attributes);
+    if (number) return number;
+    number = posix_spawnattr_setsigmask(&attributes, &none);
+    if (!number) number = posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
+    if (!number) number = posix_spawn(ret, program, actions, &attributes, arguments, environ);
+    posix_spawnattr_destroy(&attributes);
+    return number;
+}
+
 int child_process_start(pid_t *ret, const struct child_process *child, struct error **error)
 {
     posix_spawn_file_actions_t actions;
@@ -54,7 +71,7 @@ int child_process_start(pid_t *ret, const struct child_process *child, struct er
     if (number) return error_set_errno(error, number, "start %s", child->arguments[0]);
     number = make_copies(child, &copies);
     if (!number) number = add_actions(&actions, child, &copies);
-    if (!number) number = posix_spawn(ret, program, &actions, NULL, child->arguments, environ);
+    if (!number) number = spawn(ret, program, &actions, child->arguments);
     posix_spawn_file_actions_destroy(&actions);
     copies_close(&copies);
     if (!number) return 0;
