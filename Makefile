@@ -132,6 +132,9 @@ $(BUILD)/tests/%: tests/tools/%.c $(BUILD)/libsluice.a
 	@mkdir -p $(@D)
 	$(call say,LD,$@)$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $< $(BUILD)/libsluice.a $(LDLIBS)
 
+# So that tests can have a server fail.
+$(BUILD)/tests/node_driver: override LDFLAGS += -Wl,--wrap=mounted_image_new
+
 $(BUILD)/fuzz/%: tests/fuzz/%.c $(BUILD)/libsluice.a
 	@mkdir -p $(@D)
 	$(call say,LD,$@)$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -fsanitize=fuzzer -o $@ $< \

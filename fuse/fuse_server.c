@@ -250,7 +250,8 @@ void fuse_server_free(struct fuse_server *server)
     if (!server) return;
     if (server->session) {
         fuse_server_stop(server, NULL);
-        if (server->journal) request_journal_drop(server->journal, server->number);
+        /* What was never begun another one may go on with. */
+        if (server->journalled) request_journal_drop(server->journal, server->number);
         /* Closes the connection. */
         fuse_session_destroy(server->session);
     }

@@ -23,6 +23,7 @@ struct rootfs {
     struct tree_mount mount;
     unsigned readahead; /* KiB */
     bool no_open, no_opendir;
+    bool resumed; /* another server has mounted it */
 };
 
 /* rootfs_metadata.c: everything that is answered from the image alone. */

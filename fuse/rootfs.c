@@ -165,6 +165,7 @@ static int take_resumed(struct rootfs *rootfs, const struct rootfs_options *opti
                         struct error **error)
 {
     cleanup_close int connection = options->resumed;
+    rootfs->resumed = true;
     rootfs->mount.mountpoint = strdup(options->mountpoint);
     if (!rootfs->mount.mountpoint) return error_set_memory(error);
     rootfs->mount.attached = rootfs->mounter != NULL;
@@ -207,7 +208,7 @@ int rootfs_mount(struct rootfs **ret, const struct erofs_image *image,
     rootfs->mounter = options->mounter;
     rootfs->readahead = options->readahead ? options->readahead : DEFAULT_READAHEAD;
     if (attach(rootfs, options, error) < 0 || prepare(rootfs, devices, device_count, error) < 0) {
-        if (is_resumed(options)) rootfs->mount.attached = false;
+        if (rootfs->resumed) rootfs->mount.attached = false;
         rootfs_free(rootfs);
         return -1;
     }
@@ -233,6 +234,8 @@ int rootfs_serve(struct rootfs *rootfs, void (*ready)(void *context), void *cont
         if (ready) ready(context);
         wait_for_wake(rootfs);
     }
+    /* Then another one may yet go on with it. */
+    if (result < 0 && rootfs->resumed) rootfs->mount.attached = false;
     /* While somebody still answers: the unmounting itself may look at the tree. */
     detach(rootfs);
     if (fuse_server_stop(rootfs->server, result < 0 ? NULL : error) < 0) result = -1;

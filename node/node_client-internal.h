@@ -31,7 +31,11 @@ struct client_image {
     bool is_held;
     bool was_served; /* what is kept of the mount is what `answer` tells of */
     enum image_state state;
-    char *reason; /* of IMAGE_FAILED */
+    char *reason;           /* of IMAGE_FAILED */
+    unsigned asked;         /* the server that opens it, as `servers` counts; 0: none */
+    unsigned crashes;       /* of servers that were opening it, since it was last open */
+    unsigned failures;      /* of servers that were to go on with it */
+    uint64_t refused_until; /* milliseconds; it has crashed too many. 0: it has not */
     json_t *command;
     char *mountpoint;          /* NULL: only to be loaded */
     char *answer;              /* of the last time that it was opened */
@@ -55,7 +59,6 @@ struct node_client {
     pthread_t supervisor, restorer, keeper;
     bool supervisor_runs, restorer_runs, keeper_runs;
     int journal;                  /* memory of request_journal_make() */
-    enum server_end last_end;     /* of the server before */
     struct holder_client *holder; /* NULL: there is none */
     struct giving_back giving_back;
 
@@ -65,6 +68,11 @@ struct node_client {
     bool running;     /* a server can be asked */
     int commands;     /* the server's socket, or -1; whoever uses it without the lock has a copy */
     unsigned servers; /* that were started so far */
+    enum server_end last_end; /* of the server before */
+    /* Of those that may be what crashes servers the one that is being opened, and how long the
+     * others wait for that. */
+    struct client_image *suspect;
+    uint64_t turn_end;
     struct error *failure; /* why the last one did not come up, or NULL */
     uint64_t last_number;
     LIST_HEAD(, client_image) images;
@@ -83,18 +91,27 @@ void client_image_unreference(struct client_image *image);
 void client_image_drop(struct client_image *image);
 void client_image_set_state(struct node_client *client, struct client_image *image,
                             enum image_state state, const char *reason);
-/* Opens it in whichever server runs, until `deadline` (milliseconds). Lets go of the lock while it
- * waits. The image is IMAGE_OPEN afterwards, or IMAGE_FAILED. */
-int client_image_open(struct node_client *client, struct client_image *image, uint64_t deadline,
-                      struct error **error);
 /* What the server has said of the image it has opened. */
 int client_image_keep_answer(struct client_image *image, const struct buffer *text,
                              struct error **error);
 /* The server has died. */
 void client_images_lost(struct node_client *client);
+/* And how: those that it was opening may be why. */
+void client_images_blame(struct node_client *client, enum server_end end);
 
 /* Waits for a change; false once it is `deadline`. */
 bool client_wait(struct node_client *client, uint64_t deadline);
+/* False: the client is stopping. */
+bool client_pause(struct node_client *client, unsigned milliseconds);
+
+/* ---- node_client_open.c; with the lock ---- */
+
+/* Opens it in whichever server runs, until `deadline` (milliseconds). Lets go of the lock while it
+ * waits. The image is IMAGE_OPEN afterwards, or IMAGE_FAILED. */
+int client_image_open(struct node_client *client, struct client_image *image, uint64_t deadline,
+                      struct error **error);
+/* Whether it has crashed so many servers that it is not to be opened now; error is set then. */
+bool client_image_is_refused(struct client_image *image, struct error **error);
 
 /* ---- node_client_give_back.c ---- */
 

@@ -51,7 +51,15 @@ static int open_or_wait(struct node_client *client, struct client_image *image, 
         return error_set(error, ERROR_UNREACHABLE, "%s", image->reason ? image->reason : "closed");
     if (image->state == IMAGE_LEFT)
         return error_set(error, ERROR_CANCELLED, "the image was closed");
+    if (client_image_is_refused(image, error)) return -1;
     return client_image_open(client, image, deadline, error);
+}
+
+/* It was never open. What crashes servers is remembered until it is closed. */
+static bool is_nobodys_concern(const struct client_image *image)
+{
+    if (!image->mountpoint) return image->state != IMAGE_LEFT;
+    return image->state == IMAGE_FAILED && !image->answer && image->refused_until == 0;
 }
 
 int node_client_open(struct node_client *client, const struct node_image_request *request,
@@ -62,10 +70,7 @@ int node_client_open(struct node_client *client, const struct node_image_request
     struct client_image *image = find_or_make(client, request, error);
     int result = image ? open_or_wait(client, image, deadline, error) : -1;
     if (result == 0) result = node_answer_decode(image->answer, ret, error);
-    /* What was never open is nobody's concern. */
-    if (image && image->state != IMAGE_LEFT &&
-        (!image->mountpoint || (image->state == IMAGE_FAILED && !image->answer)))
-        client_image_drop(image);
+    if (image && is_nobodys_concern(image)) client_image_drop(image);
     if (image) client_image_unreference(image);
     client_give_back_again(client);
     pthread_mutex_unlock(&client->lock);

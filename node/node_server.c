@@ -156,7 +156,11 @@ static void *run_image(void *argument)
 {
     struct served_image *served = argument;
     cleanup_error struct error *error = NULL;
-    if (serve(served, &error) < 0) tell_failure(served, error);
+    if (serve(served, &error) < 0) {
+        /* Who hears of it may have the same connection served again. */
+        if (served->image) mounted_image_end(served->image);
+        tell_failure(served, error);
+    }
     end_image(served);
     return NULL;
 }

@@ -178,13 +178,21 @@ static void tell_end(const struct node_client *client, int status)
         log_error("the server has ended with status %d; starting the next", WEXITSTATUS(status));
 }
 
+static void note_how(struct node_client *client, enum server_end end)
+{
+    pthread_mutex_lock(&client->lock);
+    client->last_end = end;
+    client_images_blame(client, end);
+    pthread_mutex_unlock(&client->lock);
+}
+
 static void run_server(struct node_client *client, const struct started *server)
 {
     int status = 0;
     if (note_running(client, server)) serve_requests(client, server->requests);
     note_ended(client, server);
     end_process(server, &status);
-    client->last_end = kind_of_end(status);
+    note_how(client, kind_of_end(status));
     tell_end(client, status);
 }
 
@@ -201,11 +209,8 @@ static void note_failure(struct node_client *client, struct error *reason)
 /* False: no server is wanted any more. */
 static bool pause_before_next(struct node_client *client, unsigned milliseconds)
 {
-    uint64_t until = clock_ms() + milliseconds;
     pthread_mutex_lock(&client->lock);
-    while (!client->stopping && clock_ms() < until)
-        client_wait(client, until);
-    bool wanted = !client->stopping;
+    bool wanted = client_pause(client, milliseconds);
     pthread_mutex_unlock(&client->lock);
     return wanted;
 }

@@ -17,6 +17,7 @@ class ImageNode:
     """Commands are sent at once; answer() waits for what came of one."""
 
     def __init__(self, cache, environment, holder=()):
+        self._faults = os.path.join(cache, "faults")
         self._log_path = cache + ".log"
         # A file, because a holder that is started has it longer.
         with open(self._log_path, "ab") as log:
@@ -66,6 +67,16 @@ class ImageNode:
 
     def status(self):
         return self.ask("status")
+
+    def ask_for_faults(self, kind, name, count):
+        """Of servers that are to load an image of the repository; node_driver.c has the kinds."""
+        os.makedirs(self._faults, exist_ok=True)
+        for number in range(count):
+            with open(os.path.join(self._faults, f"{kind}-{name}-{number}"), "wb"):
+                pass
+
+    def faults_left(self):
+        return sorted(os.listdir(self._faults))
 
     def image(self, number):
         """What status says of one image, or None."""

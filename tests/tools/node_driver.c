@@ -8,20 +8,29 @@
  *   TAG close ID
  *   TAG give-back REFERENCE     what the cache keeps for the image
  *   TAG status
+ *
+ * Its servers have the faults that are asked for by files in the directory CACHE/faults, each of
+ * which goes with the fault that it was good for: "crash-NAME-1" crashes the server that is to load
+ * an image of the repository NAME, "fail-NAME-1" has that fail.
  */
+#include <dirent.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "node/node_client.h"
 #include "node/node_server.h"
 
-#define WORDS 9
+#define WORDS  9
+#define FAULTS "NODE_DRIVER_FAULTS"
 
 static struct node_client *client;
 
@@ -146,6 +155,40 @@ static void start(const char *text)
     pthread_detach(thread);
 }
 
+/* ---- faults; in the server ---- */
+
+int __real_mounted_image_new(struct mounted_image **ret, struct node *node,
+                             const struct mounted_image_options *options, struct error **error);
+int __wrap_mounted_image_new(struct mounted_image **ret, struct node *node,
+                             const struct mounted_image_options *options, struct error **error);
+
+/* Whether one of the kind is asked for; then it is no more. */
+static bool take_fault(const char *kind, const char *reference)
+{
+    const char *directory = getenv(FAULTS), *slash = strrchr(reference, '/');
+    const char *name = slash ? slash + 1 : reference;
+    cleanup_free char *start = format_text("%s-%.*s-", kind, (int)strcspn(name, ":@"), name);
+    DIR *entries = directory ? opendir(directory) : NULL;
+    const struct dirent *entry;
+    bool found = false;
+    while (entries && !found && (entry = readdir(entries)))
+        found = strncmp(entry->d_name, start, strlen(start)) == 0 &&
+                unlinkat(dirfd(entries), entry->d_name, 0) == 0;
+    if (entries) closedir(entries);
+    return found;
+}
+
+int __wrap_mounted_image_new(struct mounted_image **ret, struct node *node,
+                             const struct mounted_image_options *options, struct error **error)
+{
+    if (take_fault("crash", options->reference)) abort();
+    if (take_fault("fail", options->reference))
+        return error_set(error, ERROR_UNREACHABLE, "the test wants it to fail");
+    return __real_mounted_image_new(ret, node, options, error);
+}
+
+/* ---- start ---- */
+
 int main(int argc, char **argv)
 {
     struct error *error = NULL;
@@ -153,6 +196,8 @@ int main(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN);
     if (argc > 0 && strcmp(argv[0], NODE_SERVER_NAME) == 0) return node_server_main(argc, argv);
     if (argc < 2) return 2;
+    cleanup_free char *faults = format_text("%s/faults", argv[1]);
+    setenv(FAULTS, faults, 1);
     const struct node_client_options options = { .node = { .cache = argv[1],
                                                            .read_timeout_seconds = 20 },
                                                  .holder = argv[2],
