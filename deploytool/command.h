@@ -38,17 +38,12 @@ enum common_option {
     {                                                \
         "verbose", no_argument, NULL, OPTION_VERBOSE \
     }
-#define PLATFORM_LONG                                        \
-    {                                                        \
-        "platform", required_argument, NULL, OPTION_PLATFORM \
-    }
-#define PLAIN_HTTP_LONG                                    \
-    {                                                      \
-        "plain-http", no_argument, NULL, OPTION_PLAIN_HTTP \
-    }
-#define HOSTS_DIR_LONG                                         \
-    {                                                          \
-        "hosts-dir", required_argument, NULL, OPTION_HOSTS_DIR \
+/* Of a command that is about an image in a registry. */
+#define IMAGE_OPTIONS                                                         \
+    COMMON_OPTIONS, { "platform", required_argument, NULL, OPTION_PLATFORM }, \
+        { "plain-http", no_argument, NULL, OPTION_PLAIN_HTTP },               \
+    {                                                                         \
+        "hosts-dir", required_argument, NULL, OPTION_HOSTS_DIR                \
     }
 #define JSON_LONG                              \
     {                                          \

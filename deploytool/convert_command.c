@@ -175,10 +175,7 @@ static enum exit_code convert_names(const struct convert_options *options, const
 static enum exit_code run(int argc, char **argv)
 {
     static const struct option options[] = {
-        COMMON_OPTIONS,
-        PLATFORM_LONG,
-        PLAIN_HTTP_LONG,
-        HOSTS_DIR_LONG,
+        IMAGE_OPTIONS,
         JSON_LONG,
         { "level", required_argument, NULL, OPTION_LEVEL },
         { "threads", required_argument, NULL, OPTION_THREADS },

@@ -152,10 +152,7 @@ static enum exit_code fetch_and_print(struct fetch *fetch, const char *name)
 static enum exit_code run(int argc, char **argv)
 {
     static const struct option options[] = {
-        COMMON_OPTIONS,
-        PLATFORM_LONG,
-        PLAIN_HTTP_LONG,
-        HOSTS_DIR_LONG,
+        IMAGE_OPTIONS,
         JSON_LONG,
         { "address", required_argument, NULL, OPTION_ADDRESS },
         { "namespace", required_argument, NULL, OPTION_NAMESPACE },

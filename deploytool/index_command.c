@@ -336,10 +336,7 @@ static enum exit_code index_image(const struct index_options *options, const cha
 static enum exit_code run(int argc, char **argv)
 {
     static const struct option options[] = {
-        COMMON_OPTIONS,
-        PLATFORM_LONG,
-        PLAIN_HTTP_LONG,
-        HOSTS_DIR_LONG,
+        IMAGE_OPTIONS,
         JSON_LONG,
         { "output", required_argument, NULL, OPTION_OUTPUT },
         { "annotate", required_argument, NULL, OPTION_ANNOTATE },

@@ -326,8 +326,9 @@ static void print_text(const struct inspection *inspection, bool files)
 static enum exit_code run(int argc, char **argv)
 {
     static const struct option options[] = {
-        COMMON_OPTIONS, PLATFORM_LONG, PLAIN_HTTP_LONG,
-        HOSTS_DIR_LONG, JSON_LONG,     { "profile", no_argument, NULL, OPTION_PROFILE },
+        IMAGE_OPTIONS,
+        JSON_LONG,
+        { "profile", no_argument, NULL, OPTION_PROFILE },
         { 0 },
     };
     struct common_options common;

@@ -211,10 +211,7 @@ static enum exit_code bad_option(const char *option, struct error *error)
 static enum exit_code run(int argc, char **argv)
 {
     static const struct option options[] = {
-        COMMON_OPTIONS,
-        PLATFORM_LONG,
-        PLAIN_HTTP_LONG,
-        HOSTS_DIR_LONG,
+        IMAGE_OPTIONS,
         { "foreground", no_argument, NULL, 'f' },
         { "cache", required_argument, NULL, OPTION_CACHE },
         { "cache-size", required_argument, NULL, OPTION_CACHE_SIZE },

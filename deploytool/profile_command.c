@@ -263,10 +263,7 @@ static enum exit_code check_combination(const struct profile_options *options)
 static enum exit_code run(int argc, char **argv)
 {
     static const struct option options[] = {
-        COMMON_OPTIONS,
-        PLATFORM_LONG,
-        PLAIN_HTTP_LONG,
-        HOSTS_DIR_LONG,
+        IMAGE_OPTIONS,
         JSON_LONG,
         { "output", required_argument, NULL, OPTION_OUTPUT },
         { "from", required_argument, NULL, OPTION_FROM },
