@@ -1,4 +1,4 @@
-/* The clock that deadlines are kept by, and waiting by it. */
+/* The clocks that deadlines are kept by, and waiting by one of them. */
 #ifndef SLUICE_BASE_CLOCK_H
 #define SLUICE_BASE_CLOCK_H
 
@@ -31,6 +31,14 @@ static inline bool clock_wait(pthread_cond_t *condition, pthread_mutex_t *lock, 
 {
     struct timespec until = { (time_t)(deadline / 1000), (long)(deadline % 1000) * 1000000 };
     return pthread_cond_timedwait(condition, lock, &until) != ETIMEDOUT;
+}
+
+/* As clock_ms(), but goes on while the machine sleeps: for what ends elsewhere meanwhile. */
+static inline uint64_t clock_boot_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_BOOTTIME, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
 #endif

@@ -9,16 +9,16 @@
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "deploytool/container-internal.h"
 
 /* Between asking the program to end and ending it. */
-#define GRACE_SECONDS 10
+#define GRACE_MS 10000
 
 struct container {
     const struct container_options *options;
@@ -118,31 +118,24 @@ sigset_t container_end_signals(void)
     return signals;
 }
 
-static uint64_t seconds_now(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec;
-}
-
 /* Waits for the end, asking for it when the time is over or somebody asks us. */
 static void attend(struct container *container, const sigset_t *signals,
                    struct container_result *ret)
 {
-    uint64_t started = seconds_now(), asked = 0;
-    unsigned timeout = container->options->timeout_seconds;
+    uint64_t started = clock_ms(), asked = 0;
+    uint64_t timeout = container->options->timeout_seconds * UINT64_C(1000);
     int status;
     while (waitpid(container->runtime, &status, WNOHANG) == 0) {
         struct timespec second = { .tv_sec = 1 };
         int number = sigtimedwait(signals, NULL, &second);
         bool interrupted = number > 0 && number != SIGCHLD;
-        bool over = timeout && seconds_now() - started >= timeout;
+        bool over = timeout && clock_ms() - started >= timeout;
         if (!asked && (interrupted || over)) {
             ret->interrupted = interrupted;
             ret->timed_out = !interrupted;
-            asked = seconds_now();
+            asked = clock_ms();
             send_signal(container, "TERM");
-        } else if (asked && (interrupted || seconds_now() - asked >= GRACE_SECONDS)) {
+        } else if (asked && (interrupted || clock_ms() - asked >= GRACE_MS)) {
             send_signal(container, "KILL");
         }
     }

@@ -1,9 +1,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/json.h"
 #include "deploytool/command.h"
 #include "deploytool/convert.h"
@@ -88,13 +88,6 @@ static void print_text(const struct conversion *conversion, const struct convers
 
 /* ---- the command ---- */
 
-static double now(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
-}
-
 static enum exit_code report(const struct convert_options *options,
                              const struct conversion *conversion,
                              const struct conversion_result *result, double seconds)
@@ -113,7 +106,7 @@ static enum exit_code convert(const struct convert_options *options, struct conv
     struct error *error = NULL;
     struct source_profile profile = { 0 };
     struct conversion_result result;
-    double start = now();
+    uint64_t start = clock_ms();
     int found = image_resolve(source, conversion.client, &error);
     if (found == 0 && !options->no_profile)
         found = source_profile_load(&profile, conversion.client, reference,
@@ -124,7 +117,7 @@ static enum exit_code convert(const struct convert_options *options, struct conv
     if (found < 0 || convert_image(&conversion, &result, &error) < 0) {
         code = command_failed(error);
     } else {
-        code = report(options, &conversion, &result, now() - start);
+        code = report(options, &conversion, &result, (double)(clock_ms() - start) / 1000);
         conversion_result_free(&result);
     }
     source_profile_free(&profile);

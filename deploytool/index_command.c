@@ -2,16 +2,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "base/thread.h"
 #include "deploytool/command.h"
 #include "deploytool/index_build.h"
 #include "deploytool/index_publish.h"
+
+#define REDRAW_MS 200 /* the bar of progress */
 
 enum { OPTION_OUTPUT = OPTION_OWN, OPTION_ANNOTATE, OPTION_THREADS, OPTION_FORCE };
 
@@ -72,15 +74,8 @@ static void *draw(void *context)
     struct progress_display *display = context;
     pthread_mutex_lock(&display->lock);
     while (!display->stop) {
-        struct timespec until;
         draw_bar(display);
-        clock_gettime(CLOCK_REALTIME, &until);
-        until.tv_nsec += 200000000;
-        if (until.tv_nsec >= 1000000000) {
-            until.tv_nsec -= 1000000000;
-            until.tv_sec++;
-        }
-        pthread_cond_timedwait(&display->changed, &display->lock, &until);
+        clock_wait(&display->changed, &display->lock, clock_ms() + REDRAW_MS);
     }
     fputs("\r\033[K", stderr);
     pthread_mutex_unlock(&display->lock);
@@ -96,7 +91,7 @@ static void progress_start(struct progress_display *display, const struct image 
     display->progress.layer_done = print_layer;
     display->progress.context = display;
     pthread_mutex_init(&display->lock, NULL);
-    pthread_cond_init(&display->changed, NULL);
+    clock_condition_init(&display->changed);
     if (display->terminal)
         display->drawing = thread_start(&display->thread, "progress", draw, display, NULL) == 0;
 }

@@ -2,7 +2,8 @@
 
 #include <pthread.h>
 #include <stdlib.h>
-#include <time.h>
+
+#include "base/clock.h"
 
 #define RETRY_MS      30000u
 #define TIMEOUT_MS    60000u
@@ -49,14 +50,8 @@ static void take_answer(void *context, struct buffer *body, struct error *error)
 
 static void wait_for_answer(struct blob_call *call, const atomic_bool *cancel)
 {
-    while (!call->done && !atomic_load(cancel)) {
-        struct timespec until;
-        clock_gettime(CLOCK_REALTIME, &until);
-        until.tv_nsec += LOOK_AGAIN_MS * 1000000l;
-        until.tv_sec += until.tv_nsec / 1000000000l;
-        until.tv_nsec %= 1000000000l;
-        pthread_cond_timedwait(&call->changed, &call->lock, &until);
-    }
+    while (!call->done && !atomic_load(cancel))
+        clock_wait(&call->changed, &call->lock, clock_ms() + LOOK_AGAIN_MS);
 }
 
 /* With the lock. */
@@ -90,7 +85,7 @@ int blob_call(struct registry_client *client, const struct repository *repositor
     struct blob_call *call = calloc(1, sizeof *call);
     if (!call) return error_set_memory(error);
     pthread_mutex_init(&call->lock, NULL);
-    pthread_cond_init(&call->changed, NULL);
+    clock_condition_init(&call->changed);
     call->references = 2;
     registry_fetch_range(client, repository, digest, 0, length,
                          (struct range_time){ TIMEOUT_MS, RETRY_MS }, take_answer, call);

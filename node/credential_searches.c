@@ -1,15 +1,15 @@
 #include "node/credential_searches.h"
 
 #include <stdlib.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/thread.h"
 #include "node/question.h"
 
 #define SEARCHES_MAX 16u
-#define END_SECONDS  5
+#define END_MS       5000
 
 struct search {
     struct credential_searches *searches;
@@ -35,7 +35,7 @@ void credential_searches_init(struct credential_searches *searches, registry_cre
     *searches =
         (struct credential_searches){ .find = find ? find : find_stored, .context = context };
     pthread_mutex_init(&searches->lock, NULL);
-    pthread_cond_init(&searches->changed, NULL);
+    clock_condition_init(&searches->changed);
 }
 
 static bool take_place(struct credential_searches *searches)
@@ -106,13 +106,11 @@ void credential_searches_begin(struct credential_searches *searches, const char 
 
 bool credential_searches_end(struct credential_searches *searches)
 {
-    struct timespec until;
-    clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_sec += END_SECONDS;
-    int result = 0;
+    uint64_t until = clock_ms() + END_MS;
+    bool in_time = true;
     pthread_mutex_lock(&searches->lock);
-    while (searches->under_way > 0 && result == 0)
-        result = pthread_cond_timedwait(&searches->changed, &searches->lock, &until);
+    while (searches->under_way > 0 && in_time)
+        in_time = clock_wait(&searches->changed, &searches->lock, until);
     pthread_mutex_unlock(&searches->lock);
-    return result == 0;
+    return in_time;
 }

@@ -4,9 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
-#include <time.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "base/program.h"
@@ -22,14 +22,6 @@
 #define AGAIN_MS      5000
 #define LOOK_AGAIN_MS 100 /* those who wait for another's run look whether they are to go on */
 
-/* Goes on while the machine sleeps, because what it measures ends meanwhile. */
-static uint64_t clock_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_BOOTTIME, &now);
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
-
 /* ---- making ---- */
 
 struct credential_provider *credential_provider_new(struct provider_settings *settings,
@@ -44,7 +36,7 @@ struct credential_provider *credential_provider_new(struct provider_settings *se
     provider->settings = *settings;
     *settings = (struct provider_settings){ 0 };
     pthread_mutex_init(&provider->lock, NULL);
-    pthread_cond_init(&provider->changed, NULL);
+    clock_condition_init(&provider->changed);
     TAILQ_INIT(&provider->answers);
     return provider;
 }
@@ -112,7 +104,7 @@ static struct provider_answer *run(const struct provider_settings *settings, con
                   WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status));
         return NULL;
     }
-    return provider_answer_parse(settings, image, &output, clock_ms(), error);
+    return provider_answer_parse(settings, image, &output, clock_boot_ms(), error);
 }
 
 /* ---- what was answered ---- */
@@ -155,7 +147,7 @@ static bool is_refused(const struct kept_secret *secret, const struct digest *re
 static int find_kept(struct credential_provider *provider, const char *image,
                      const struct digest *refused, struct credentials *ret, struct error **error)
 {
-    uint64_t now = clock_ms();
+    uint64_t now = clock_boot_ms();
     forget_old(provider, now);
     struct provider_answer *answer = find_answer(provider, image);
     if (answer) {
@@ -177,14 +169,7 @@ static bool is_readable(int descriptor)
 
 static void wait_a_little(struct credential_provider *provider)
 {
-    struct timespec until;
-    clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_nsec += LOOK_AGAIN_MS * 1000000L;
-    if (until.tv_nsec >= 1000000000L) {
-        until.tv_sec++;
-        until.tv_nsec -= 1000000000L;
-    }
-    pthread_cond_timedwait(&provider->changed, &provider->lock, &until);
+    clock_wait(&provider->changed, &provider->lock, clock_ms() + LOOK_AGAIN_MS);
 }
 
 /* 2: it is the caller's turn to run it. */
@@ -203,7 +188,7 @@ static int find_or_wait(struct credential_provider *provider, const char *image,
 static void note_failure(struct credential_provider *provider, const struct error *error)
 {
     if (error_kind_of(error) == ERROR_CANCELLED) return;
-    provider->failed_until = clock_ms() + AGAIN_MS;
+    provider->failed_until = clock_boot_ms() + AGAIN_MS;
     free(provider->failure);
     provider->failure = strdup(error_message(error));
 }
@@ -217,7 +202,7 @@ static int keep_and_give(struct credential_provider *provider, struct provider_a
     answer->insists = is_refused(secret, refused);
     TAILQ_INSERT_HEAD(&provider->answers, answer, link);
     provider->count++;
-    forget_old(provider, clock_ms());
+    forget_old(provider, clock_boot_ms());
     return result;
 }
 

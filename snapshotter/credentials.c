@@ -4,9 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/queue.h>
-#include <time.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "fetcher/reference.h"
@@ -34,14 +34,6 @@ struct credential_store {
     unsigned count;
 };
 
-/* Goes on while the machine sleeps. */
-static uint64_t clock_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_BOOTTIME, &now);
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
-
 /* ---- what came with pulls; with the lock ---- */
 
 static void kept_free(struct kept *kept)
@@ -63,7 +55,7 @@ static void drop(struct credential_store *store, struct kept *kept)
 static void forget_old(struct credential_store *store)
 {
     struct kept *kept, *next;
-    uint64_t now = clock_ms();
+    uint64_t now = clock_boot_ms();
     for (kept = TAILQ_FIRST(&store->kept); kept && store->keep_ms; kept = next) {
         next = TAILQ_NEXT(kept, link);
         if (now - kept->since >= store->keep_ms) drop(store, kept);
@@ -148,7 +140,7 @@ static struct kept *kept_new(const char *image, const struct credentials *creden
     if (kept) {
         kept->registry = take_pointer(&reference.registry);
         kept->repository = take_pointer(&reference.repository);
-        kept->since = clock_ms();
+        kept->since = clock_boot_ms();
         kept->secret = kept_secret_new(credentials, error);
     } else {
         error_set_memory(error);
