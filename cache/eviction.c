@@ -17,8 +17,6 @@
 #include "cache/room-internal.h"
 #include "cache/seal-internal.h"
 
-#define PATIENCE_MS 1000u
-
 /* Ages in seconds: one by one at first, then in steps of a 32nd of a power of two. */
 #define AGES_EXACT 64u
 #define AGES       (AGES_EXACT + 26u * 32u)
@@ -340,17 +338,14 @@ static void run(struct eviction *eviction)
 bool eviction_run(struct cache *cache, const struct eviction_goal *goal,
                   struct eviction_result *ret)
 {
-    if (!cache_lock(cache, CACHE_LOCK_EVICTION, PATIENCE_MS)) return false;
     struct eviction *eviction = calloc(1, sizeof *eviction);
     *ret = (struct eviction_result){ 0 };
-    if (eviction) {
-        eviction->cache = cache;
-        eviction->goal = goal;
-        eviction->now = cache_now();
-        run(eviction);
-        *ret = (struct eviction_result){ eviction->measured, eviction->freed };
-        free(eviction);
-    }
-    cache_unlock(cache, CACHE_LOCK_EVICTION);
-    return eviction != NULL;
+    if (!eviction) return false;
+    eviction->cache = cache;
+    eviction->goal = goal;
+    eviction->now = cache_now();
+    run(eviction);
+    *ret = (struct eviction_result){ eviction->measured, eviction->freed };
+    free(eviction);
+    return true;
 }

@@ -65,7 +65,7 @@ struct eviction_result {
     uint64_t measured; /* bytes on disk before */
     uint64_t freed;
 };
-/* False: another process is at it. */
+/* With CACHE_LOCK_EVICTION. False: memory is short. */
 bool eviction_run(struct cache *cache, const struct eviction_goal *goal,
                   struct eviction_result *ret);
 

@@ -26,6 +26,8 @@
 
 /* When nothing could be evicted it is not tried again for each store. */
 #define HOPELESS_MS 1000u
+/* For an eviction by somebody else. */
+#define PATIENCE_MS 1000u
 /* Others may be faster to take what was made free. */
 #define ROUNDS_MAX 3u
 /* Who stores so much without an eviction measures: others may not have counted. */
@@ -119,9 +121,9 @@ static bool leaves_reserve(const struct room *room, uint64_t length)
 static bool take(struct room *room, uint64_t length)
 {
     uint64_t size = atomic_load(&room->size);
+    atomic_fetch_add(&room->in_flight, length); /* first: who reads them reads it last */
     uint64_t before = atomic_fetch_add(room->usage, length);
     if (before > INT64_MAX) before = 0; /* a count that went below nothing */
-    atomic_fetch_add(&room->in_flight, length);
     if ((size > 0 && (length > size || before > size - length)) || !leaves_reserve(room, length)) {
         room_give_back(room, length);
         return false;
@@ -162,19 +164,29 @@ void room_freed(struct room *room, uint64_t length)
 
 /* ---- making room ---- */
 
-/* Also puts the count right. False: another process is at it. */
-static bool evict(struct room *room, const struct eviction_goal *goal, struct eviction_result *ret)
+/* With the lock: between the two looks at the count nobody else puts it right. */
+static bool evict_and_count(struct room *room, const struct eviction_goal *goal,
+                            struct eviction_result *ret)
 {
     uint64_t before = atomic_load(room->usage);
     uint64_t in_flight = atomic_load(&room->in_flight);
     atomic_store(&room->since_measured, 0);
     if (!eviction_run(room->cache, goal, ret)) return false;
     atomic_fetch_add(room->usage, ret->measured - ret->freed + in_flight - before);
-    if (ret->freed > 0)
+    return true;
+}
+
+/* Also puts the count right. False: another process is at it. */
+static bool evict(struct room *room, const struct eviction_goal *goal, struct eviction_result *ret)
+{
+    if (!cache_lock(room->cache, CACHE_LOCK_EVICTION, PATIENCE_MS)) return false;
+    bool done = evict_and_count(room, goal, ret);
+    cache_unlock(room->cache, CACHE_LOCK_EVICTION);
+    if (done && ret->freed > 0)
         log_debug("evicted %llu bytes of %llu from cache directory '%s'",
                   (unsigned long long)ret->freed, (unsigned long long)ret->measured,
                   room->cache->directory);
-    return true;
+    return done;
 }
 
 /* False: not now. */

@@ -178,7 +178,11 @@ ssize_t preadv2(int descriptor, const struct iovec *parts, int count, off_t offs
     struct cache *cache = atomic_exchange(&evicts_before_reading, NULL);
     const struct eviction_goal nothing_stays = { .size_max = 0 };
     struct eviction_result result;
-    if (cache && !eviction_run(cache, &nothing_stays, &result)) abort();
+    if (cache) {
+        if (!cache_lock(cache, CACHE_LOCK_EVICTION, 10000)) abort();
+        if (!eviction_run(cache, &nothing_stays, &result)) abort();
+        cache_unlock(cache, CACHE_LOCK_EVICTION);
+    }
     return syscall(SYS_preadv2, descriptor, parts, count, offset, 0, flags);
 }
 
@@ -228,6 +232,38 @@ static void disk_without_the_reserve_is_left_alone(void **state)
     assert_true(on_disk(fixture->directory) < (uint64_t)256 << 10);
 }
 
+/* ---- the count ---- */
+
+/* What a process that died had counted is taken from the count once, by whichever of those who
+ * evict at the same time comes first. */
+static void count_is_put_right_once(void **state)
+{
+    const struct fixture *fixture = *state;
+    const uint64_t size = (uint64_t)64 << 20;
+    const struct digest key = { { 9 } };
+    struct cache *first, *second;
+    assert_int_equal(cache_open(&first, fixture->directory, NULL), 0);
+    assert_int_equal(cache_open(&second, fixture->directory, NULL), 0);
+    assert_int_equal(cache_put_blob(first, &key, fixture->layer.stream, STREAM, NULL), 0);
+    assert_true(room_take_now(first->room, size));
+    room_stored(first->room, size);
+
+    struct stat status;
+    int other = cache_open_file(first->root, "lock", O_RDWR, &status);
+    while (!file_lock(other, F_WRLCK, CACHE_LOCK_EVICTION, 1))
+        wait_milliseconds(1);
+    cache_set_limits(first, &(struct cache_limits){ .size = 2 * size });
+    cache_set_limits(second, &(struct cache_limits){ .size = 2 * size });
+    wait_milliseconds(100); /* both have begun, most likely */
+    close(other);
+    while (cache_usage(first) >= size)
+        wait_milliseconds(1);
+    cache_free(first); /* when what its thread does is done */
+    uint64_t usage = cache_usage(second);
+    cache_free(second);
+    assert_in_range(usage, STREAM, on_disk(fixture->directory) + SLACK);
+}
+
 /* ---- what is kept ---- */
 
 static void layer_that_is_kept_loses_nothing_while_it_is_open(void **state)
@@ -265,6 +301,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(what_never_fits_is_served_without_storing, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(disk_without_the_reserve_is_left_alone, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(count_is_put_right_once, set_up, tear_down),
         cmocka_unit_test_setup_teardown(layer_that_is_kept_loses_nothing_while_it_is_open, set_up,
                                         tear_down),
     };
