@@ -29,6 +29,7 @@ struct client_image {
     uint64_t number;     /* by which the server knows it; another one each time it is opened */
     uint64_t connection; /* its number in the journal, and in the holder */
     bool is_held;
+    bool has_gone; /* the server has ended it, and who opens it does not know of the opening yet */
     bool was_served; /* what is kept of the mount is what `answer` tells of */
     enum image_state state;
     char *reason;           /* of IMAGE_FAILED */
@@ -91,6 +92,8 @@ void client_image_unreference(struct client_image *image);
 void client_image_drop(struct client_image *image);
 void client_image_set_state(struct node_client *client, struct client_image *image,
                             enum image_state state, const char *reason);
+/* The server has ended it by itself, and says so perhaps before its answer was read. */
+void client_image_gone(struct node_client *client, struct client_image *image);
 /* What the server has said of the image it has opened. */
 int client_image_keep_answer(struct client_image *image, const struct buffer *text,
                              struct error **error);
@@ -107,7 +110,8 @@ bool client_pause(struct node_client *client, unsigned milliseconds);
 /* ---- node_client_open.c; with the lock ---- */
 
 /* Opens it in whichever server runs, until `deadline` (milliseconds). Lets go of the lock while it
- * waits. The image is IMAGE_OPEN afterwards, or IMAGE_FAILED. */
+ * waits. The image is IMAGE_OPEN afterwards, or IMAGE_FAILED; or IMAGE_LEFT where nobody asks for
+ * it any more. */
 int client_image_open(struct node_client *client, struct client_image *image, uint64_t deadline,
                       struct error **error);
 /* Whether it has crashed so many servers that it is not to be opened now; error is set then. */

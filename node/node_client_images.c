@@ -125,6 +125,16 @@ int client_image_keep_answer(struct client_image *image, const struct buffer *te
     return 0;
 }
 
+void client_image_gone(struct node_client *client, struct client_image *image)
+{
+    if (image->state == IMAGE_LEFT)
+        client_image_drop(image);
+    else if (image->state == IMAGE_OPEN)
+        client_image_set_state(client, image, IMAGE_FAILED, "it was unmounted");
+    else
+        image->has_gone = true;
+}
+
 /* ---- the server's death ---- */
 
 void client_images_lost(struct node_client *client)

@@ -155,6 +155,7 @@ static char *command_text(struct node_client *client, struct client_image *image
         resume ? client_image_resume_command(image, error) : json_incref(image->command);
     if (!command) return NULL;
     image->number = ++client->last_number;
+    image->has_gone = false;
     if (!resume) {
         image->was_served = false;
         client_image_release(client, image);
@@ -267,6 +268,7 @@ int client_image_open(struct node_client *client, struct client_image *image, ui
     if (result == 0) {
         client_image_set_state(client, image,
                                image->id == 0 && image->mountpoint ? IMAGE_LEFT : IMAGE_OPEN, NULL);
+        if (image->has_gone && image->mountpoint) client_image_gone(client, image);
         return 0;
     }
     client_image_set_state(client, image, IMAGE_FAILED, error_message(reason));

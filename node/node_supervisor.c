@@ -93,10 +93,7 @@ static void image_gone(struct node_client *client, uint64_t number)
 {
     pthread_mutex_lock(&client->lock);
     struct client_image *image = client_image_of_number(client, number);
-    if (image && image->state == IMAGE_LEFT)
-        client_image_drop(image);
-    else if (image && image->state == IMAGE_OPEN)
-        client_image_set_state(client, image, IMAGE_FAILED, "it was unmounted");
+    if (image) client_image_gone(client, image);
     client_give_back_again(client);
     pthread_mutex_unlock(&client->lock);
 }

@@ -274,6 +274,18 @@ class ManyImages(ImageNodeTest):
         self.assertNotIn("error", self.node.answer(tag))
         self.shows(self.point("1"), self.tars["first"])
 
+    def test_closed_while_there_is_no_server(self):
+        """The next server goes on with what nobody uses, and says at once that it has gone."""
+        for _ in range(5):
+            for number in range(1, 9):
+                self.assertNotIn("error", self.node.open(number, self.references["first"],
+                                                         self.point(str(number))))
+            self.node.kill_server()
+            closing = [self.node.send("close", number) for number in range(1, 9)]
+            for tag in closing:
+                self.node.answer(tag)
+            self.wait_until(lambda: not self.node.status()["images"], "all have gone")
+
     def test_server_ends_with_who_started_it(self):
         point = self.open(1, "first")
         server = self.node.server()
