@@ -266,8 +266,12 @@ static int watch_signals(struct holder *holder, struct error **error)
 static int take_place(struct holder *holder, struct error **error)
 {
     const struct holder_options *options = holder->options;
-    if (options->take_over)
-        return holder_place_take_over(&holder->place, options->socket, &holder->entries, error);
+    struct error *reason = NULL;
+    if (!options->take_over) return holder_place_make(&holder->place, options->socket, error);
+    if (holder_place_take_over(&holder->place, options->socket, &holder->entries, &reason) == 0)
+        return 0;
+    if (error_kind_of(reason) != ERROR_UNREACHABLE) return error_move(error, reason);
+    error_free(reason);
     return holder_place_make(&holder->place, options->socket, error);
 }
 

@@ -64,7 +64,7 @@ int holder_abort(struct holder_client *client, struct error **error);
 struct holder_options {
     const char *socket;
     unsigned grace_seconds;
-    bool take_over;     /* from the holder that is there, with all it has and its socket */
+    bool take_over;     /* from the holder that is there, if any, with all it has and its socket */
     bool end_when_idle; /* nothing is held, and nobody was connected for the time of grace */
 };
 

@@ -32,13 +32,12 @@ static const char help[] =
     "  --socket PATH    where the daemon finds it (" HOLDER_SOCKET ")\n"
     "  --grace SECONDS  without a daemon for so long (120), close everything: readers get errors\n"
     "  --background     return when it can be reached; it ends by itself once it is of no use\n"
-    "  --take-over      take the place of the holder that runs, with all that it keeps, without a\n"
-    "                   loss; in the background\n"
+    "  --take-over      if a holder runs, take its place, with all that it keeps, without a loss\n"
     "  --abort          have the holder that runs close everything and end: readers get errors\n"
     "  --version        print the version\n"
     "  -h, --help       this text\n\n"
     "SIGTERM ends it as soon as nothing is kept, and not before.\n\n"
-    "example: sluice-holder --take-over   (after the binary was replaced)\n";
+    "example: sluice-holder --take-over --background   (after the binary was replaced)\n";
 
 /* ---- options ---- */
 
@@ -93,7 +92,7 @@ static int parse(int argc, char **argv, struct settings *ret)
             ret->background = true;
             break;
         case OPTION_TAKE_OVER:
-            ret->holder.take_over = ret->background = true;
+            ret->holder.take_over = true;
             break;
         case OPTION_ABORT:
             ret->abort = true;

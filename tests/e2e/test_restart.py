@@ -174,7 +174,7 @@ class Restart(EndToEnd):
         def disturb():
             for _ in range(3):
                 before = self.holder_processes()
-                self.assertEqual(self.holder("--take-over").returncode, 0)
+                self.assertEqual(self.holder("--take-over", "--background").returncode, 0)
                 self.wait_until(lambda gone=before: not set(gone) & set(self.holder_processes()),
                                 "the one before has ended")
                 self.kill_server()

@@ -100,6 +100,9 @@ class Units(EndToEnd):
         return shown["MainPID"] if shown["ActiveState"] == "active" else None
 
     def test_units(self):
+        # As one does who tries sluiced by hand first.
+        self.assertEqual(0, self.inside(
+            "sh", "-c", "sluice-holder --background 2> /dev/null").returncode)
         self.systemctl("enable", "--now", "sluice-holder", "sluiced")
         holder, daemon = self.process_of("sluice-holder"), self.process_of("sluiced")
         self.assertTrue(holder and daemon)
