@@ -44,6 +44,20 @@ char *mountpoint_path(const char *directory, struct error **error)
     return absolute;
 }
 
+/* lazy/NUMBER/NAME, beside image.json: snapshotter/lazy_images.h. */
+bool mountpoint_is_of_sluiced(const char *path)
+{
+    static const char lazy[] = "/lazy";
+    size_t length = strlen(path), slashes = 0;
+    while (length > 0 && slashes < 2)
+        slashes += path[--length] == '/';
+    if (length < sizeof lazy || strncmp(path + length - strlen(lazy), lazy, strlen(lazy)) != 0)
+        return false;
+    cleanup_free char *record =
+        format_text("%.*s/image.json", (int)(strrchr(path, '/') - path), path);
+    return record && access(record, F_OK) == 0;
+}
+
 /* A FUSE mount whose server is alive and has no time for us answers statfs(2), as do those of other
  * users. For its own mounts, which only root makes, the kernel answers whether there is a server or
  * not. */

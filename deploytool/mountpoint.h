@@ -17,4 +17,8 @@ char *mountpoint_path(const char *directory, struct error **error);
  * servers cannot be asked, and count as alive. */
 bool mountpoint_is_dead(const char *path);
 
+/* Whether `path` (resolved) is where sluiced mounts an image: it knows of this mount, and nobody
+ * else should end it. Does not touch what is mounted, which may wait for sluiced. */
+bool mountpoint_is_of_sluiced(const char *path);
+
 #endif

@@ -50,19 +50,26 @@ static bool is_of_daemon(const json_t *list, const char *mountpoint)
     return false;
 }
 
-/* A mount whose server was killed. */
-static void add_if_dead(void *context, const struct our_mount *mount)
+/* A mount whose server was killed, or of which only sluiced could tell. */
+static void add_unserved(void *context, const struct our_mount *mount)
 {
     json_t *list = context;
-    if (is_of_daemon(list, mount->path) || !mountpoint_is_dead(mount->path)) return;
-    json_t *dead = json_pack("{s:o, s:o, s:b}", "reference", json_any_text(mount->image),
-                             "mountpoint", json_any_text(mount->path), "dead", 1);
-    if (dead) json_array_append_new(list, dead);
+    if (is_of_daemon(list, mount->path)) return;
+    bool waits = mountpoint_is_of_sluiced(mount->path);
+    if (!waits && !mountpoint_is_dead(mount->path)) return;
+    json_t *unserved =
+        json_pack("{s:o, s:o, s:b, s:b}", "reference", json_any_text(mount->image), "mountpoint",
+                  json_any_text(mount->path), "dead", (int)!waits, "waits_for_sluiced", (int)waits);
+    if (unserved) json_array_append_new(list, unserved);
 }
 
 /* Why nobody answers for `path`: nothing of ours is there, or what is there has lost its server. */
 static int not_served(const char *path, struct error **error)
 {
+    if (mountpoint_is_of_sluiced(path)) {
+        error_set(error, ERROR_NOT_FOUND, "'%s' is one of sluiced's mounts", path);
+        return error_hint(error, "'sluice status' without a directory tells of them");
+    }
     if (mountpoint_is_dead(path)) {
         error_set(error, ERROR_NOT_FOUND, "the server of what is mounted on '%s' has died", path);
         return error_hint(error, "clear it with: sluice umount '%s'", path);
@@ -103,7 +110,7 @@ static enum exit_code print_all(bool json)
     cleanup_json json_t *list = json_array();
     if (!list) error_set_memory(&error);
     if (!list || control_list(add_to_list, list, &error) < 0 ||
-        mount_table_each(add_if_dead, list, &error) < 0)
+        mount_table_each(add_unserved, list, &error) < 0)
         return command_failed(error);
     if (json) {
         json_dumpf(list, stdout, JSON_INDENT(2));

@@ -114,6 +114,13 @@ static void print_dead(const json_t *status)
            text_of(status, "mountpoint"));
 }
 
+static void print_waiting(const json_t *status)
+{
+    printf("%s on %s\n", text_of(status, "reference"), text_of(status, "mountpoint"));
+    puts("  waits     for sluiced, which does not run: start it ('systemctl status sluiced' says "
+         "why it ended)");
+}
+
 static void print_served(const json_t *status)
 {
     char served[SIZE_TEXT_SIZE], hits[COUNT_TEXT_SIZE], misses[COUNT_TEXT_SIZE];
@@ -238,6 +245,8 @@ void status_print(json_t *status)
     escape_fields(status);
     if (json_is_true(json_object_get(status, "dead")))
         print_dead(status);
+    else if (json_is_true(json_object_get(status, "waits_for_sluiced")))
+        print_waiting(status);
     else if (json_is_object(json_object_get(status, "daemon")))
         print_daemon(status);
     else

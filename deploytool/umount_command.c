@@ -14,6 +14,12 @@ static enum exit_code umount_directory(const char *directory, bool lazy)
     struct error *error = NULL;
     cleanup_free char *path = mountpoint_path(directory, &error);
     cleanup_free char *socket = path ? control_socket_path(path, &error) : NULL;
+    if (path && mountpoint_is_of_sluiced(path)) {
+        error_set(&error, ERROR_PRECONDITION, "'%s' is one of sluiced's mounts, for containers",
+                  path);
+        error_hint(&error, "it goes when containerd has removed the image");
+        return command_failed(error);
+    }
     if (!socket || unmount_tree(path, lazy, &error) < 0) return command_failed(error);
     /* With --lazy the server lives on for as long as something uses the tree. */
     if (!lazy && !control_wait_gone(socket, SERVER_END_MS)) {

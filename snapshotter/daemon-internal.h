@@ -18,6 +18,7 @@
 struct daemon {
     const struct config *config;
     time_t started;
+    int lock;    /* of the root, or -1 */
     char *cache; /* directory */
     struct credential_store *credentials;
     struct node_client *node;

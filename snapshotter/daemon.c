@@ -1,13 +1,21 @@
 #include "snapshotter/daemon.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "snapshotter/daemon-internal.h"
+
+#define LOCK_MS       5000
+#define LOCK_AGAIN_NS 50000000L
 
 /* control_status */
 static int write_status(void *context, struct buffer *ret)
@@ -28,6 +36,27 @@ static char *metrics_unhealthy(void *context)
 }
 
 /* ---- start ---- */
+
+/* Before anything else: a second daemon at one root would take what the holder keeps for the first.
+ * One that is about to end is waited for. */
+static int lock_root(struct daemon *daemon, struct error **error)
+{
+    const char *root = daemon->config->root;
+    if (directory_make(root, 0700, error) < 0) return -1;
+    daemon->lock = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (daemon->lock < 0) return error_set_errno(error, errno, "open '%s'", root);
+    uint64_t until = clock_ms() + LOCK_MS;
+    while (flock(daemon->lock, LOCK_EX | LOCK_NB) < 0) {
+        if (errno != EWOULDBLOCK && errno != EINTR)
+            return error_set_errno(error, errno, "lock '%s'", root);
+        if (clock_ms() >= until) {
+            error_set(error, ERROR_PRECONDITION, "another sluiced runs with '%s'", root);
+            return error_hint(error, "'sluice status' tells of it");
+        }
+        nanosleep(&(struct timespec){ .tv_nsec = LOCK_AGAIN_NS }, NULL);
+    }
+    return 0;
+}
 
 static int start_images(struct daemon *daemon, struct error **error)
 {
@@ -103,7 +132,7 @@ static int listen_for_people(struct daemon *daemon, struct error **error)
 static int start(struct daemon *daemon, struct error **error)
 {
     const struct config *config = daemon->config;
-    if (directory_make(config->root, 0700, error) < 0 || start_images(daemon, error) < 0 ||
+    if (lock_root(daemon, error) < 0 || start_images(daemon, error) < 0 ||
         open_snapshots(daemon, error) < 0 || listen_for_kubelet(daemon, error) < 0 ||
         listen_for_people(daemon, error) < 0 || make_directory_of(config->address, error) < 0)
         return -1;
@@ -118,6 +147,7 @@ int daemon_start(struct daemon **ret, const struct config *config, struct error 
     struct daemon *daemon = calloc(1, sizeof *daemon);
     if (!daemon) return error_set_memory(error);
     daemon->config = config;
+    daemon->lock = -1;
     daemon->started = time(NULL);
     if (start(daemon, error) < 0) {
         daemon_stop(daemon);
@@ -138,6 +168,7 @@ void daemon_stop(struct daemon *daemon)
     lazy_images_free(daemon->lazy);
     node_client_stop(daemon->node);
     credential_store_free(daemon->credentials);
+    if (daemon->lock >= 0) close(daemon->lock);
     free(daemon->cache);
     free(daemon);
 }

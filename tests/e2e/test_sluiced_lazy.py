@@ -1,7 +1,9 @@
 """Pods and containers with sluiced as containerd's snapshotter: images with an index."""
 
+import json
 import os
 import signal
+import subprocess
 import time
 
 from tools import container_images, images, tree
@@ -88,6 +90,38 @@ class LazyImages(Workloads, Restarts, LazyNode):
         self.remove_images()
         self.assert_nothing_left()
         self.wait_until(lambda: not self.lazy_names(), "no image is lazy any more")
+
+    def test_mounts_are_nobody_elses(self):
+        """Whoever looks at them while sluiced does not run is not led to unmount them."""
+        reference = self.reference("chain-3")
+        self.cri.pull(reference)
+        point, = self.lazy_mounts()
+        self.fails("umount", point, says=("one of sluiced's mounts",))
+        self.sluiced.end()
+        self.fails("umount", point, says=("one of sluiced's mounts",))
+        self.fails("status", point, says=("one of sluiced's mounts",))
+        mount, = (each for each in json.loads(self.sluice("status", "--json").stdout)
+                  if each.get("mountpoint") == point)
+        self.assertEqual((False, True), (mount["dead"], mount["waits_for_sluiced"]))
+        self.assertIn("sluiced, which does not run", self.sluice("status").stdout)
+        self.sluiced.start()
+        self.wait_until(self.is_reached, "containerd has connected again")
+        self.assertEqual([point], self.lazy_mounts())
+        self.assertEqual((0, "layer 3\n"), self.show(reference, "/etc/top"))
+        self.remove_images()
+        self.assert_nothing_left()
+
+    def test_two_at_one_place(self):
+        """The one that came first is not disturbed."""
+        self.cri.pull(self.reference("chain-3"))
+        second = subprocess.run(self.sluiced.command, check=False, stdin=subprocess.DEVNULL,
+                                text=True, capture_output=True, env=self.environment, timeout=60)
+        self.assertEqual(1, second.returncode)
+        self.assertIn("another sluiced", second.stderr)
+        self.assertEqual(1, second.stderr.count("\n"))
+        self.assertEqual(1, self.sluiced_status()["server"]["starts"])
+        self.remove_images()
+        self.assert_nothing_left()
 
     def test_ordinary_and_why(self):
         reference = self.reference("chain-2")

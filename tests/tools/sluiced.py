@@ -39,11 +39,15 @@ class Sluiced:
         self.process = None
         self.start()
 
+    @property
+    def command(self):
+        return [workplace.SLUICED, "--address", self.address, "--root", self.root, "--config",
+                self.configuration]
+
     def start(self):
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
-                [workplace.SLUICED, "--address", self.address, "--root", self.root, "--config",
-                 self.configuration], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 env=self.environment)
         deadline = time.monotonic() + 30
         while not os.path.exists(self.address):
