@@ -28,7 +28,7 @@ static int open_existing(const struct cache_options *options, struct cache **ret
     if (!directory) return -1;
     if (stat(directory, &status) < 0 && errno == ENOENT) {
         error_set(error, ERROR_NOT_FOUND, "there is no cache directory '%s'", directory);
-        error_hint(error, "name one with --cache DIR");
+        error_hint(error, "name one with --cache DIR; sluiced's is /var/lib/sluice/cache");
         return -1;
     }
     return cache_open(ret, directory, error);
