@@ -8,7 +8,7 @@ from tools.containerd import Containerd
 from tools.cri import Cri
 from tools.newer_debian import NewerDebian
 from tools.registry import push
-from tools.testcase import EndToEnd
+from tools.testcase import EndToEnd, need_mounted_root
 
 
 class Node(EndToEnd):
@@ -21,6 +21,7 @@ class Node(EndToEnd):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
+        need_mounted_root(cls())
         for image in container_images.chain():
             push(image.layout, image.layout.find(image.tag), cls.registry.name, image.tag, "latest")
         cls.debian = None

@@ -34,11 +34,16 @@ def need_kernel_front(test):
 
 
 def need_mounted_root(test):
-    """Skips a test where the root directory is no mount point, as in many a chroot: a mount
-    namespace cannot be made private there, which containers need."""
+    """Skips a test in a chroot. Where the root directory is no mount point, a mount namespace cannot
+    be made private; and who enters that of a container has, before pivot_root, another root."""
     with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as table:
         if not any(line.split(" ")[4] == "/" for line in table):
             test.skipTest("/ is no mount point")
+    root = subprocess.run(["nsenter", "--mount=/proc/self/ns/mnt", "stat", "-c", "%d %i", "/"],
+                          check=True, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    here = os.stat("/")
+    if root.stdout.split() != [str(here.st_dev), str(here.st_ino)]:
+        test.skipTest("/ is not the root of its mount namespace")
 
 
 def mounts_under(directory):
