@@ -47,7 +47,7 @@ endif
 override LDFLAGS += -Wl,--as-needed
 LDLIBS = $(shell pkg-config --libs $(LIBRARIES)) -lstdc++ -pthread
 
-FOLDERS         := base fetcher index cache grpc fuse node snapshotter
+FOLDERS         := base fetcher index cache grpc fuse node credentials snapshotter
 DAEMON_SOURCES  := $(wildcard snapshotter/main.c)
 HOLDER_SOURCES  := snapshotter/holder_main.c
 LIBRARY_SOURCES := $(filter-out $(DAEMON_SOURCES) $(HOLDER_SOURCES),\

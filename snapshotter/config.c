@@ -5,11 +5,11 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/duration.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "base/toml.h"
-#include "snapshotter/duration.h"
 
 #define FILE_LENGTH_MAX (1u << 20)
 /* The kernel calls a task hung that has waited for 120 s. */

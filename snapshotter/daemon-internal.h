@@ -4,11 +4,11 @@
 
 #include <time.h>
 
+#include "credentials/cri_proxy.h"
+#include "credentials/store.h"
 #include "fuse/control.h"
 #include "grpc/server.h"
 #include "node/node_client.h"
-#include "snapshotter/credentials.h"
-#include "snapshotter/cri_proxy.h"
 #include "snapshotter/daemon.h"
 #include "snapshotter/lazy_images.h"
 #include "snapshotter/metrics.h"

@@ -4,8 +4,8 @@
  * Holds: there are user and password for an image that a pattern of it matches, or none, or there
  * is a reason, which is one of a few and quotes nothing.
  */
-#include "snapshotter/credential_provider-internal.h"
-#include "snapshotter/kept_secret.h"
+#include "credentials/kept_secret.h"
+#include "credentials/provider-internal.h"
 #include "tests/fuzz/fuzz.h"
 
 #define IMAGE "registry.example.com:5000/team/app"

@@ -4,7 +4,7 @@
  * Holds: it has an image and credentials that can be kept, or none, or there is a reason, which
  * quotes nothing of it.
  */
-#include "snapshotter/pull_request.h"
+#include "credentials/pull_request.h"
 #include "tests/fuzz/fuzz.h"
 
 static void check(struct pull_request *pull)

@@ -13,12 +13,12 @@
 
 #include <cmocka.h>
 
+#include "base/duration.h"
 #include "base/file.h"
 #include "base/log.h"
-#include "snapshotter/credential_provider.h"
-#include "snapshotter/credentials.h"
-#include "snapshotter/duration.h"
-#include "snapshotter/image_pattern.h"
+#include "credentials/image_pattern.h"
+#include "credentials/provider.h"
+#include "credentials/store.h"
 
 static char directory[] = "/tmp/sluice-test-XXXXXX";
 static int never; /* a descriptor that does not become readable */

@@ -13,10 +13,10 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "credentials/cri_proxy.h"
+#include "credentials/pull_request.h"
 #include "grpc/client.h"
 #include "grpc/server.h"
-#include "snapshotter/cri_proxy.h"
-#include "snapshotter/pull_request.h"
 
 #define V1    "/runtime.v1.ImageService/PullImage"
 #define ALPHA "/runtime.v1alpha2.ImageService/PullImage"

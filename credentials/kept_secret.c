@@ -1,4 +1,4 @@
-#include "snapshotter/kept_secret.h"
+#include "credentials/kept_secret.h"
 
 #include <errno.h>
 #include <stdlib.h>

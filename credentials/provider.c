@@ -1,4 +1,4 @@
-#include "snapshotter/credential_provider.h"
+#include "credentials/provider.h"
 
 #include <poll.h>
 #include <stdlib.h>
@@ -10,9 +10,9 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/program.h"
-#include "snapshotter/credential_provider-internal.h"
-#include "snapshotter/image_pattern.h"
-#include "snapshotter/kept_secret.h"
+#include "credentials/image_pattern.h"
+#include "credentials/kept_secret.h"
+#include "credentials/provider-internal.h"
 
 #define TIMEOUT_MS   30000 /* shorter than a read waits */
 #define OUTPUT_LIMIT (1u << 20)

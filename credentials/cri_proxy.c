@@ -1,13 +1,13 @@
-#include "snapshotter/cri_proxy.h"
+#include "credentials/cri_proxy.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "credentials/pull_request.h"
 #include "grpc/client.h"
 #include "grpc/server.h"
-#include "snapshotter/pull_request.h"
 
 #define METHODS 3
 

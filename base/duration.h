@@ -1,6 +1,6 @@
 /* Lengths of time as Kubernetes and Go write them: "12h", "1h30m", "1.5s". */
-#ifndef SLUICE_SNAPSHOTTER_DURATION_H
-#define SLUICE_SNAPSHOTTER_DURATION_H
+#ifndef SLUICE_BASE_DURATION_H
+#define SLUICE_BASE_DURATION_H
 
 #include <stdint.h>
 

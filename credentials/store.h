@@ -3,8 +3,8 @@
  * credential provider plugins, docker's configuration and its helpers, in this order. What a
  * registry has refused comes behind everything else. Nothing of it is written anywhere.
  */
-#ifndef SLUICE_SNAPSHOTTER_CREDENTIALS_H
-#define SLUICE_SNAPSHOTTER_CREDENTIALS_H
+#ifndef SLUICE_CREDENTIALS_STORE_H
+#define SLUICE_CREDENTIALS_STORE_H
 
 #include <stdbool.h>
 #include <stdint.h>

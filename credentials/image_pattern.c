@@ -1,4 +1,4 @@
-#include "snapshotter/image_pattern.h"
+#include "credentials/image_pattern.h"
 
 #include <stddef.h>
 #include <stdint.h>

@@ -3,8 +3,8 @@
  * (https://kubernetes.io/docs/tasks/administer-cluster/kubelet-credential-provider/). The same
  * configuration and programs serve that kubelet uses.
  */
-#ifndef SLUICE_SNAPSHOTTER_CREDENTIAL_PROVIDER_H
-#define SLUICE_SNAPSHOTTER_CREDENTIAL_PROVIDER_H
+#ifndef SLUICE_CREDENTIALS_PROVIDER_H
+#define SLUICE_CREDENTIALS_PROVIDER_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -2,8 +2,8 @@
  * What a PullImage request of CRI says, as far as credentials go
  * (https://github.com/kubernetes/cri-api, pkg/apis/runtime/v1/api.proto; v1alpha2 is the same).
  */
-#ifndef SLUICE_SNAPSHOTTER_PULL_REQUEST_H
-#define SLUICE_SNAPSHOTTER_PULL_REQUEST_H
+#ifndef SLUICE_CREDENTIALS_PULL_REQUEST_H
+#define SLUICE_CREDENTIALS_PULL_REQUEST_H
 
 #include "base/buffer.h"
 #include "base/error.h"

@@ -3,8 +3,8 @@
  * (https://kubernetes.io/docs/tasks/administer-cluster/kubelet-credential-provider/): host, port
  * and path, with '*' within the parts of the host.
  */
-#ifndef SLUICE_SNAPSHOTTER_IMAGE_PATTERN_H
-#define SLUICE_SNAPSHOTTER_IMAGE_PATTERN_H
+#ifndef SLUICE_CREDENTIALS_IMAGE_PATTERN_H
+#define SLUICE_CREDENTIALS_IMAGE_PATTERN_H
 
 #include <stdbool.h>
 

@@ -1,4 +1,4 @@
-#include "snapshotter/pull_request.h"
+#include "credentials/pull_request.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -7,12 +7,12 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/duration.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "base/yaml.h"
-#include "snapshotter/credential_provider-internal.h"
-#include "snapshotter/duration.h"
+#include "credentials/provider-internal.h"
 
 #define CONFIG_LIMIT  (1u << 20)
 #define PROVIDERS_MAX 64u

@@ -1,4 +1,4 @@
-#include "snapshotter/duration.h"
+#include "base/duration.h"
 
 #include <stdlib.h>
 #include <string.h>

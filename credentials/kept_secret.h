@@ -2,8 +2,8 @@
  * Credentials that wait to be needed: on pages of their own, which are in no core dump and, where
  * that is allowed, on no swap, and which are overwritten in the end.
  */
-#ifndef SLUICE_SNAPSHOTTER_KEPT_SECRET_H
-#define SLUICE_SNAPSHOTTER_KEPT_SECRET_H
+#ifndef SLUICE_CREDENTIALS_KEPT_SECRET_H
+#define SLUICE_CREDENTIALS_KEPT_SECRET_H
 
 #include "base/digest.h"
 #include "base/error.h"

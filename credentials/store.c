@@ -1,4 +1,4 @@
-#include "snapshotter/credentials.h"
+#include "credentials/store.h"
 
 #include <pthread.h>
 #include <stdlib.h>
@@ -9,9 +9,9 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "credentials/kept_secret.h"
+#include "credentials/provider.h"
 #include "fetcher/reference.h"
-#include "snapshotter/credential_provider.h"
-#include "snapshotter/kept_secret.h"
 
 #define KEPT_MAX 1024u
 

@@ -3,11 +3,11 @@
  * containerd as they are, whatever their version. What comes with a pull (imagePullSecrets) is
  * kept, because what is mounted goes on to need it.
  */
-#ifndef SLUICE_SNAPSHOTTER_CRI_PROXY_H
-#define SLUICE_SNAPSHOTTER_CRI_PROXY_H
+#ifndef SLUICE_CREDENTIALS_CRI_PROXY_H
+#define SLUICE_CREDENTIALS_CRI_PROXY_H
 
 #include "base/error.h"
-#include "snapshotter/credentials.h"
+#include "credentials/store.h"
 
 struct cri_proxy;
 

@@ -1,17 +1,17 @@
 /* What a provider is, and what it answers. */
-#ifndef SLUICE_SNAPSHOTTER_CREDENTIAL_PROVIDER_INTERNAL_H
-#define SLUICE_SNAPSHOTTER_CREDENTIAL_PROVIDER_INTERNAL_H
+#ifndef SLUICE_CREDENTIALS_PROVIDER_INTERNAL_H
+#define SLUICE_CREDENTIALS_PROVIDER_INTERNAL_H
 
 #include <pthread.h>
 #include <stdint.h>
 #include <sys/queue.h>
 
 #include "base/buffer.h"
-#include "snapshotter/credential_provider.h"
+#include "credentials/provider.h"
 
 struct kept_secret;
 
-/* credential_provider_config.c's */
+/* provider_config.c's */
 struct provider_settings {
     char *name;
     char *path; /* of the program */

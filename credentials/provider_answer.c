@@ -6,11 +6,11 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/duration.h"
 #include "base/json.h"
-#include "snapshotter/credential_provider-internal.h"
-#include "snapshotter/duration.h"
-#include "snapshotter/image_pattern.h"
-#include "snapshotter/kept_secret.h"
+#include "credentials/image_pattern.h"
+#include "credentials/kept_secret.h"
+#include "credentials/provider-internal.h"
 
 #define ENTRIES_MAX 256u
 #define SECRET_MAX  (64u << 10)
