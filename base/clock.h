@@ -8,12 +8,17 @@
 #include <stdint.h>
 #include <time.h>
 
-/* Milliseconds since some fixed moment; never goes back. */
-static inline uint64_t clock_ms(void)
+/* Microseconds, and milliseconds, since some fixed moment; never goes back. */
+static inline uint64_t clock_us(void)
 {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
+
+static inline uint64_t clock_ms(void)
+{
+    return clock_us() / 1000;
 }
 
 /* A condition for clock_wait(). */

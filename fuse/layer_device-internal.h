@@ -87,12 +87,21 @@ void memory_release(struct memory_budget *budget, size_t bytes);
 /* ---- link_speed.c; under the lock ---- */
 
 struct link_speed {
-    uint64_t wait_us, bytes_per_ms; /* 0: not known */
+    uint64_t wait_us, bytes_per_ms; /* of one range; 0: not known */
+    uint64_t all_bytes_per_ms;      /* of all that are under way together; 0: not known */
+    uint64_t since_us, counted;     /* bytes that came since; 0: none are counted */
 };
 /* A range's first byte came after `waited_us`, its `length` bytes within `moved_us`. */
 void link_speed_note(struct link_speed *link, uint64_t waited_us, uint64_t moved_us, size_t length);
+/* Some bytes of any range came; of all, none is under way any more. */
+void link_speed_arrived(struct link_speed *link, size_t length, uint64_t now_us);
+void link_speed_idle(struct link_speed *link);
 /* What comes in the time that another request would wait for its first byte. */
 size_t link_speed_round_trip_bytes(const struct link_speed *link);
+/* What may be under way that nobody waits for. */
+size_t link_speed_ahead_bytes(const struct link_speed *link);
+/* What has to be under way for one who goes forward, so that the link does not rest. */
+size_t link_speed_stream_bytes(const struct link_speed *link);
 
 /* ---- range_request.c ---- */
 
@@ -273,6 +282,7 @@ struct run {
     enum memory_kind memory_kind; /* what its memory is held as */
     size_t piece;                 /* the longest range it asks for at once */
     bool ahead;                   /* its range was asked for when nobody waited */
+    size_t ahead_left;            /* bytes of that range that have not come */
     bool neighbours;              /* the link was idle, so they come along */
     bool counted;                 /* its range is one of those that are under way */
     uint32_t first, last;
@@ -379,6 +389,7 @@ struct data_path {
     bool neighbours;        /* as struct data_path_options */
     unsigned ranges;        /* requests that are under way, of runs */
     unsigned ranges_ahead;  /* of those: that were not demand when they were asked for */
+    size_t ahead_bytes;     /* of theirs that have not come */
     unsigned batches;       /* so far */
     struct run_batch batch; /* that is being put together */
     size_t suspended_bytes;

@@ -7,7 +7,6 @@
  */
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/clock.h"
 #include "fuse/layer_device-internal.h"
@@ -112,18 +111,11 @@ static struct body_piece *piece_new(const struct range_request *request)
     return piece;
 }
 
-static uint64_t microseconds_now(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
-}
-
 static void request_part(void *context, const void *data, size_t length)
 {
     struct range_request *request = context;
     const uint8_t *from = data;
-    if (!request->came_at) request->came_at = microseconds_now();
+    if (!request->came_at) request->came_at = clock_us();
     while (length > 0 && !request->failed) {
         if (atomic_load(&request->state) == REQUEST_ABANDONED) return;
         if (!request->filling) request->filling = piece_new(request);
@@ -164,7 +156,7 @@ static void hand_over(struct range_request *request, struct buffer *body, struct
     struct buffer taken = { 0 };
     if (!error && request->came_at)
         link_speed_note(&request->device->path->link, request->came_at - request->sent_at,
-                        microseconds_now() - request->came_at, request->length);
+                        clock_us() - request->came_at, request->length);
     if (!error && request->places_tried > 0) layer_place_prefer(request->device, request->place);
     if (body && !error) {
         taken = *body;
@@ -215,7 +207,7 @@ static struct range_time time_of(const struct range_request *request)
 
 static struct registry_range range_of(struct range_request *request)
 {
-    request->sent_at = microseconds_now();
+    request->sent_at = clock_us();
     return (struct registry_range){ .offset = request->offset,
                                     .length = request->length,
                                     .part = request->receiver->piece ? request_part : NULL,

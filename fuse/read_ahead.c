@@ -10,9 +10,6 @@
  */
 #include "fuse/layer_device-internal.h"
 
-/* Bytes of the blob: what is under way at 1 Gbit/s and a round trip of 20 ms. */
-#define WINDOW_MAX (5u << 19)
-
 /* One who goes forward may leave so many chunks out: a program's parts lie in its file in about the
  * order in which they are used, but not all are. */
 #define STRIDE_MAX 4u
@@ -33,7 +30,7 @@ static void fetch_window(struct layer_device *device, struct ahead_reader *reade
 {
     const struct chunk_table *table = device->table;
     uint32_t first = reader->end, chunk = first;
-    uint64_t named = 0, most = decoded(table, WINDOW_MAX);
+    uint64_t most = decoded(table, link_speed_stream_bytes(&device->path->link)), named = 0;
     while (chunk < table->chunk_count && (chunk == first || named < reader->window)) {
         named += chunk_length(table, chunk);
         supply_name(device, chunk++, actions);

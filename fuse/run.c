@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "fuse/layer_device-internal.h"
 
 /* How much of a row of chunks is needed for those that are wanted can only be guessed. What is
@@ -99,6 +100,15 @@ static void count_range(struct run *run, bool under_way)
     run->counted = under_way;
     path->ranges += under_way ? 1 : -1u;
     if (run->ahead) path->ranges_ahead += under_way ? 1 : -1u;
+    if (path->ranges == 0) link_speed_idle(&path->link);
+}
+
+/* So many bytes of what the run asked for ahead are no longer under way. */
+static void ahead_came(struct run *run, size_t length)
+{
+    if (length > run->ahead_left) length = run->ahead_left;
+    run->ahead_left -= length;
+    run->device->path->ahead_bytes -= length;
 }
 
 /* Of a batch the last counts, which is likely to come last. */
@@ -106,6 +116,8 @@ static void range_asked(struct run *run)
 {
     struct run_batch *batch = &run->device->path->batch;
     run->ahead = run->urgency != URGENCY_DEMAND;
+    run->ahead_left = run->ahead ? run->request->length : 0;
+    run->device->path->ahead_bytes += run->ahead_left;
     count_range(run, true);
     if (!batch->number) return;
     run->request->batch = batch->number;
@@ -118,6 +130,7 @@ static void range_over(struct run *run)
 {
     struct run_batch *batch = &run->device->path->batch;
     run->request = NULL;
+    ahead_came(run, run->ahead_left);
     count_range(run, false);
     if (batch->last == run) batch->last = NULL;
 }
@@ -133,6 +146,8 @@ static void piece_arrived(void *owner, struct body_piece *piece, struct actions 
 {
     struct run *run = owner;
     atomic_fetch_add(&run->device->path->counters.bytes_fetched, piece->length);
+    link_speed_arrived(&run->device->path->link, piece->length, clock_us());
+    ahead_came(run, piece->length);
     run->fetched += piece->length;
     run->body_length += piece->length;
     STAILQ_INSERT_TAIL(&run->body, piece, link);

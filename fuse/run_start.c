@@ -186,9 +186,17 @@ static unsigned ranges_left(const struct data_path *path, enum urgency urgency)
     return limit - path->ranges_ahead;
 }
 
+/* Of what may be under way ahead of readers, half is asked for when the other half has come. */
+static bool link_has_room(const struct data_path *path)
+{
+    return path->ahead_bytes <= link_speed_ahead_bytes(&path->link) / 2;
+}
+
 static bool may_start(struct data_path *path, enum urgency urgency)
 {
     if (ranges_left(path, urgency) == 0) return false;
+    if (urgency == URGENCY_DEMAND) return true;
+    if (!link_has_room(path)) return false;
     if (urgency != URGENCY_FILL) return true;
     if (readers_are_here(path) && path->ranges_ahead > 0) return false;
     return fill_rate_allows(path);
@@ -197,6 +205,8 @@ static bool may_start(struct data_path *path, enum urgency urgency)
 static size_t piece_of(struct data_path *path, enum urgency urgency)
 {
     size_t limit = run_piece_limit(path);
+    if (urgency == URGENCY_DEMAND) return limit;
+    limit = least(limit, link_speed_ahead_bytes(&path->link));
     if (urgency != URGENCY_FILL) return limit;
     if (readers_are_here(path)) limit = least(limit, FILL_PIECE_BESIDE_READERS);
     uint64_t rate = path->fill_rate.bytes_per_second;
@@ -241,8 +251,9 @@ static enum start_result start_batch(struct data_path *path, enum urgency urgenc
     const struct layer_device *device = NULL;
     struct active_chunk *record = TAILQ_FIRST(&path->wanted[urgency]);
     enum start_result result = NOT_NOW;
+    size_t longest = least(BATCH_LENGTH, link_speed_ahead_bytes(&path->link));
     path->batch = (struct run_batch){ .number = most > 1 ? ++path->batches : 0 };
-    while (record && count < most && path->batch.length < BATCH_LENGTH) {
+    while (record && count < most && path->batch.length < longest) {
         const struct layer_device *other = record->device;
         result = !device || other == device ? start_for(record, actions) : NOT_NOW;
         if (result == NO_MEMORY) break;
