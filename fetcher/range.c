@@ -215,11 +215,7 @@ static unsigned left_of(unsigned milliseconds, uint64_t spent)
 /* Its question is out, and not enough has come since the timer was started. */
 static bool is_late(const struct range *range)
 {
-    const struct request *request = &range->first.request;
-    curl_off_t sent = 0;
-    if (request->state != REQUEST_SENDING) return false;
-    curl_easy_getinfo(request->exchange.easy, CURLINFO_PRETRANSFER_TIME_T, &sent);
-    return sent > 0 && range->received - range->seen < PACE_PROGRESS;
+    return request_is_out(&range->first.request) && range->received - range->seen < PACE_PROGRESS;
 }
 
 static void ask_again(struct range *range)

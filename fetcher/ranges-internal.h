@@ -36,8 +36,11 @@ struct ranges {
     struct byteranges parser;
     uint64_t part_at, part_end; /* of the part that comes */
     uint64_t received;          /* bytes of the answer */
-    bool progressed;            /* it has completed a range */
-    bool over;                  /* it said that there are no more parts */
+    uint64_t seen;              /* of these: when the timer was started */
+    struct transfer_timer patience;
+    bool hurried;    /* an answer that came too slowly was given up */
+    bool progressed; /* it has completed a range */
+    bool over;       /* it said that there are no more parts */
     struct transfer_task task;
     struct error *refused; /* the arguments were wrong */
     char list[REGISTRY_RANGES_MAX * RANGES_LIST_ITEM + 1];

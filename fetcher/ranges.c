@@ -3,6 +3,9 @@
  * the host answers such a one; else one after the other. Each attempt asks for
  * what is still missing. A host that answers several ranges otherwise than with
  * these ranges is well nevertheless: it is asked for one at a time for a while.
+ *
+ * Somebody may have come to wait for one of the ranges, so an answer that stalls (pace.h) is given
+ * up once, and what is missing is asked for again.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -70,6 +73,29 @@ static void write_list(struct ranges *ranges)
     }
 }
 
+static void be_patient(struct ranges *ranges)
+{
+    const struct request *request = &ranges->request;
+    ranges->seen = ranges->received;
+    transfer_timer_start(request->client->thread, &ranges->patience,
+                         pace_patience_ms(&request->host->pace));
+}
+
+/* More than once would be an end to what is only slow. */
+static void on_patience(struct transfer_timer *timer)
+{
+    struct ranges *ranges = container_of(timer, struct ranges, patience);
+    struct request *request = &ranges->request;
+    if (ranges->hurried) return;
+    bool stalls = request_is_out(request) && ranges->received - ranges->seen < PACE_PROGRESS;
+    if (!stalls || request->attempt > 1 || !allowance_take(&request->client->repeats)) {
+        be_patient(ranges);
+        return;
+    }
+    ranges->hurried = true;
+    request_give_up_answer(request, pace_patience_ms(&request->host->pace));
+}
+
 /* Who broke off once may do so at the sight of several: the next attempt asks for one. */
 static void ask(struct request *request)
 {
@@ -79,6 +105,7 @@ static void ask(struct request *request)
     ranges->several = !single && choose(ranges) > 1;
     ranges->unfit = ranges->progressed = ranges->over = false;
     ranges->received = 0;
+    be_patient(ranges);
     request->range_list = NULL;
     request->range_offset = ranges->single->ranged.offset;
     request->range_length = ranges->single->ranged.length;
@@ -145,6 +172,7 @@ static void ask_on(struct ranges *ranges);
 static void finished(struct request *request, struct error *error)
 {
     struct ranges *ranges = ranges_of(request);
+    transfer_timer_stop(request->client->thread, &ranges->patience);
     if (!first_missing(ranges)) {
         error_free(error);
         release(ranges);
@@ -230,6 +258,7 @@ static struct ranges *ranges_new(struct registry_client *client,
     ranges->time = time;
     ranges->count = count;
     ranges->task.run = refuse;
+    ranges->patience.fire = on_patience;
     for (size_t i = 0; i < count; i++) {
         struct wanted_range *wanted = &ranges->wanted[i];
         wanted->asked = asked[i];

@@ -137,5 +137,10 @@ void request_authorized(struct request *request);
 void request_fail(struct request *request, struct error *error);
 /* The attempt counter starts anew, because the last attempt got somewhere. */
 void request_made_progress(struct request *request);
+/* Its question is out: what passes now is the host's time. */
+bool request_is_out(const struct request *request);
+/* The answer is not waited for any longer: the next host is asked, or the same after a pause, on a
+ * new connection. */
+void request_give_up_answer(struct request *request, unsigned waited_ms);
 
 #endif

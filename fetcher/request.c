@@ -121,6 +121,22 @@ void request_start(struct request *request)
     begin(&request->task);
 }
 
+bool request_is_out(const struct request *request)
+{
+    curl_off_t sent = 0;
+    if (request->state != REQUEST_SENDING) return false;
+    curl_easy_getinfo(request->exchange.easy, CURLINFO_PRETRANSFER_TIME_T, &sent);
+    return sent > 0;
+}
+
+void request_give_up_answer(struct request *request, unsigned waited_ms)
+{
+    struct error *error = NULL;
+    error_set(&error, ERROR_UNREACHABLE, "nothing came for %u ms", waited_ms);
+    request->exchange.fresh = true;
+    request_host_failed(request, error, false);
+}
+
 void request_continue(struct request *request)
 {
     if (request->state == REQUEST_SENDING) exchange_resume(&request->exchange);

@@ -57,13 +57,20 @@ static void on_done(void *context, struct buffer *body, struct error *error)
     error_free(error);
 }
 
+static struct fetched *fetched_new(void)
+{
+    struct fetched *fetched = calloc(1, sizeof *fetched);
+    assert_non_null(fetched);
+    pthread_mutex_init(&fetched->lock, NULL);
+    pthread_cond_init(&fetched->changed, NULL);
+    return fetched;
+}
+
 static struct fetched *begin(const struct fixture *fixture, uint64_t offset)
 {
     const struct repository from = { fixture->registry, "test" };
     const struct digest digest = { { 7 } };
-    struct fetched *fetched = calloc(1, sizeof *fetched);
-    pthread_mutex_init(&fetched->lock, NULL);
-    pthread_cond_init(&fetched->changed, NULL);
+    struct fetched *fetched = fetched_new();
     registry_stream_range(fixture->client, &from, &digest, offset, RANGE,
                           (struct range_time){ 60000, 50000 }, on_part, on_done, fetched);
     return fetched;
@@ -231,6 +238,28 @@ static void few_are_asked_twice(void **state)
     assert_int_equal(asked(fixture, 0), KNOWN + AT_ONCE + TWICE);
 }
 
+/* What stalls is one of several that were asked for together. */
+static void several_that_stall_are_asked_for_again(void **state)
+{
+    enum { SEVERAL = 3 };
+    struct fixture *fixture = *state;
+    const struct repository from = { fixture->registry, "test" };
+    const struct digest digest = { { 7 } };
+    struct fetched *fetched[SEVERAL];
+    struct registry_range ranges[SEVERAL];
+    learn_pace(fixture);
+    fixture->servers[0].stall_next = 1;
+    for (unsigned i = 0; i < SEVERAL; i++) {
+        fetched[i] = fetched_new();
+        ranges[i] = (struct registry_range){ 200000 * i, RANGE, on_part, on_done, fetched[i] };
+    }
+    registry_fetch_ranges(fixture->client, &from, &digest, ranges, SEVERAL,
+                          (struct range_time){ 60000, 0 });
+    for (unsigned i = 0; i < SEVERAL; i++)
+        expect(fixture, fetched[i], 200000 * i);
+    assert_true(asked(fixture, 0) > KNOWN + 1);
+}
+
 static void the_client_may_go_while_both_are_awaited(void **state)
 {
     struct fixture *fixture = *state;
@@ -257,6 +286,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(the_first_answer_counts_if_it_comes_first, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(few_are_asked_twice, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(several_that_stall_are_asked_for_again, set_up, tear_down),
         cmocka_unit_test_setup_teardown(the_client_may_go_while_both_are_awaited, set_up,
                                         tear_down),
     };
