@@ -61,6 +61,7 @@ static void note_negotiated(struct fuse_server *server, const void *data, size_t
     struct init_request init = { 0 };
     memcpy(&init, data, length < sizeof init ? length : sizeof init);
     if (init.header.opcode != FUSE_INIT) return;
+    server->init_unique = init.header.unique;
     server->negotiated =
         (struct fuse_negotiated){ init.body.major, init.body.minor, init.body.max_readahead,
                                   init.body.flags, init.body.flags2 };
@@ -109,6 +110,20 @@ static ssize_t write_reply(int descriptor, const struct iovec *vectors, int coun
     return written;
 }
 
+/* libfuse cannot say that owners may be mapped. */
+static ssize_t write_init_answer(const struct fuse_server *server, int descriptor,
+                                 const struct iovec *vectors, int count)
+{
+    struct fuse_init_out answer;
+    if (!fuse_negotiated_maps_owners(&server->negotiated) || count != 2 ||
+        vectors[1].iov_len != sizeof answer)
+        return write_reply(descriptor, vectors, count);
+    memcpy(&answer, vectors[1].iov_base, sizeof answer);
+    fuse_negotiated_allow_mapping(&answer);
+    const struct iovec changed[] = { vectors[0], { &answer, sizeof answer } };
+    return write_reply(descriptor, changed, 2);
+}
+
 static ssize_t write_connection(int descriptor, struct iovec *vectors, int count, void *context)
 {
     struct fuse_server *server = context;
@@ -116,7 +131,9 @@ static ssize_t write_connection(int descriptor, struct iovec *vectors, int count
     if (count > 0 && vectors[0].iov_len >= sizeof header)
         memcpy(&header, vectors[0].iov_base, sizeof header);
     if (server->resumed && header.unique == MADE_UP_UNIQUE) return header.len;
-    ssize_t written = write_reply(descriptor, vectors, count);
+    ssize_t written = server->init_unique && header.unique == server->init_unique
+                          ? write_init_answer(server, descriptor, vectors, count)
+                          : write_reply(descriptor, vectors, count);
     int saved = errno;
     if (server->journalled) request_journal_leave(server->journal, server->number, header.unique);
     errno = saved;

@@ -5,6 +5,8 @@
 
 /* FUSE_HAS_RESEND of <linux/fuse.h> since 7.40, in the second half of the flags. */
 #define HAS_RESEND2 (1u << 7)
+/* FUSE_ALLOW_IDMAP since 7.41 */
+#define ALLOW_IDMAP2 (1u << 8)
 
 char *fuse_negotiated_format(const struct fuse_negotiated *negotiated, char *ret)
 {
@@ -27,4 +29,15 @@ int fuse_negotiated_parse(struct fuse_negotiated *ret, const char *text, struct 
 bool fuse_negotiated_resends(const struct fuse_negotiated *negotiated)
 {
     return (negotiated->flags & FUSE_INIT_EXT) && (negotiated->flags2 & HAS_RESEND2);
+}
+
+bool fuse_negotiated_maps_owners(const struct fuse_negotiated *negotiated)
+{
+    return (negotiated->flags & FUSE_INIT_EXT) && (negotiated->flags2 & ALLOW_IDMAP2);
+}
+
+void fuse_negotiated_allow_mapping(struct fuse_init_out *answer)
+{
+    answer->flags |= FUSE_INIT_EXT;
+    answer->flags2 |= ALLOW_IDMAP2;
 }

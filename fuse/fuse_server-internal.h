@@ -31,6 +31,7 @@ struct fuse_server {
     void (*init)(void *context, struct fuse_conn_info *connection);
     int wake; /* eventfd */
     bool initialized;
+    uint64_t init_unique;            /* of the kernel's FUSE_INIT; 0: this server has not got it */
     struct request_journal *journal; /* NULL: the connection ends with its server */
     bool journalled;                 /* FUSE_INIT is over, which is not entered */
     uint64_t number;                 /* of the connection in the journal */

@@ -28,6 +28,8 @@ int snapshot_directories_make(struct snapshot_directories *directories, int64_t 
 /* Nothing to do where there is none. */
 int snapshot_directories_remove(struct snapshot_directories *directories, int64_t id,
                                 struct error **error);
+/* The one that all are in; valid as long as `directories`. */
+const char *snapshot_directories_all(const struct snapshot_directories *directories);
 /* Of `fs` and `work`, in fresh memory; NULL: out of memory. */
 char *snapshot_directories_fs(const struct snapshot_directories *directories, int64_t id);
 char *snapshot_directories_work(const struct snapshot_directories *directories, int64_t id);

@@ -117,6 +117,11 @@ void snapshot_directories_close(struct snapshot_directories *directories)
     free(directories);
 }
 
+const char *snapshot_directories_all(const struct snapshot_directories *directories)
+{
+    return directories->snapshots;
+}
+
 char *snapshot_directories_fs(const struct snapshot_directories *directories, int64_t id)
 {
     return format_text("%s/%" PRId64 "/fs", directories->snapshots, id);

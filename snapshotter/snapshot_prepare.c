@@ -6,50 +6,26 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "snapshotter/id_mapping-internal.h"
+#include "snapshotter/mapped_views-internal.h"
 #include "snapshotter/overlay_mounts-internal.h"
+#include "snapshotter/snapshot_lowers-internal.h"
 #include "snapshotter/snapshotter-internal.h"
 
-/* The directories below a snapshot, from the top down. */
-struct lowers {
-    char **paths;
-    size_t count;
+/* How a snapshot's labels have its owners mapped; users NULL: they are not. */
+struct mapping {
+    const char *users, *groups;
 };
 
-static void lowers_free(struct lowers *lowers)
+static struct mapping mapping_of(const struct snapshotter *snapshotter, const struct labels *labels)
 {
-    for (size_t i = 0; i < lowers->count; i++)
-        free(lowers->paths[i]);
-    free(lowers->paths);
+    if (!snapshotter->remap_ids) return (struct mapping){ 0 };
+    return (struct mapping){ labels_get(labels, LABEL_UID_MAPPING),
+                             labels_get(labels, LABEL_GID_MAPPING) };
 }
 
-static char *lazy_path(struct snapshotter *snapshotter, const struct lazy_use *use,
-                       struct error **error)
-{
-    if (snapshotter->lazy) return snapshotter->lazy->path(snapshotter->lazy->context, use, error);
-    error_set(error, ERROR_UNREACHABLE, "its image is lazy, and lazy images are switched off");
-    return NULL;
-}
-
-static int lowers_of(struct snapshotter *snapshotter, const struct snapshot_chain *chain,
-                     struct lowers *ret, struct error **error)
-{
-    ret->paths = calloc(chain->count + 1, sizeof *ret->paths);
-    if (!ret->paths) return error_set_memory(error);
-    for (; ret->count < chain->count; ret->count++) {
-        char *path = snapshot_directories_fs(snapshotter->directories, chain->ids[ret->count]);
-        if (!path) return error_set_memory(error);
-        ret->paths[ret->count] = path;
-    }
-    if (!chain->use.image) return 0;
-    char *path = lazy_path(snapshotter, &chain->use, error);
-    if (!path) return -1;
-    ret->paths[ret->count++] = path;
-    return 0;
-}
-
-static int mounts_of(struct snapshotter *snapshotter, int64_t id, enum snapshot_kind kind,
-                     const struct labels *labels, const struct lowers *lowers,
-                     struct mount_list *ret, struct error **error)
+static int overlay_of(struct snapshotter *snapshotter, int64_t id, enum snapshot_kind kind,
+                      struct mapping mapping, const struct snapshot_lowers *lowers,
+                      struct mount_list *ret, struct error **error)
 {
     cleanup_free char *upper = snapshot_directories_fs(snapshotter->directories, id);
     cleanup_free char *work = snapshot_directories_work(snapshotter->directories, id);
@@ -60,12 +36,29 @@ static int mounts_of(struct snapshotter *snapshotter, int64_t id, enum snapshot_
         .work = work,
         .lowers = lowers->paths,
         .lower_count = lowers->count,
-        .uid_mapping = snapshotter->remap_ids ? labels_get(labels, LABEL_UID_MAPPING) : NULL,
-        .gid_mapping = snapshotter->remap_ids ? labels_get(labels, LABEL_GID_MAPPING) : NULL,
+        .uid_mapping = mapping.users,
+        .gid_mapping = mapping.groups,
         .options = (const char *const *)snapshotter->overlay_options,
         .option_count = snapshotter->overlay_option_count,
     };
     return overlay_mounts(&parts, ret, error);
+}
+
+/* containerd maps what the directories below have in common, up to version 2.2 without the mounts
+ * that are in there; so what is lazy is mapped here, and with it all that is below the snapshot. As
+ * there, users without groups are not mapped. */
+static int mounts_of(struct snapshotter *snapshotter, int64_t id, enum snapshot_kind kind,
+                     const struct labels *labels, struct snapshot_lowers *lowers,
+                     struct mount_list *ret, struct error **error)
+{
+    struct mapping mapping = mapping_of(snapshotter, labels);
+    if (lowers->lazy && mapping.users && mapping.groups) {
+        if (snapshot_lowers_map(snapshotter, id, mapping.users, mapping.groups, lowers, error) < 0)
+            return error_hint(error, "containerd copies the image instead where neither its "
+                                     "configuration has \"remap-ids\" nor ours remap_ids");
+        mapping = (struct mapping){ 0 };
+    }
+    return overlay_of(snapshotter, id, kind, mapping, lowers, ret, error);
 }
 
 /* Root of the container, where its labels say who that is on the host. */
@@ -83,8 +76,8 @@ static int map_owner(const struct labels *labels, struct stat *like, struct erro
 }
 
 /* The upper directory is what is seen of the root directory: its owner is as it was below. */
-static int root_of(const struct lowers *lowers, const struct labels *labels, struct stat *ret,
-                   struct error **error)
+static int root_of(const struct snapshot_lowers *lowers, const struct labels *labels,
+                   struct stat *ret, struct error **error)
 {
     *ret = (struct stat){ .st_uid = geteuid(), .st_gid = getegid() };
     if (lowers->count && stat(lowers->paths[0], ret) < 0) {
@@ -131,13 +124,20 @@ static int create_record(struct snapshotter *snapshotter, struct snapshot_record
     return -1;
 }
 
+/* What cannot be mounted was not made. */
+static void undo(struct snapshotter *snapshotter, const char *key)
+{
+    cleanup_error struct error *error = NULL;
+    if (snapshotter_remove(snapshotter, key, &error) < 0) log_warning("%s", error_message(error));
+}
+
 static int create_above(struct snapshotter *snapshotter, enum snapshot_kind kind, const char *key,
                         const struct snapshot_parent *parent, const struct labels *labels,
                         struct mount_list *ret, struct error **error)
 {
     struct stat like;
-    __attribute__((cleanup(lowers_free))) struct lowers lowers = { 0 };
-    if (lowers_of(snapshotter, &parent->chain, &lowers, error) < 0 ||
+    cleanup_snapshot_lowers struct snapshot_lowers lowers = { 0 };
+    if (snapshot_lowers_find(snapshotter, &parent->chain, &lowers, error) < 0 ||
         root_of(&lowers, labels, &like, error) < 0)
         return -1;
     struct snapshot_record record = {
@@ -148,7 +148,9 @@ static int create_above(struct snapshotter *snapshotter, enum snapshot_kind kind
                   .labels = *labels },
     };
     if (create_record(snapshotter, &record, &like, error) < 0) return -1;
-    return mounts_of(snapshotter, record.id, kind, labels, &lowers, ret, error);
+    if (mounts_of(snapshotter, record.id, kind, labels, &lowers, ret, error) == 0) return 0;
+    undo(snapshotter, key);
+    return -1;
 }
 
 static int create(struct snapshotter *snapshotter, enum snapshot_kind kind, const char *key,
@@ -190,17 +192,29 @@ static int find_with_chain(struct snapshotter *snapshotter, const char *key,
     return result;
 }
 
+/* What was mapped for a snapshot that was removed meanwhile goes again. */
+static int still_there(struct snapshotter *snapshotter, const char *key, int64_t id,
+                       struct error **error)
+{
+    int there = snapshot_store_has_id(snapshotter->store, id, error);
+    if (there != 0) return there < 0 ? -1 : 0;
+    mapped_views_remove(snapshotter->views, id);
+    return error_set(error, ERROR_NOT_FOUND, "snapshot '%s' does not exist", key);
+}
+
 int snapshotter_mounts(struct snapshotter *snapshotter, const char *key, struct mount_list *ret,
                        struct error **error)
 {
     cleanup_snapshot_record struct snapshot_record record = { 0 };
     cleanup_snapshot_chain struct snapshot_chain chain = { 0 };
-    __attribute__((cleanup(lowers_free))) struct lowers lowers = { 0 };
+    cleanup_snapshot_lowers struct snapshot_lowers lowers = { 0 };
     if (find_with_chain(snapshotter, key, &record, &chain, error) < 0) return -1;
     if (record.info.kind == SNAPSHOT_COMMITTED)
         return error_set(error, ERROR_PRECONDITION, "snapshot '%s' is neither active nor a view",
                          key);
-    if (lowers_of(snapshotter, &chain, &lowers, error) < 0) return -1;
-    return mounts_of(snapshotter, record.id, record.info.kind, &record.info.labels, &lowers, ret,
-                     error);
+    if (snapshot_lowers_find(snapshotter, &chain, &lowers, error) < 0) return -1;
+    if (mounts_of(snapshotter, record.id, record.info.kind, &record.info.labels, &lowers, ret,
+                  error) < 0)
+        return -1;
+    return still_there(snapshotter, key, record.id, error);
 }

@@ -13,6 +13,7 @@
 struct snapshotter {
     struct snapshot_store *store;
     struct snapshot_directories *directories;
+    struct mapped_views *views;
     const struct lazy_source *lazy; /* NULL: none */
     char **overlay_options;
     size_t overlay_option_count;

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "snapshotter/disk_usage-internal.h"
 #include "snapshotter/filters-internal.h"
+#include "snapshotter/mapped_views-internal.h"
 
 /* What containerd's own store takes. */
 #define NAME_LENGTH_MAX 32768
@@ -106,8 +107,10 @@ static int has_id(void *context, int64_t id, struct error **error)
 static int remove_leftovers(struct snapshotter *snapshotter, struct error **error)
 {
     snapshot_store_lock(snapshotter->store);
-    int result =
-        snapshot_directories_keep(snapshotter->directories, has_id, snapshotter->store, error);
+    int result = mapped_views_keep(snapshotter->views, has_id, snapshotter->store, error);
+    if (result == 0)
+        result =
+            snapshot_directories_keep(snapshotter->directories, has_id, snapshotter->store, error);
     snapshot_store_unlock(snapshotter->store);
     return result;
 }
@@ -127,6 +130,7 @@ static int open_state(struct snapshotter *snapshotter, const char *root, struct 
     if (!database) return error_set_memory(error);
     if (directory_make(root, 0700, error) < 0 ||
         snapshot_store_open(&snapshotter->store, database, error) < 0 ||
+        mapped_views_open(&snapshotter->views, root, error) < 0 ||
         snapshot_directories_open(&snapshotter->directories, root, error) < 0 ||
         remove_leftovers(snapshotter, error) < 0)
         return -1;
@@ -152,6 +156,7 @@ void snapshotter_free(struct snapshotter *snapshotter)
 {
     if (!snapshotter) return;
     snapshot_directories_close(snapshotter->directories);
+    mapped_views_close(snapshotter->views);
     snapshot_store_close(snapshotter->store);
     for (size_t i = 0; i < snapshotter->overlay_option_count; i++)
         free(snapshotter->overlay_options[i]);
@@ -224,10 +229,13 @@ int snapshotter_commit(struct snapshotter *snapshotter, const char *name, const 
         usage_of_directory(snapshotter, active.id, &active.usage, error) < 0)
         return -1;
     if (snapshot_store_begin(snapshotter->store, error) < 0) return -1;
-    if (commit_record(snapshotter, name, &active, parent, labels, error) == 0)
-        return snapshot_store_commit(snapshotter->store, error);
-    snapshot_store_rollback(snapshotter->store);
-    return error_prefix(error, "commit snapshot '%s'", key);
+    if (commit_record(snapshotter, name, &active, parent, labels, error) < 0) {
+        snapshot_store_rollback(snapshotter->store);
+        return error_prefix(error, "commit snapshot '%s'", key);
+    }
+    if (snapshot_store_commit(snapshotter->store, error) < 0) return -1;
+    mapped_views_remove(snapshotter->views, active.id);
+    return 0;
 }
 
 /* In a transaction; `ret` is what was removed. */
@@ -251,6 +259,7 @@ int snapshotter_remove(struct snapshotter *snapshotter, const char *key, struct 
         return error_prefix(error, "remove snapshot '%s'", key);
     }
     if (snapshot_store_commit(snapshotter->store, error) < 0) return -1;
+    mapped_views_remove(snapshotter->views, record.id);
     /* The name is free; what is left on the disk is removed by the next cleanup. */
     if (snapshot_directories_remove(snapshotter->directories, record.id, &failure) < 0)
         log_warning("%s", error_message(failure));

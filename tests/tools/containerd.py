@@ -46,6 +46,9 @@ _CRI_2 = """\
 disable_tcp_service = true
 [plugins."io.containerd.cri.v1.runtime"]
 restrict_oom_score_adj = true
+[plugins."io.containerd.cri.v1.runtime".cni]
+bin_dir = "{directory}/cni"
+conf_dir = "{directory}/cni"
 [plugins."io.containerd.cri.v1.images"]
 snapshotter = "{snapshotter}"
 disable_snapshot_annotations = false
@@ -53,6 +56,13 @@ disable_snapshot_annotations = false
 sandbox = "{pause}"
 [plugins."io.containerd.cri.v1.images".registry]
 config_path = "{directory}/certs.d"
+"""
+# Where pods are not on the machine's network, they are on none: this says that all went well.
+_NETWORK = """\
+#!/bin/sh
+test "$CNI_COMMAND" != ADD || echo '{"cniVersion": "1.0.0", "interfaces": [{"name": "eth0"}],
+    "ips": [{"interface": 0, "address": "192.0.2.1/32"}]}'
+test "$CNI_COMMAND" != VERSION || echo '{"cniVersion": "1.0.0", "supportedVersions": ["1.0.0"]}'
 """
 _TRANSFER = """\
 [plugins."io.containerd.transfer.v1.local"]
@@ -103,6 +113,7 @@ class Containerd:
         self.configuration = os.path.join(directory, "config.toml")
         with open(self.configuration, "w", encoding="utf-8") as file:
             file.write(self._configure(pause, snapshotter, proxies or {}))
+        self._write_network()
         self.allow_plain(*plain)
         self.log_path = os.path.join(directory, "log")
         self.process = None
@@ -121,6 +132,16 @@ class Containerd:
         more = more.format(directory=self.directory, pause=pause, snapshotter=snapshotter)
         return common + more + "".join(proxy.format(name=name, address=address)
                               for name, address in proxies.items())
+
+    def _write_network(self):
+        directory = os.path.join(self.directory, "cni")
+        os.makedirs(directory, exist_ok=True)
+        for name in ("none", "loopback"):
+            with open(os.path.join(directory, name), "w", encoding="ascii") as file:
+                file.write(_NETWORK)
+            os.chmod(file.name, 0o755)
+        with open(os.path.join(directory, "none.conf"), "w", encoding="ascii") as file:
+            json.dump({"cniVersion": "1.0.0", "name": "none", "type": "none"}, file)
 
     def allow_plain(self, *registries):
         """Registries without TLS."""

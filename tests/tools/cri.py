@@ -8,11 +8,16 @@ import grpc
 from tools import newer_debian
 from tools.services import Definitions, Service, connect
 
-_SANDBOX = {"linux": {"security_context": {"namespace_options": {"network": "NODE"}}}}
+_NODE = {"network": "NODE"}
+
+
+def _ids_from(first):
+    return [{"container_id": 0, "host_id": first, "length": 65536}]
 
 
 class Cri:
-    """A client of a Containerd with CRI. Pods are on the machine's own network."""
+    """A client of a Containerd with CRI. Pods are on the machine's own network, or, those in user
+    namespaces, on none."""
 
     def __init__(self, containerd):
         self.cgroup = containerd.cgroup
@@ -62,11 +67,18 @@ class Cri:
 
     # ---- pods ----
 
-    def run_pod(self, name):
+    def run_pod(self, name, mapped=None):
+        """`mapped`: which user and group of the machine its root is."""
+        namespaces = _NODE
+        if mapped:
+            users, groups = map(_ids_from, mapped)
+            namespaces = {"network": "POD", "userns_options": {"mode": "POD", "uids": users,
+                                                               "gids": groups}}
         configuration = {
             "metadata": {"name": name, "uid": name, "namespace": "tests"},
             "log_directory": os.path.join(self.logs, name),
-            "linux": {"cgroup_parent": self.cgroup, **_SANDBOX["linux"]},
+            "linux": {"cgroup_parent": self.cgroup,
+                      "security_context": {"namespace_options": namespaces}},
         }
         os.makedirs(configuration["log_directory"], exist_ok=True)
         pod = self.runtime.call("RunPodSandbox", config=configuration).pod_sandbox_id
@@ -87,11 +99,12 @@ class Cri:
 
     def create(self, pod, name, reference, *command):
         """A container of a pod that does not run yet; its id."""
+        security = self.configurations[pod]["linux"]["security_context"]
         return self.runtime.call(
             "CreateContainer", pod_sandbox_id=pod, sandbox_config=self.configurations[pod],
             config={"metadata": {"name": name}, "image": {"image": reference},
                     "command": command, "log_path": name + ".log",
-                    "linux": {**_SANDBOX["linux"]}}).container_id
+                    "linux": {"security_context": security}}).container_id
 
     def start(self, pod, name, reference, *command):
         container = self.create(pod, name, reference, *command)

@@ -87,8 +87,9 @@ class SluicedNode(Node):
         self.wait_until(lambda: not self.lazy_mounts(), "no image is mounted")
         self.wait_until(lambda: not os.listdir(os.path.join(root, "lazy")),
                         "no directory of an image is left")
-        self.wait_until(lambda: not os.listdir(os.path.join(root, "snapshots")),
-                        "no directory of a snapshot is left")
+        for name in ("snapshots", "mapped"):
+            self.wait_until(lambda: not os.listdir(os.path.join(root, name)),
+                            "no directory of a snapshot is left")
         self.assertEqual([], [point for point in mounts_under(root) if point != root])
 
 
