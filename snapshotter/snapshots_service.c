@@ -1,9 +1,9 @@
 #include "snapshotter/snapshots_service.h"
 
 #include <string.h>
-#include <time.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "github.com/containerd/containerd/api/services/snapshots/v1/snapshots.pb-c.h"
 #include "snapshotter/snapshots_message-internal.h"
@@ -200,19 +200,12 @@ static const struct operation *operation_of(const struct grpc_call *call)
 
 /* ---- counting ---- */
 
-static uint64_t now_nanoseconds(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-}
-
 static void count_call(struct snapshots_service *service, const struct operation *operation,
                        enum grpc_status status, uint64_t begun)
 {
     struct snapshots_calls *calls = &service->calls[operation - operations][status];
     atomic_fetch_add(&calls->count, 1);
-    atomic_fetch_add(&calls->nanoseconds, now_nanoseconds() - begun);
+    atomic_fetch_add(&calls->microseconds, clock_us() - begun);
 }
 
 json_t *snapshots_service_calls(struct snapshots_service *service)
@@ -227,7 +220,7 @@ json_t *snapshots_service_calls(struct snapshots_service *service)
                                                   operations[i].path + strlen(SERVICE), "code",
                                                   grpc_status_name((enum grpc_status)status),
                                                   "count", (json_int_t)count, "seconds",
-                                                  (double)atomic_load(&calls->nanoseconds) / 1e9));
+                                                  (double)atomic_load(&calls->microseconds) / 1e6));
         }
     return list;
 }
@@ -249,7 +242,7 @@ static void handle(struct grpc_call *call, void *context)
 {
     struct snapshots_service *service = context;
     const struct operation *operation = operation_of(call);
-    uint64_t begun = now_nanoseconds();
+    uint64_t begun = clock_us();
     struct error *error = NULL;
     cleanup_buffer struct buffer answer = { 0 };
     int result = run(service->snapshotter, operation, call, &answer, &error);

@@ -14,7 +14,7 @@ enum { SNAPSHOTS_METHOD_COUNT = 10 };
 
 /* Calls of a method that ended with one status. */
 struct snapshots_calls {
-    atomic_uint_fast64_t count, nanoseconds;
+    atomic_uint_fast64_t count, microseconds;
 };
 
 struct snapshots_service {
