@@ -107,6 +107,8 @@ class Units(EndToEnd):
         holder, daemon = self.process_of("sluice-holder"), self.process_of("sluiced")
         self.assertTrue(holder and daemon)
         self.assertIn("daemon", self.inside("sluice", "status").stdout)
+        self.assertIn("HOME=/root", self.inside("cat", f"/proc/{daemon}/environ").stdout.split("\0"),
+                      "credentials of root's are found")
 
         self.systemctl("restart", "sluiced")
         self.assertNotEqual(daemon, self.process_of("sluiced"))
