@@ -149,6 +149,7 @@ _CONTAINER = {"name": str, "image": str, "command": [str], "env": [{"name": str,
 _POD = {"automountServiceAccountToken": bool, "hostPID": bool, "priorityClassName": str,
         "nodeSelector": dict, "tolerations": [{"key": str, "operator": str, "effect": str}],
         "initContainers": [_CONTAINER], "containers": [_CONTAINER],
+        "terminationGracePeriodSeconds": int,
         "volumes": [{"name": str, "hostPath": {"path": str, "type": str}}]}
 _METADATA = {"name": str, "namespace": str, "labels": dict}
 _KINDS = {
@@ -256,13 +257,18 @@ class InstallOnHost(Scratch):
         return commands, done.stderr
 
     def test_first_time(self):
+        os.makedirs(self.path("host/var/lib/containerd"))
         commands, _ = self.run_it()
+        self.assertEqual("/var/lib/sluice", os.readlink(self.path(
+            "host/var/lib/containerd/io.containerd.snapshotter.v1.sluice")))
         for name in _PROGRAMS:
             self.assertEqual(name, self.read("host/usr/local/bin/" + name))
             self.assertTrue(os.access(self.path("host/usr/local/bin", name), os.X_OK))
         for unit in _UNITS:
             self.assertTrue(os.path.exists(self.path("host/etc/systemd/system", unit)))
-        self.assertEqual(["systemctl daemon-reload",
+        self.assertEqual(sorted(_PROGRAMS), sorted(os.listdir(self.path("host/usr/local/bin"))))
+        self.assertEqual([*(f"/usr/local/bin/{name}.new --version" for name in _PROGRAMS),
+                          "systemctl daemon-reload",
                           "systemctl is-active --quiet sluice-holder.service",
                           "systemctl enable --now sluice-holder.service",
                           "systemctl enable sluiced.service",
@@ -280,6 +286,19 @@ class InstallOnHost(Scratch):
         self.assertIn("systemctl reload sluice-holder.service", commands)
         self.assertFalse([each for each in commands if "holder" in each and (
             "restart" in each or "stop" in each or "--now" in each)])
+
+    def test_programs_that_do_not_run_there(self):
+        """Those that do are kept, and so is the configuration."""
+        self.run_it()
+        self.write("files/bin/sluiced", "newer")
+        commands, said = self.run_it(expect=1, FAKE_UNFIT="1", SLUICE_CONFIGURE_CONTAINERD="1",
+                                     FAKE_CONTAINERD="2.1.9")
+        self.assertIn("does not run on this host", said)
+        self.assertEqual(1, said.count("\n"))
+        self.assertFalse([each for each in commands if "systemctl" in each])
+        self.assertEqual("sluiced", self.read("host/usr/local/bin/sluiced"))
+        self.assertEqual(sorted(_PROGRAMS), sorted(os.listdir(self.path("host/usr/local/bin"))))
+        self.assertFalse(os.path.exists(self.path("host/etc/containerd/conf.d")))
 
     def test_containerd(self):
         self.write("host/etc/containerd/config.toml",
@@ -308,5 +327,6 @@ class InstallOnHost(Scratch):
             self.assertIn(reason, said)
             self.assertEqual(1, said.count("\n"))
             self.assertFalse([each for each in commands if "systemctl" in each])
-            self.assertFalse(os.path.exists(self.path("host/usr")))
+            self.assertEqual([], os.listdir(self.path("host/usr/local/bin")))
+            self.assertFalse(os.path.exists(self.path("host/etc/systemd")))
             self.assertFalse(os.path.exists(self.path("host/etc/containerd/conf.d/sluice.toml")))
