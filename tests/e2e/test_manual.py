@@ -5,7 +5,7 @@ import os
 import re
 
 from tools import images, workplace
-from tools.testcase import EndToEnd
+from tools.testcase import EndToEnd, fields_of
 
 COMMANDS = ("index", "inspect", "profile", "mount", "umount", "status", "cache", "convert",
             "fetch")
@@ -61,13 +61,6 @@ class Manual(EndToEnd):
 class ManualOfJson(EndToEnd):
     """What --json prints is described."""
 
-    def keys(self, value):
-        if isinstance(value, list):
-            return set().union(*map(self.keys, value))
-        if isinstance(value, dict):
-            return set(value).union(*map(self.keys, value.values()))
-        return set()
-
     def test_each_field_is_in_the_manual_page(self):
         image = images.small()
         reference = self.push(image.layout, image.tag, "small")
@@ -87,4 +80,4 @@ class ManualOfJson(EndToEnd):
         for command, text in texts.items():
             with self.subTest(command):
                 words = set(re.findall(r"\w+", page("sluice-" + command)))
-                self.assertEqual(self.keys(json.loads(text)) - words, set())
+                self.assertEqual(fields_of(json.loads(text)) - words, set())

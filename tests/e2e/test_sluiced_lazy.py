@@ -6,13 +6,14 @@ import signal
 import subprocess
 import time
 
-from tools import container_images, images, tree
+from tools import container_images, images, tree, workplace
 from tools.container_images import PROGRAM
 from tools.node import Workloads
 from tools.registry import push
 from tools.services import connect
 from tools.sluiced_node import Restarts, SluicedNode
 from tools.snapshots import Mounted, Side
+from tools.testcase import fields_of
 
 _PYTHON = ("/usr/bin/python3", "-c")
 
@@ -130,6 +131,11 @@ class LazyImages(Workloads, Restarts, LazyNode):
         reasons = {each["name"]: each["reason"] for each in self.sluiced_status()["ordinary"]}
         self.assertIn(reference, reasons)
         self.assertIn("index", reasons[reference])
+        with open(os.path.join(workplace.PROJECT, "docs/man/sluice-status.1"),
+                  encoding="utf-8") as file:
+            page = file.read()
+        self.assertEqual([], [field for field in fields_of(self.sluiced_status())
+                              if field not in page])
 
     def test_clients_that_pass_labels(self):
         """They name the image, and not its manifest."""

@@ -46,6 +46,15 @@ def need_mounted_root(test):
         test.skipTest("/ is not the root of its mount namespace")
 
 
+def fields_of(value):
+    """The names of all fields of something that came as JSON."""
+    if isinstance(value, list):
+        return set().union(*map(fields_of, value))
+    if isinstance(value, dict):
+        return set(value).union(*map(fields_of, value.values()))
+    return set()
+
+
 def mounts_under(directory):
     """Mount points below a directory, the newest first."""
     found = []
