@@ -313,9 +313,7 @@ void control_server_stop(struct control_server *server)
     if (!server) return;
     /* Before anybody is let go: who waits for the end looks for the socket next. */
     remove_socket(server);
-    uint64_t one = 1;
-    ssize_t ignored = write(server->wake, &one, sizeof one);
-    (void)ignored;
+    eventfd_write(server->wake, 1);
     pthread_join(server->thread, NULL);
     free_server(server);
 }

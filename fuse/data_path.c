@@ -173,9 +173,8 @@ static uint64_t next_due(const struct data_path *path)
 
 static void wait_for_timer(struct data_path *path, uint64_t due)
 {
-    struct timespec until = { (time_t)(due / 1000), (long)(due % 1000) * 1000000 };
     if (due)
-        pthread_cond_timedwait(&path->timer_wake, &path->lock, &until);
+        clock_wait(&path->timer_wake, &path->lock, due);
     else
         pthread_cond_wait(&path->timer_wake, &path->lock);
 }

@@ -156,10 +156,8 @@ int fuse_server_descriptor(const struct fuse_server *server)
 void fuse_server_wake(struct fuse_server *server)
 {
     int saved = errno;
-    uint64_t one = 1;
     /* Only fails when the counter is full, and then it is awake. */
-    ssize_t ignored = write(server->wake, &one, sizeof one);
-    (void)ignored;
+    eventfd_write(server->wake, 1);
     errno = saved;
 }
 

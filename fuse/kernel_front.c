@@ -163,10 +163,8 @@ int kernel_front_serve(struct kernel_front *front, void (*ready)(void *context),
 void kernel_front_stop(struct kernel_front *front)
 {
     int saved = errno;
-    uint64_t one = 1;
     /* Only fails when the counter is full, and then it is awake. */
-    ssize_t ignored = write(front->wake, &one, sizeof one);
-    (void)ignored;
+    eventfd_write(front->wake, 1);
     errno = saved;
 }
 
