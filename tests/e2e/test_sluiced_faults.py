@@ -28,6 +28,11 @@ class FaultyNode(SluicedNode):
         cls.push_family(cls.images)
         super().start_daemons(proxies)
 
+    @classmethod
+    def keep_cache_in(cls, directory):
+        cls.configuration = (FaultyNode.configuration +
+                             f'[cache]\ndirectory = "{directory}/cache"\n')
+
     def start(self, name, number=0, registry=None):
         """A container of an image, in a pod of its own."""
         reference = self.reference(f"family-{number}", registry=registry)
@@ -149,7 +154,7 @@ class FullCache(FaultyNode):
         cls.small = os.path.join(cls.directory, "small")
         os.mkdir(cls.small)
         cls.addClassCleanup(small_disk.mount(cls.small, "10m"))
-        cls.configuration += f'[cache]\ndirectory = "{cls.small}/cache"\n'
+        cls.keep_cache_in(cls.small)
         super().start_daemons(proxies)
 
     def test_reads_are_right(self):
@@ -172,7 +177,7 @@ class FullRoot(FaultyNode):
         root = os.path.join(cls.directory, "sluiced", "root")
         os.makedirs(root)
         cls.addClassCleanup(small_disk.mount(root, "20m"))
-        cls.configuration += f'[cache]\ndirectory = "{cls.directory}/cache"\n'
+        cls.keep_cache_in(cls.directory)
         super().start_daemons(proxies)
 
     def test_full_for_a_while(self):
@@ -238,3 +243,21 @@ class CachedImages(FaultyNode):
             self.check_end()
         finally:
             self.registry.start()
+
+
+class RegistryFaultsNewer(RegistryFaults):
+    """With containerd 2.x."""
+
+    newer = True
+
+
+class FullRootNewer(FullRoot):
+    """With containerd 2.x."""
+
+    newer = True
+
+
+class CachedImagesNewer(CachedImages):
+    """With containerd 2.x."""
+
+    newer = True

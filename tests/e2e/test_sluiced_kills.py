@@ -138,3 +138,17 @@ class KillsOfTheDaemon(Kills):
     """sluiced itself, too."""
 
     daemon_dies = True
+
+
+class KillsNewer(Kills):
+    """With containerd 2.x."""
+
+    newer = True
+    usual = 4
+
+
+class KillsOfTheDaemonNewer(KillsOfTheDaemon):
+    """With containerd 2.x, sluiced itself, too."""
+
+    newer = True
+    usual = 4
