@@ -121,24 +121,47 @@ static void print_waiting(const json_t *status)
          "why it ended)");
 }
 
-static void print_served(const json_t *status)
+/* "12 reads waiting, the oldest for 3.4 s" */
+static void print_reads_waiting(const json_t *status)
+{
+    uint64_t waiting = size_of(status, "reads_waiting");
+    printf("%llu read%s waiting", (unsigned long long)waiting, plural(waiting));
+    if (waiting)
+        printf(", the oldest for %.1f s", (double)size_of(status, "oldest_wait_ms") / 1000);
+}
+
+static void print_reads(const json_t *status)
 {
     char served[SIZE_TEXT_SIZE], hits[COUNT_TEXT_SIZE], misses[COUNT_TEXT_SIZE];
-    printf("  served    %s; %s reads from the cache, %s waited for the registry\n",
-           format_size(size_of(status, "bytes_served"), served),
-           format_count(size_of(status, "reads_hit"), hits),
-           format_count(size_of(status, "reads_missed"), misses));
-    printf("  now       %llu chunk%s in flight, %llu read%s waiting; errors so far: %llu\n",
+    uint64_t hit = size_of(status, "reads_hit"), missed = size_of(status, "reads_missed");
+    printf("%s; %s reads from the cache, %s waited for the registry",
+           format_size(size_of(status, "bytes_served"), served), format_count(hit, hits),
+           format_count(missed, misses));
+    if (hit + missed) printf(" (%u %% hits)", percent(hit, hit + missed));
+}
+
+static void print_last_error(const json_t *status)
+{
+    if (!json_optional_text(status, "last_error")) return;
+    printf("  last error: %llu s ago: %s\n",
+           (unsigned long long)size_of(status, "last_error_seconds_ago"),
+           text_of(status, "last_error"));
+}
+
+static void print_served(const json_t *status)
+{
+    fputs("  served    ", stdout);
+    print_reads(status);
+    printf("\n  now       %llu chunk%s in flight, ",
            (unsigned long long)size_of(status, "chunks_in_flight"),
-           plural(size_of(status, "chunks_in_flight")),
-           (unsigned long long)size_of(status, "reads_waiting"),
-           plural(size_of(status, "reads_waiting")), (unsigned long long)size_of(status, "errors"));
+           plural(size_of(status, "chunks_in_flight")));
+    print_reads_waiting(status);
+    printf("; errors so far: %llu\n", (unsigned long long)size_of(status, "errors"));
     if (size_of(status, "store_errors"))
         printf("  cache     %llu chunk%s could not be stored\n",
                (unsigned long long)size_of(status, "store_errors"),
                plural(size_of(status, "store_errors")));
-    if (json_optional_text(status, "last_error"))
-        printf("  last error: %s\n", text_of(status, "last_error"));
+    print_last_error(status);
 }
 
 static void print_mount(json_t *status)
@@ -168,45 +191,78 @@ static void print_mount(json_t *status)
 
 /* ---- sluiced ---- */
 
-/* How much of what the view shows is on the node. */
 static void print_view(json_t *view)
 {
-    size_t i;
-    const json_t *layer;
-    uint64_t present = 0, all = 0;
-    char present_text[SIZE_TEXT_SIZE], all_text[SIZE_TEXT_SIZE];
     escape_fields(view);
-    json_array_foreach(json_object_get(view, "layers"), i, layer)
-    {
-        present += size_of(layer, "bytes_present");
-        all += size_of(layer, "stream_bytes");
-    }
-    printf("    %s: %s", text_of(view, "state"), text_of(view, "mountpoint"));
+    printf("    %-9s %s", text_of(view, "state"), text_of(view, "mountpoint"));
     if (json_optional_text(view, "front")) printf(" by %s", text_of(view, "front"));
-    if (all)
-        printf(", %u %% here (%s of %s unpacked)", percent(present, all),
-               format_size(present, present_text), format_size(all, all_text));
-    const char *fill = json_optional_text(json_object_get(view, "fill"), "state");
-    if (fill) printf(", fill %s", fill);
     puts("");
     if (json_optional_text(view, "reason")) printf("    reason: %s\n", text_of(view, "reason"));
 }
 
+/* How much of it is on the node. */
+static void print_presence(const json_t *image)
+{
+    char present[SIZE_TEXT_SIZE], all[SIZE_TEXT_SIZE], shared[SIZE_TEXT_SIZE];
+    const json_t *fill = json_object_get(image, "fill");
+    printf("    here      %u %% (%s of %s unpacked), %llu of %llu layers complete",
+           percent(size_of(image, "bytes_present"), size_of(image, "stream_bytes")),
+           format_size(size_of(image, "bytes_present"), present),
+           format_size(size_of(image, "stream_bytes"), all),
+           (unsigned long long)size_of(image, "layers_complete"),
+           (unsigned long long)size_of(image, "layers"));
+    if (size_of(image, "bytes_shared"))
+        printf("; %s of it shared with other images",
+               format_size(size_of(image, "bytes_shared"), shared));
+    if (json_optional_text(fill, "state")) printf("; fill %s", text_of(fill, "state"));
+    puts("");
+    if (json_optional_text(fill, "reason")) printf("    fill      %s\n", text_of(fill, "reason"));
+}
+
+static void print_image(json_t *image)
+{
+    size_t i;
+    json_t *view;
+    char fetched[SIZE_TEXT_SIZE];
+    const json_t *views = json_object_get(image, "views");
+    escape_fields(image);
+    printf("  lazy      %s (%s", text_of(image, "name"), text_of(image, "trust"));
+    if (json_is_integer(json_object_get(image, "decision_ms")))
+        printf(", decided in %llu ms", (unsigned long long)size_of(image, "decision_ms"));
+    puts(")");
+    json_array_foreach(views, i, view) print_view(view);
+    if (json_array_size(views) == 0) puts("    not mounted");
+    if (!size_of(image, "stream_bytes")) return;
+    print_presence(image);
+    printf("    fetched   %s; served ", format_size(size_of(image, "bytes_fetched"), fetched));
+    print_reads(image);
+    fputs("\n    now       ", stdout);
+    print_reads_waiting(image);
+    printf("; errors so far: %llu\n", (unsigned long long)size_of(image, "errors"));
+    if (json_optional_text(image, "last_error")) fputs("  ", stdout);
+    print_last_error(image);
+}
+
 static void print_images(const json_t *status)
 {
-    size_t i, k;
-    json_t *image, *view;
-    json_array_foreach(json_object_get(status, "images"), i, image)
+    size_t i;
+    json_t *image;
+    json_array_foreach(json_object_get(status, "images"), i, image) print_image(image);
+    json_array_foreach(json_object_get(status, "deciding"), i, image)
     {
         escape_fields(image);
-        printf("  lazy      %s (%s)\n", text_of(image, "name"), text_of(image, "trust"));
-        if (json_array_size(json_object_get(image, "views")) == 0) puts("    not mounted");
-        json_array_foreach(json_object_get(image, "views"), k, view) print_view(view);
+        printf("  deciding  %s: for %.1f s%s\n", text_of(image, "name"),
+               (double)size_of(image, "decision_ms") / 1000,
+               json_is_true(json_object_get(image, "late"))
+                   ? ", too long for who has asked: it is pulled ordinarily"
+                   : "");
     }
     json_array_foreach(json_object_get(status, "ordinary"), i, image)
     {
         escape_fields(image);
-        printf("  ordinary  %s: %s\n", text_of(image, "name"), text_of(image, "reason"));
+        printf("  ordinary  %s (decided in %llu ms, %llu s ago): %s\n", text_of(image, "name"),
+               (unsigned long long)size_of(image, "decision_ms"),
+               (unsigned long long)size_of(image, "seconds_ago"), text_of(image, "reason"));
     }
 }
 

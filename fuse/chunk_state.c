@@ -502,6 +502,7 @@ void chunk_arrived(struct layer_device *device, uint32_t chunk, uint8_t *data, s
         return;
     }
     atomic_fetch_add(&path->counters.chunks_fetched, 1);
+    atomic_fetch_add(&device->chunks_fetched, 1);
     atomic_fetch_add(&path->counters.bytes_decoded, length);
     record->bytes = bytes;
     record->demanded = !TAILQ_EMPTY(&record->waiters);

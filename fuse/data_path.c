@@ -122,7 +122,22 @@ static void note_report(struct actions *actions, char *text, bool warning)
     STAILQ_INSERT_TAIL(&actions->reports, report, action);
 }
 
-void data_path_report(struct data_path *path, struct actions *actions, const char *format, ...)
+/* Takes `text`. */
+static void note_error(struct noted_error *noted, char *text)
+{
+    if (!text) return;
+    free(noted->text);
+    noted->text = text;
+    noted->at = clock_ms();
+}
+
+static char *tell_error(const struct noted_error *noted, uint64_t *ret_age_ms)
+{
+    if (ret_age_ms) *ret_age_ms = noted->text ? clock_ms() - noted->at : 0;
+    return noted->text ? strdup(noted->text) : NULL;
+}
+
+void device_report(struct layer_device *device, struct actions *actions, const char *format, ...)
 {
     char *text = NULL;
     va_list arguments;
@@ -131,8 +146,8 @@ void data_path_report(struct data_path *path, struct actions *actions, const cha
     va_end(arguments);
     if (length < 0) return;
     note_report(actions, strdup(text), false);
-    free(path->last_error);
-    path->last_error = text;
+    note_error(&device->last_error, strdup(text));
+    note_error(&device->path->last_error, text);
 }
 
 void data_path_mention(struct actions *actions, const char *format, ...)
@@ -262,25 +277,27 @@ void data_path_free(struct data_path *path)
     pthread_cond_destroy(&path->timer_wake);
     pthread_cond_destroy(&path->changed);
     pthread_mutex_destroy(&path->lock);
-    free(path->last_error);
+    free(path->last_error.text);
     free(path);
 }
 
 void data_path_statistics(struct data_path *path, struct data_path_statistics *ret)
 {
     const struct path_counters *counters = &path->counters;
+    const struct device_reader *all = &path->all;
     *ret = (struct data_path_statistics){
         .chunks_fetched = counters->chunks_fetched,
         .bytes_fetched = counters->bytes_fetched,
         .bytes_decoded = counters->bytes_decoded,
-        .reads_hit = counters->reads_hit,
-        .reads_missed = counters->reads_missed,
-        .bytes_served = counters->bytes_served,
+        .reads_hit = all->reads_hit,
+        .reads_missed = all->reads_missed,
+        .bytes_served = all->bytes_served,
         .chunks_in_flight = counters->chunks_in_flight,
-        .reads_waiting = counters->reads_waiting,
+        .reads_waiting = all->reads_waiting,
+        .oldest_wait_ms = data_path_oldest_wait_ms(path, NULL),
         .window_bytes_fetched = counters->window_bytes_fetched,
         .chunks_damaged = counters->chunks_damaged,
-        .read_errors = counters->read_errors,
+        .read_errors = all->errors,
         .store_errors = counters->store_errors,
     };
 }
@@ -297,15 +314,38 @@ void data_path_note_error(struct data_path *path, const char *reason)
     char *text = strdup(reason);
     if (!text) return;
     pthread_mutex_lock(&path->lock);
-    free(path->last_error);
-    path->last_error = text;
+    note_error(&path->last_error, text);
     pthread_mutex_unlock(&path->lock);
 }
 
-char *data_path_last_error(struct data_path *path)
+char *data_path_last_error(struct data_path *path, uint64_t *ret_age_ms)
 {
     pthread_mutex_lock(&path->lock);
-    char *text = path->last_error ? strdup(path->last_error) : NULL;
+    char *text = tell_error(&path->last_error, ret_age_ms);
     pthread_mutex_unlock(&path->lock);
     return text;
+}
+
+char *layer_device_last_error(struct layer_device *device, uint64_t *ret_age_ms)
+{
+    pthread_mutex_lock(&device->path->lock);
+    char *text = tell_error(&device->last_error, ret_age_ms);
+    pthread_mutex_unlock(&device->path->lock);
+    return text;
+}
+
+uint64_t data_path_oldest_wait_ms(struct data_path *path, const struct device_reader *reader)
+{
+    const struct device_read *read;
+    uint64_t waited = 0;
+    if (atomic_load(reader ? &reader->reads_waiting : &path->all.reads_waiting) == 0) return 0;
+    pthread_mutex_lock(&path->lock);
+    TAILQ_FOREACH(read, &path->parked, parked)
+    {
+        if (reader && read->reader != reader) continue;
+        waited = read_has_waited(read);
+        break;
+    }
+    pthread_mutex_unlock(&path->lock);
+    return waited;
 }

@@ -162,20 +162,21 @@ static const struct fuse_lowlevel_ops operations = {
 };
 
 static int start(struct device_files *files, int connection, struct layer_device *const *devices,
-                 const struct fuse_lasting *lasting, struct error **error)
+                 struct device_reader *reader, const struct fuse_lasting *lasting,
+                 struct error **error)
 {
     struct fuse_server_options options = { .name = "devices", .lasting = lasting };
     int result = fuse_server_new(&files->server, connection, &operations, files, &options, error);
     if (result == 0)
-        result = extent_reader_new(&files->reader, devices, files->layer_count, map_device, files,
-                                   error);
+        result = extent_reader_new(&files->reader, devices, files->layer_count, reader, map_device,
+                                   files, error);
     return result < 0 ? -1 : fuse_server_start(files->server, error);
 }
 
 int device_files_start(struct device_files **ret, int connection, const struct erofs_image *image,
                        struct layer_device *const *devices, uint32_t device_count,
-                       const struct mapping *metadata, const struct fuse_lasting *lasting,
-                       struct error **error)
+                       struct device_reader *reader, const struct mapping *metadata,
+                       const struct fuse_lasting *lasting, struct error **error)
 {
     struct device_files *files = calloc(1, sizeof *files);
     if (!files) {
@@ -186,7 +187,7 @@ int device_files_start(struct device_files **ret, int connection, const struct e
     files->metadata = metadata;
     files->layer_count = device_count;
     files->file_count = device_count + (image->sparse_device ? 1 : 0);
-    if (start(files, connection, devices, lasting, error) < 0) {
+    if (start(files, connection, devices, reader, lasting, error) < 0) {
         device_files_free(files);
         return -1;
     }

@@ -15,12 +15,13 @@
 struct device_files;
 
 /* Serves a connection (of device_mount_attach()), which is taken over, also when it fails. `image`
- * has been validated; all is borrowed. `metadata` as in struct rootfs_options. `lasting` as in
- * struct fuse_server_options, or NULL. The files can be opened when this returns. */
+ * has been validated; all is borrowed. `metadata` as in struct rootfs_options. `reader`
+ * as in struct rootfs_options, `lasting` as in struct fuse_server_options; or NULL. The files can
+ * be opened when this returns. */
 int device_files_start(struct device_files **ret, int connection, const struct erofs_image *image,
                        struct layer_device *const *devices, uint32_t device_count,
-                       const struct mapping *metadata, const struct fuse_lasting *lasting,
-                       struct error **error);
+                       struct device_reader *reader, const struct mapping *metadata,
+                       const struct fuse_lasting *lasting, struct error **error);
 /* For the next server of a connection that lasts; borrowed. */
 int device_files_connection(const struct device_files *files);
 const struct fuse_negotiated *device_files_negotiated(const struct device_files *files);

@@ -33,22 +33,17 @@ void read_piece_range(const struct read_piece *piece, size_t *ret_in_chunk, size
 
 /* ---- answering ---- */
 
-static void count_answer(const struct device_read *read, ssize_t result)
+static void count_waiting(const struct device_read *read, uint64_t count)
 {
-    struct path_counters *counters = &read->device->path->counters;
-    if (read->missed)
-        atomic_fetch_add(&counters->reads_missed, 1);
-    else if (result >= 0)
-        atomic_fetch_add(&counters->reads_hit, 1);
-    if (result < 0)
-        atomic_fetch_add(&counters->read_errors, 1);
-    else
-        atomic_fetch_add(&counters->bytes_served, (uint64_t)result);
+    atomic_fetch_add(&read->device->path->all.reads_waiting, count);
+    if (read->reader) atomic_fetch_add(&read->reader->reads_waiting, count);
 }
 
 void read_reply(const struct device_read *read, const void *data, ssize_t result)
 {
-    count_answer(read, result);
+    count_waiting(read, -UINT64_C(1));
+    device_reader_count(&read->device->path->all, read->missed, result);
+    device_reader_count(read->reader, read->missed, result);
     read->done(read->context, data, result);
 }
 
@@ -59,7 +54,6 @@ void read_unreference(struct device_read *read, struct actions *actions)
     for (uint32_t i = 0; i < read->piece_count; i++)
         if (read->pieces[i].bytes)
             chunk_bytes_unreference(read->device->path, read->pieces[i].bytes, actions);
-    atomic_fetch_sub(&read->device->path->counters.reads_waiting, 1);
     device_idle(read->device);
     free(read);
 }
@@ -201,8 +195,9 @@ static struct device_read *read_new(struct layer_device *device, uint64_t offset
     return read;
 }
 
-void read_park(struct layer_device *device, uint64_t offset, size_t length, size_t data_length,
-               uint32_t first_chunk, uint32_t last_chunk, device_read_done *done, void *context)
+void read_park(struct layer_device *device, struct device_reader *reader, uint64_t offset,
+               size_t length, size_t data_length, uint32_t first_chunk, uint32_t last_chunk,
+               device_read_done *done, void *context)
 {
     struct data_path *path = device->path;
     struct device_read *read =
@@ -211,12 +206,13 @@ void read_park(struct layer_device *device, uint64_t offset, size_t length, size
         done(context, NULL, -ENOMEM);
         return;
     }
+    read->reader = reader;
     read->done = done;
     read->context = context;
     struct actions actions;
     data_path_enter(path, &actions);
     device_busy(device);
-    atomic_fetch_add(&path->counters.reads_waiting, 1);
+    count_waiting(read, 1);
     read->deadline = clock_ms() + path->read_timeout_ms;
     if (TAILQ_EMPTY(&path->parked)) pthread_cond_signal(&path->timer_wake);
     TAILQ_INSERT_TAIL(&path->parked, read, parked);
@@ -287,7 +283,7 @@ static const char *who_keeps_waiting(const struct device_read *read)
 void read_expire_due(struct data_path *path, struct actions *actions)
 {
     struct device_read *read = TAILQ_FIRST(&path->parked);
-    const struct layer_device *device = read->device;
+    struct layer_device *device = read->device;
     const struct layer_place *place = device_place(device);
     const char *who = who_keeps_waiting(read);
     uint64_t offset = read->offset, now = clock_ms();
@@ -297,9 +293,9 @@ void read_expire_due(struct data_path *path, struct actions *actions)
         count++;
     }
     if (count > 0)
-        data_path_report(path, actions,
-                         "layer %s... of %s/%s: no bytes for offset %llu from %s within %u ms "
-                         "(%u reads); readers get an I/O error and may try again",
-                         device->name, place->registry, place->repository,
-                         (unsigned long long)offset, who, path->read_timeout_ms, count);
+        device_report(device, actions,
+                      "layer %s... of %s/%s: no bytes for offset %llu from %s within %u ms "
+                      "(%u reads); readers get an I/O error and may try again",
+                      device->name, place->registry, place->repository, (unsigned long long)offset,
+                      who, path->read_timeout_ms, count);
 }

@@ -16,6 +16,7 @@ struct read_request;
 struct extent_reader {
     struct layer_device **devices;
     uint32_t device_count;
+    struct device_reader *counts;
     extent_map *map;
     void *context;
     atomic_bool *refused; /* by device */
@@ -194,8 +195,8 @@ static int ask_for_piece(struct read_request *read, const struct piece *what)
     if (!piece) return -ENOMEM;
     *piece = *what;
     atomic_fetch_add(&read->pieces, 1);
-    layer_device_read(read->reader->devices[piece->device - 1], piece->device_offset, piece->length,
-                      take_piece, piece);
+    layer_device_read(read->reader->devices[piece->device - 1], read->reader->counts,
+                      piece->device_offset, piece->length, take_piece, piece);
     return 0;
 }
 
@@ -288,10 +289,11 @@ static void start_read(struct read_request *read)
     if (result < 0) {
         log_error("metadata: extents of inode %llu: %s", (unsigned long long)read->file.nid,
                   strerror(-result));
+        device_reader_count(read->reader->counts, false, result);
         finish_read_with(read, -result);
     } else if (run.device != 0 && run.length == read->length) {
-        layer_device_read(read->reader->devices[run.device - 1], run.device_offset, run.length,
-                          reply_straight, read);
+        layer_device_read(read->reader->devices[run.device - 1], read->reader->counts,
+                          run.device_offset, run.length, reply_straight, read);
     } else {
         queue_gather(read);
     }
@@ -326,7 +328,8 @@ void extent_reader_read(struct extent_reader *reader, fuse_req_t request,
 /* ---- start and end ---- */
 
 int extent_reader_new(struct extent_reader **ret, struct layer_device *const *devices,
-                      uint32_t device_count, extent_map *map, void *context, struct error **error)
+                      uint32_t device_count, struct device_reader *counts, extent_map *map,
+                      void *context, struct error **error)
 {
     struct extent_reader *reader = calloc(1, sizeof *reader);
     struct layer_device **copy = calloc(device_count + 1u, sizeof(struct layer_device *));
@@ -341,6 +344,7 @@ int extent_reader_new(struct extent_reader **ret, struct layer_device *const *de
     reader->devices = copy;
     reader->refused = refused;
     reader->device_count = device_count;
+    reader->counts = counts;
     reader->map = map;
     reader->context = context;
     pthread_mutex_init(&reader->lock, NULL);

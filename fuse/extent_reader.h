@@ -21,9 +21,11 @@ struct extent_reader;
 typedef int extent_map(void *context, const struct erofs_inode *file, uint64_t offset,
                        struct erofs_extent *ret);
 
-/* `devices[i]` is device i + 1; the array is copied, the devices are borrowed. */
+/* `devices[i]` is device i + 1; the array is copied, the devices are borrowed, and so is `counts`
+ * (or NULL), by which devices are read. */
 int extent_reader_new(struct extent_reader **ret, struct layer_device *const *devices,
-                      uint32_t device_count, extent_map *map, void *context, struct error **error);
+                      uint32_t device_count, struct device_reader *counts, extent_map *map,
+                      void *context, struct error **error);
 /* Answers the request with up to `size` bytes of the file, which is copied and of which its `size`
  * counts here. */
 void extent_reader_read(struct extent_reader *reader, fuse_req_t request,

@@ -41,7 +41,7 @@ static int serve_devices(struct kernel_front *front, const struct erofs_image *i
     int connection = front->mounter->attach_devices(front->mounter->context, error);
     if (connection < 0) return -1;
     return device_files_start(&front->files, connection, image, devices, device_count,
-                              options->mapping, options->lasting, error);
+                              options->reader, options->mapping, options->lasting, error);
 }
 
 static int attach(struct kernel_front *front, const struct erofs_image *image,
@@ -76,7 +76,8 @@ static int resume(struct kernel_front *front, const struct erofs_image *image,
     front->attached = true;
     if (options->resumed->connection < 0) return 0;
     return device_files_start(&front->files, options->resumed->connection, image, devices,
-                              device_count, options->mapping, options->lasting, error);
+                              device_count, options->reader, options->mapping, options->lasting,
+                              error);
 }
 
 static void close_resumed(const struct kernel_front_resumed *resumed)

@@ -26,6 +26,7 @@ struct kernel_front_options {
     const struct mounter *mounter;      /* borrowed */
     int metadata;                       /* a descriptor of the file that the image was read from */
     const struct mapping *mapping;      /* of it, borrowed */
+    struct device_reader *reader;       /* as struct rootfs_options */
     unsigned readahead;                 /* KiB, as tree_mount_set_readahead() */
     const int *complete;                /* of each layer its file, or -1; NULL: none */
     const struct fuse_lasting *lasting; /* as struct fuse_server_options; or NULL */

@@ -9,6 +9,7 @@
  *   data_path.c       the shared parts: entering and leaving, reports, the timer
  *   layer_device.c    opening, closing, the hit path
  *   device_read.c     parked reads: their pieces, answering; read_load.c: loading from disk
+ *   device_reader.c   whom they are for, and what is counted of them
  *   chunk_state.c     the life of a chunk: awaited, checked, arrived, stored, failed
  *   supply.c          chunks that nobody waits for: asked for, handed back
  *   read_ahead.c      which chunks a reader who goes forward will want next
@@ -237,6 +238,7 @@ enum read_state {
 
 struct device_read {
     struct layer_device *device;
+    struct device_reader *reader; /* not to be looked at once it is answered; or NULL */
     uint64_t offset;
     size_t length;      /* asked for */
     size_t data_length; /* that lie within the stream */
@@ -338,9 +340,14 @@ struct window_group_entry {
 /* ---- the data path and its devices ---- */
 
 struct path_counters {
-    _Atomic uint64_t chunks_fetched, bytes_fetched, bytes_decoded, reads_hit, reads_missed,
-        bytes_served, chunks_in_flight, reads_waiting, window_bytes_fetched, chunks_damaged,
-        read_errors, store_errors;
+    _Atomic uint64_t chunks_fetched, bytes_fetched, bytes_decoded, chunks_in_flight,
+        window_bytes_fetched, chunks_damaged, store_errors;
+};
+
+/* Under the lock. */
+struct noted_error {
+    char *text; /* NULL: there was none */
+    uint64_t at;
 };
 
 struct recent_failure {
@@ -376,6 +383,7 @@ struct data_path {
     struct chunk_recorder recorder; /* touched: NULL where there is none */
     struct worker_pool *workers;
     struct path_counters counters;
+    struct device_reader all; /* readers together */
 
     pthread_mutex_t lock;
     pthread_cond_t changed; /* a store or a device's work has ended */
@@ -397,7 +405,7 @@ struct data_path {
     size_t windows_bytes;
     struct recent_failure recent_failures[RECENT_FAILURES]; /* a ring */
     unsigned recent_failure_next;
-    char *last_error;
+    struct noted_error last_error;
     _Atomic uint64_t store_error_reported; /* milliseconds */
     uint64_t ahead_error_reported;         /* milliseconds */
     LIST_HEAD(supplies, supply) supplies[SUPPLY_KINDS];
@@ -449,6 +457,8 @@ struct layer_device {
     unsigned busy; /* reads, runs, checks, stores, requests that are alive */
     _Atomic bool closing;
     _Atomic bool refused; /* layer_device_refuse() */
+    _Atomic uint64_t chunks_fetched, bytes_fetched;
+    struct noted_error last_error;
 };
 
 static inline const struct layer_place *device_place(const struct layer_device *device)
@@ -503,7 +513,7 @@ void data_path_leave(struct data_path *path, struct actions *actions);
 /* The timer is to look again at that time. Under the lock. */
 void data_path_wake_at(struct data_path *path, uint64_t milliseconds);
 /* Under the lock: the reason for an EIO, for the log and data_path_last_error(). */
-void data_path_report(struct data_path *path, struct actions *actions, const char *format, ...)
+void device_report(struct layer_device *device, struct actions *actions, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 /* The same for the log only, as a warning. */
 void data_path_mention(struct actions *actions, const char *format, ...)
@@ -521,8 +531,9 @@ void thread_buffer_give(uint8_t *buffer);
 
 /* ---- device_read.c and read_load.c ---- */
 
-void read_park(struct layer_device *device, uint64_t offset, size_t length, size_t data_length,
-               uint32_t first_chunk, uint32_t last_chunk, device_read_done *done, void *context);
+void read_park(struct layer_device *device, struct device_reader *reader, uint64_t offset,
+               size_t length, size_t data_length, uint32_t first_chunk, uint32_t last_chunk,
+               device_read_done *done, void *context);
 /* Under the lock. */
 void read_await(struct device_read *read, struct actions *actions);
 void read_unreference(struct device_read *read, struct actions *actions);

@@ -84,6 +84,7 @@ static void device_free(struct layer_device *device)
     free(device->generations);
     free(device->touched);
     free(device->profiled);
+    free(device->last_error.text);
     free(device);
 }
 
@@ -174,7 +175,7 @@ void layer_device_refuse(struct layer_device *device, const char *reason)
     data_path_enter(device->path, &actions);
     atomic_store(&device->refused, true);
     fail_parked(device, &actions);
-    data_path_report(device->path, &actions, "%s", reason);
+    device_report(device, &actions, "%s", reason);
     data_path_leave(device->path, &actions);
 }
 
@@ -231,11 +232,10 @@ static void note_use(struct layer_device *device, const struct hit *hit)
 }
 
 /* Answers a read whose bytes are all in the page cache. */
-static bool read_hit(struct layer_device *device, uint64_t offset, size_t length,
-                     size_t data_length, uint32_t first, uint32_t last, device_read_done *done,
-                     void *context)
+static bool read_hit(struct layer_device *device, struct device_reader *reader, uint64_t offset,
+                     size_t length, size_t data_length, uint32_t first, uint32_t last,
+                     device_read_done *done, void *context)
 {
-    struct path_counters *counters = &device->path->counters;
     struct hit touched = { .first = first, .count = data_length > 0 ? last - first + 1 : 0 };
     if (touched.count > HIT_CHUNKS_MAX) return false;
     uint8_t *buffer = thread_buffer_take(length);
@@ -243,14 +243,20 @@ static bool read_hit(struct layer_device *device, uint64_t offset, size_t length
     bool hit = data_length == 0 || read_chunks(device, &touched, offset, buffer, data_length);
     if (hit) {
         memset(buffer + data_length, 0, length - data_length);
-        atomic_fetch_add_explicit(&counters->reads_hit, 1, memory_order_relaxed);
-        atomic_fetch_add_explicit(&counters->bytes_served, length, memory_order_relaxed);
+        device_reader_count(&device->path->all, false, (ssize_t)length);
+        device_reader_count(reader, false, (ssize_t)length);
         done(context, buffer, (ssize_t)length);
     }
     thread_buffer_give(buffer);
     if (hit) note_use(device, &touched);
     if (hit && touched.count > 0) ahead_hit(device, first, last);
     return hit;
+}
+
+void layer_device_statistics(struct layer_device *device, struct layer_device_statistics *ret)
+{
+    *ret = (struct layer_device_statistics){ .chunks_fetched = device->chunks_fetched,
+                                             .bytes_fetched = device->bytes_fetched };
 }
 
 /* ---- first reads ---- */
@@ -277,8 +283,8 @@ static void note_first_reads(struct layer_device *device, uint64_t offset, uint3
     }
 }
 
-void layer_device_read(struct layer_device *device, uint64_t offset, size_t length,
-                       device_read_done *done, void *context)
+void layer_device_read(struct layer_device *device, struct device_reader *reader, uint64_t offset,
+                       size_t length, device_read_done *done, void *context)
 {
     const struct chunk_table *table = device->table;
     if (length > DEVICE_READ_MAX) {
@@ -286,7 +292,8 @@ void layer_device_read(struct layer_device *device, uint64_t offset, size_t leng
         return;
     }
     if (atomic_load_explicit(&device->refused, memory_order_relaxed)) {
-        atomic_fetch_add(&device->path->counters.read_errors, 1);
+        device_reader_count(&device->path->all, false, -EIO);
+        device_reader_count(reader, false, -EIO);
         done(context, NULL, -EIO);
         return;
     }
@@ -301,10 +308,10 @@ void layer_device_read(struct layer_device *device, uint64_t offset, size_t leng
             last++;
         note_first_reads(device, offset, first, last);
     }
-    if (read_hit(device, offset, length, data_length, first, last, done, context)) return;
+    if (read_hit(device, reader, offset, length, data_length, first, last, done, context)) return;
     if (data_length == 0) {
         done(context, NULL, -ENOMEM);
         return;
     }
-    read_park(device, offset, length, data_length, first, last, done, context);
+    read_park(device, reader, offset, length, data_length, first, last, done, context);
 }

@@ -18,6 +18,7 @@
 #include "base/error.h"
 #include "cache/cache.h"
 #include "fetcher/registry.h"
+#include "fuse/device_reader.h"
 #include "index/chunk_table.h"
 
 /* What all devices of a server share: worker threads, memory budget, counters. */
@@ -43,6 +44,7 @@ struct data_path_statistics {
     uint64_t reads_hit, reads_missed; /* reads answered from the cache / parked */
     uint64_t bytes_served;
     uint64_t chunks_in_flight, reads_waiting; /* now */
+    uint64_t oldest_wait_ms;                  /* of those reads */
     uint64_t window_bytes_fetched;
     uint64_t chunks_damaged; /* found damaged on disk or in an answer */
     uint64_t read_errors;    /* reads that ended in EIO */
@@ -51,8 +53,11 @@ struct data_path_statistics {
 void data_path_statistics(struct data_path *path, struct data_path_statistics *ret);
 /* Milliseconds since a read last had to wait for the registry, or since the path was made. */
 uint64_t data_path_idle_ms(struct data_path *path);
-/* The newest reason for an EIO as a line in fresh memory; NULL when there was none. */
-char *data_path_last_error(struct data_path *path);
+/* The newest reason for an EIO as a line in fresh memory, and its age (which may be NULL); NULL
+ * when there was none. */
+char *data_path_last_error(struct data_path *path, uint64_t *ret_age_ms);
+/* How long the oldest of a reader's reads has waited; 0: none waits. */
+uint64_t data_path_oldest_wait_ms(struct data_path *path, const struct device_reader *reader);
 
 /* A reason for reads that fail outside of devices: becomes the newest. */
 void data_path_note_error(struct data_path *path, const char *reason);
@@ -93,6 +98,13 @@ void layer_device_move(struct layer_device *device, const char *registry, const 
 void layer_device_presence(struct layer_device *device, uint32_t *ret_chunks_present,
                            uint64_t *ret_bytes_present);
 
+struct layer_device_statistics {
+    uint64_t chunks_fetched, bytes_fetched; /* since it was opened: blob bytes */
+};
+void layer_device_statistics(struct layer_device *device, struct layer_device_statistics *ret);
+/* As data_path_last_error(), of reads of this layer. */
+char *layer_device_last_error(struct layer_device *device, uint64_t *ret_age_ms);
+
 /* Whether somebody has read (or waits for) a byte of the chunk since the device was opened. */
 bool layer_device_was_read(const struct layer_device *device, uint32_t chunk);
 /* The layer's place in the cache, for as long as the device is open. */
@@ -105,9 +117,9 @@ void layer_device_refuse(struct layer_device *device, const char *reason);
  * Called exactly once, perhaps before layer_device_read() returns, on any thread; must not wait. */
 typedef void device_read_done(void *context, const void *data, ssize_t result);
 /* Bytes [offset, offset + length) of the stream; bytes past its end read as zeros. `length` is at
- * most 4 MiB. */
-void layer_device_read(struct layer_device *device, uint64_t offset, size_t length,
-                       device_read_done *done, void *context);
+ * most 4 MiB. `reader`, for whom it is, or NULL. */
+void layer_device_read(struct layer_device *device, struct device_reader *reader, uint64_t offset,
+                       size_t length, device_read_done *done, void *context);
 
 /*
  * Chunks that nobody waits for come from supplies, which the data path asks

@@ -109,13 +109,14 @@ static int add_up_devices(struct rootfs *rootfs, struct error **error)
 }
 
 static int prepare(struct rootfs *rootfs, struct layer_device *const *devices,
-                   uint32_t device_count, struct error **error)
+                   uint32_t device_count, struct device_reader *reader, struct error **error)
 {
     if (device_count < rootfs->image->device_count)
         return error_set(error, ERROR_INVALID, "metadata: wants %u devices, there are %u",
                          rootfs->image->device_count, device_count);
     if (add_up_devices(rootfs, error) < 0) return -1;
-    return extent_reader_new(&rootfs->reader, devices, device_count, map_file, rootfs, error);
+    return extent_reader_new(&rootfs->reader, devices, device_count, reader, map_file, rootfs,
+                             error);
 }
 
 /* ---- mounting, oneself or by somebody with the privileges ---- */
@@ -207,7 +208,8 @@ int rootfs_mount(struct rootfs **ret, const struct erofs_image *image,
     rootfs->metadata = options->metadata;
     rootfs->mounter = options->mounter;
     rootfs->readahead = options->readahead ? options->readahead : DEFAULT_READAHEAD;
-    if (attach(rootfs, options, error) < 0 || prepare(rootfs, devices, device_count, error) < 0) {
+    if (attach(rootfs, options, error) < 0 ||
+        prepare(rootfs, devices, device_count, options->reader, error) < 0) {
         if (rootfs->resumed) rootfs->mount.attached = false;
         rootfs_free(rootfs);
         return -1;

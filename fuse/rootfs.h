@@ -34,6 +34,7 @@ struct rootfs_options {
     /* What `image` lies in, or NULL where that cannot be damaged; borrowed. Once it is, whatever
      * has to be looked up in the image is EIO. */
     const struct mapping *metadata;
+    struct device_reader *reader; /* that devices are read for; borrowed, or NULL */
     /* As struct fuse_server_options, or NULL. Where it says what was negotiated, the tree is
      * mounted already, and `resumed` is the connection, which is taken over, also when it fails. */
     const struct fuse_lasting *lasting;

@@ -146,6 +146,7 @@ static void piece_arrived(void *owner, struct body_piece *piece, struct actions 
 {
     struct run *run = owner;
     atomic_fetch_add(&run->device->path->counters.bytes_fetched, piece->length);
+    atomic_fetch_add(&run->device->bytes_fetched, piece->length);
     link_speed_arrived(&run->device->path->link, piece->length, clock_us());
     ahead_came(run, piece->length);
     run->fetched += piece->length;

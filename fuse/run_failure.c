@@ -37,8 +37,7 @@ static bool somebody_waits(const struct run *run, uint32_t last)
 
 static void report(const struct run *run, const char *reason, struct actions *actions)
 {
-    const struct layer_device *device = run->device;
-    data_path_report(device->path, actions, "layer %s...: %s", device->name, reason);
+    device_report(run->device, actions, "layer %s...: %s", run->device->name, reason);
 }
 
 /* A failure that no reader hears of is told now and then: a supply may have thousands. */

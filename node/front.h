@@ -40,6 +40,7 @@ struct front_options {
     const char *mountpoint;
     enum front_readahead readahead;
     const struct mounter *mounter;
+    struct device_reader *reader; /* as struct rootfs_options */
     /* Layers that are sealed are given to the kernel as files, unless who reads them is to be
      * known. */
     bool all_through_server;

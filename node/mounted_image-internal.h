@@ -18,6 +18,7 @@ struct mounted_image {
     struct shared_layer **shares;
     struct layer_device **devices;
     size_t device_count;
+    struct device_reader reader;
     struct front *front;
     struct profile_player *profile; /* or NULL */
     struct record_file *record;     /* or NULL */

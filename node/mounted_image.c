@@ -109,6 +109,7 @@ int mounted_image_mount(struct mounted_image *image, struct error **error)
                                  .readahead = choose_readahead(image),
                                  .all_through_server = must_see_reads(image),
                                  .mounter = options->mounter,
+                                 .reader = &image->reader,
                                  .lasting = options->lasting,
                                  .resumed = options->resumed };
     struct front *front;

@@ -23,11 +23,14 @@ static void add_counters(json_t *root, struct data_path *path)
     add_size(root, "reads_missed", counters.reads_missed);
     add_size(root, "chunks_in_flight", counters.chunks_in_flight);
     add_size(root, "reads_waiting", counters.reads_waiting);
+    add_size(root, "oldest_wait_ms", counters.oldest_wait_ms);
     add_size(root, "chunks_damaged", counters.chunks_damaged);
     add_size(root, "store_errors", counters.store_errors);
     add_size(root, "errors", counters.read_errors);
-    cleanup_free char *last_error = data_path_last_error(path);
+    uint64_t age_ms;
+    cleanup_free char *last_error = data_path_last_error(path, &age_ms);
     json_object_set_new(root, "last_error", last_error ? json_any_text(last_error) : json_null());
+    if (last_error) add_size(root, "last_error_seconds_ago", age_ms / 1000);
 }
 
 static json_t *confinement_status(const struct confinement *confinement)

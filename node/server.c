@@ -30,7 +30,7 @@ static int write_status(void *context, struct buffer *ret)
     cleanup_json json_t *root =
         image ? process_status(&server->node, &server->confinement, server->started) : NULL;
     if (!root || json_is_null(json_object_get(image, "front")) ||
-        json_object_update(root, image) < 0)
+        json_object_update_missing(root, image) < 0)
         return -1;
     cleanup_free char *text = json_dumps(root, JSON_COMPACT);
     return text ? buffer_append(ret, text, strlen(text)) : -1;

@@ -154,6 +154,17 @@ struct layer_device *shared_layer_device(const struct shared_layer *share)
     return share->of->device;
 }
 
+size_t shared_layer_shares(const struct shared_layer *share)
+{
+    const struct shared_layer *other;
+    size_t count = 0;
+    pthread_mutex_lock(&share->of->layers->lock);
+    LIST_FOREACH(other, &share->of->shares, link)
+    count++;
+    pthread_mutex_unlock(&share->of->layers->lock);
+    return count;
+}
+
 /* ---- closing ---- */
 
 /* True: it was the last. Else the device goes on with where another image has the layer: the one

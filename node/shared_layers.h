@@ -27,6 +27,8 @@ struct shared_layer;
 int shared_layer_open(struct shared_layers *layers, struct node_image *image, size_t layer,
                       struct shared_layer **ret, struct error **error);
 struct layer_device *shared_layer_device(const struct shared_layer *share);
+/* How many shares the device has. */
+size_t shared_layer_shares(const struct shared_layer *share);
 /* The last share closes the device: layer_device_close(). NULL is fine. */
 void shared_layer_close(struct shared_layer *share);
 

@@ -113,11 +113,13 @@ static enum decision_kind kind_of(const struct error *error)
 static void settle_ordinary(struct decision *decision, const char *reason, enum decision_kind kind)
 {
     struct lazy_images *images = decision->images;
-    log_info("%s is pulled ordinarily: %s", decision->name, reason);
+    uint64_t now = clock_ms();
+    log_info("%s is pulled ordinarily (decided in %" PRIu64 " ms): %s", decision->name,
+             now - decision->begun, reason);
     pthread_mutex_lock(&images->lock);
     decision->state = DECISION_ORDINARY;
     decision->reason = strdup(reason);
-    decision->decided = clock_ms();
+    decision->decided = now;
     images->decided[kind]++;
     pthread_cond_broadcast(&images->changed);
     pthread_mutex_unlock(&images->lock);
@@ -146,12 +148,16 @@ static int make_record(struct lazy_record *ret, const char *name, const char *re
     return 0;
 }
 
-/* Under the lock. */
-static void settle_on(struct decision *decision, uint64_t number)
+/* Under the lock; from its end on the decision may go with the image. */
+static void settle_on(struct decision *decision, struct lazy_image *image, const char *how)
 {
     decision->state = DECISION_LAZY;
-    decision->image = number;
+    decision->image = image->number;
     decision->decided = clock_ms();
+    uint64_t took = decision->decided - decision->begun;
+    if (!image->decision_ms && !image->used) image->decision_ms = took;
+    log_info("%s is lazy (decided in %" PRIu64 " ms): %s%s", decision->name, took, how,
+             decision->late ? "; too late for who has asked, but not for the next pull" : "");
     decision->images->decided[DECIDED_LAZY]++;
     pthread_cond_broadcast(&decision->images->changed);
 }
@@ -162,19 +168,23 @@ static int settle_lazy(struct decision *decision, uint64_t number, const char *r
 {
     struct lazy_images *images = decision->images;
     struct lazy_record record;
+    cleanup_free char *how =
+        format_text("mounted from its index (%s) by %s (%s)", index_trust_name(answer->trust),
+                    answer->front, answer->front_reason);
     cleanup_free char *path = lazy_view_record_path(images, number);
-    int result = path ? make_record(&record, decision->name, reference, answer, error)
-                      : error_set_memory(error);
-    if (path && result == 0) result = lazy_record_write(&record, path, error);
+    if (!how || !path) return error_set_memory(error);
+    int result = make_record(&record, decision->name, reference, answer, error);
+    if (result == 0) result = lazy_record_write(&record, path, error);
     if (result == 0) {
         pthread_mutex_lock(&images->lock);
-        if (lazy_image_add(images, number, &record, error))
-            settle_on(decision, number);
+        struct lazy_image *image = lazy_image_add(images, number, &record, error);
+        if (image)
+            settle_on(decision, image, how);
         else
             result = -1;
         pthread_mutex_unlock(&images->lock);
     }
-    if (path && result < 0) lazy_record_free(&record);
+    if (result < 0) lazy_record_free(&record);
     return result;
 }
 
@@ -193,9 +203,6 @@ static int open_image(struct decision *decision, uint64_t number, const char *re
     if (decision->index) view.index = &index;
     if (lazy_view_open(images, &view, OPEN_MS, &answer, error) < 0) return -1;
     int result = settle_lazy(decision, number, reference, &answer, error);
-    if (result == 0)
-        log_info("%s is lazy: mounted from its index (%s) by %s", decision->name,
-                 index_trust_name(answer.trust), answer.front);
     node_image_answer_free(&answer);
     return result;
 }
@@ -210,18 +217,18 @@ static bool settle_on_known(struct decision *decision, const char *reference)
     {
         if (strcmp(image->record.reference, reference) == 0) break;
     }
-    if (image) settle_on(decision, image->number);
+    if (image) settle_on(decision, image, "it is mounted already");
     pthread_mutex_unlock(&images->lock);
     return image != NULL;
 }
 
 static int open_named(struct decision *decision, uint64_t number, struct error **error)
 {
-    cleanup_free char *pinned =
-        lazy_name_pin(decision->images, decision->reference, OPEN_MS, error);
+    struct lazy_images *images = decision->images;
+    cleanup_free char *pinned = lazy_name_pin(images, decision->reference, OPEN_MS, error);
     if (!pinned) return -1;
     if (!settle_on_known(decision, pinned)) return open_image(decision, number, pinned, error);
-    lazy_view_clear(decision->images, number);
+    lazy_view_clear(images, number);
     return 0;
 }
 
@@ -272,6 +279,7 @@ static struct decision *put(struct lazy_images *images, const char *name, const 
     struct decision *decision = calloc(1, sizeof *decision);
     if (!decision) return NULL;
     decision->images = images;
+    decision->begun = clock_ms();
     decision->name = strdup(name);
     decision->reference = strdup(reference);
     decision->index = index ? strdup(index) : NULL;
@@ -312,16 +320,26 @@ static struct decision *begin(struct lazy_images *images, const struct lazy_laye
     return NULL;
 }
 
-/* Under the lock. False: the budget was over first. */
+/* Under the lock. False: the budget was over first; it is the image's, not each layer's. */
 static bool await(struct lazy_images *images, struct decision *decision)
 {
-    uint64_t until = clock_ms() + images->config->lazy.budget_ms;
+    uint64_t until = decision->begun + images->config->lazy.budget_ms;
     bool in_time = true;
     decision->waiting++;
     while (decision->state == DECISION_PENDING && in_time)
         in_time = clock_wait(&images->changed, &images->lock, until);
     decision->waiting--;
     return decision->state != DECISION_PENDING;
+}
+
+/* Under the lock. Told and counted once, however many layers are asked for. */
+static void note_late(struct lazy_images *images, struct decision *decision)
+{
+    if (decision->late) return;
+    decision->late = true;
+    images->decided[DECIDED_LATE]++;
+    log_info("%s is pulled ordinarily: no decision within %" PRIu64 " ms (lazy.budget)",
+             decision->name, images->config->lazy.budget_ms);
 }
 
 int decision_make(struct lazy_images *images, const struct lazy_layer *layer, uint64_t *ret,
@@ -336,8 +354,7 @@ int decision_make(struct lazy_images *images, const struct lazy_layer *layer, ui
     if (!decision) {
         result = -1;
     } else if (!await(images, decision)) {
-        log_info("%s is pulled ordinarily: no decision within %" PRIu64 " ms", layer->image_name,
-                 images->config->lazy.budget_ms);
+        note_late(images, decision);
     } else if (decision->state == DECISION_LAZY && decision->image) {
         *ret = decision->image;
         result = 1;
@@ -359,11 +376,28 @@ void decision_count_mismatch(struct lazy_images *images, const struct lazy_layer
     pthread_mutex_unlock(&images->lock);
 }
 
+static json_t *ordinary_status(const struct decision *decision, uint64_t now)
+{
+    return json_pack("{s:o, s:s, s:o, s:I, s:I}", "name", json_any_text(decision->name),
+                     "reference", decision->reference, "reason",
+                     json_any_text(decision->reason ? decision->reason : ""), "decision_ms",
+                     (json_int_t)(decision->decided - decision->begun), "seconds_ago",
+                     (json_int_t)((now - decision->decided) / 1000));
+}
+
+static json_t *pending_status(const struct decision *decision, uint64_t now)
+{
+    return json_pack("{s:o, s:s, s:I, s:b}", "name", json_any_text(decision->name), "reference",
+                     decision->reference, "decision_ms", (json_int_t)(now - decision->begun),
+                     "late", (int)decision->late);
+}
+
 int decision_status(struct lazy_images *images, json_t *status)
 {
     static const char *const names[DECISION_KINDS] = { "lazy",        "no index", "denied",
-                                                       "unreachable", "mismatch", "other" };
-    json_t *counts = json_object(), *list = json_array();
+                                                       "unreachable", "mismatch", "late",
+                                                       "other" };
+    json_t *counts = json_object(), *list = json_array(), *pending = json_array();
     const struct decision *decision;
     pthread_mutex_lock(&images->lock);
     for (size_t i = 0; i < DECISION_KINDS; i++)
@@ -371,15 +405,14 @@ int decision_status(struct lazy_images *images, json_t *status)
     uint64_t now = clock_ms();
     TAILQ_FOREACH(decision, &images->decisions, entry)
     {
-        if (decision->state != DECISION_ORDINARY) continue;
-        json_t *each = json_pack("{s:o, s:s, s:o, s:I}", "name", json_any_text(decision->name),
-                                 "reference", decision->reference, "reason",
-                                 json_any_text(decision->reason ? decision->reason : ""),
-                                 "seconds_ago", (json_int_t)((now - decision->decided) / 1000));
-        json_array_append_new(list, each);
+        if (decision->state == DECISION_ORDINARY)
+            json_array_append_new(list, ordinary_status(decision, now));
+        else if (decision->state == DECISION_PENDING)
+            json_array_append_new(pending, pending_status(decision, now));
     }
     pthread_mutex_unlock(&images->lock);
     return json_object_set_new(status, "decisions", counts) < 0 ||
+                   json_object_set_new(status, "deciding", pending) < 0 ||
                    json_object_set_new(status, "ordinary", list) < 0
                ? -1
                : 0;

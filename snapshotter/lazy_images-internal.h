@@ -4,6 +4,7 @@
  *   lazy_images.c    which images there are, and the source that the snapshotter asks
  *   lazy_decision.c  whether an image is lazy: asked once, remembered
  *   lazy_name.c      which image a client means
+ *   lazy_status.c    what people and monitoring are told
  *   lazy_view.c      mounting an image, whole or its first layers, and clearing it away
  *
  * One lock covers the tables; nothing slow happens under it. An image is kept by references: one of
@@ -23,7 +24,8 @@ struct lazy_image {
     TAILQ_ENTRY(lazy_image) entry;
     uint64_t number;
     struct lazy_record record;
-    bool used; /* by a committed snapshot */
+    bool used;            /* by a committed snapshot */
+    uint64_t decision_ms; /* that it took to decide; 0: an earlier daemon did */
     unsigned references;
     struct lazy_images *images;
 };
@@ -39,10 +41,11 @@ struct decision {
     bool by_name;  /* the client did not say which manifest: that may change */
     char *index;   /* digest of the index that the client named, or NULL */
     enum decision_state state;
-    uint64_t image;   /* DECISION_LAZY: its number */
-    char *reason;     /* DECISION_ORDINARY: one line */
-    uint64_t decided; /* milliseconds of CLOCK_MONOTONIC */
-    unsigned waiting; /* threads that look at it */
+    uint64_t image;          /* DECISION_LAZY: its number */
+    char *reason;            /* DECISION_ORDINARY: one line */
+    uint64_t begun, decided; /* milliseconds of CLOCK_MONOTONIC */
+    bool late;               /* the budget was over first, and somebody has pulled ordinarily */
+    unsigned waiting;        /* threads that look at it */
 };
 
 /* What "decisions" counts, by the field's name. */
@@ -52,6 +55,7 @@ enum decision_kind {
     DECIDED_DENIED,
     DECIDED_UNREACHABLE,
     DECIDED_MISMATCH,
+    DECIDED_LATE,
     DECIDED_OTHER,
     DECISION_KINDS
 };

@@ -9,7 +9,6 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
-#include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/thread.h"
@@ -353,53 +352,6 @@ static int start(void *context, const struct lazy_use *uses, size_t count, struc
         if (!seen && load(images, uses[i].image, error) < 0) return -1;
     }
     return look_around(images, uses, count, error);
-}
-
-/* ---- status ---- */
-
-static json_t *views_of(uint64_t number, const json_t *mounted)
-{
-    size_t i;
-    json_t *view, *list = json_array();
-    json_array_foreach(mounted, i, view)
-    {
-        json_int_t id = json_integer_value(json_object_get(view, "id"));
-        if (id > 0 && lazy_view_image((uint64_t)id) == number) json_array_append(list, view);
-    }
-    return list;
-}
-
-/* "mounted", "not mounted", or what the mount of the whole image is otherwise. */
-static const char *state_of(const json_t *views)
-{
-    const char *state = json_optional_text(json_array_get(views, 0), "state");
-    if (!state) return "not mounted";
-    return strcmp(state, "open") == 0 ? "mounted" : state;
-}
-
-static json_t *image_status(const struct lazy_image *image, const json_t *mounted)
-{
-    char digest[DIGEST_TEXT_SIZE];
-    const struct lazy_record *record = &image->record;
-    json_t *views = views_of(image->number, mounted);
-    return json_pack("{s:I, s:o, s:s, s:s, s:s, s:i, s:b, s:s, s:o}", "number",
-                     (json_int_t)image->number, "name", json_any_text(record->name), "reference",
-                     record->reference, "index", digest_format(&record->index, digest), "trust",
-                     index_trust_name(record->trust), "layers", (int)record->layer_count, "used",
-                     (int)image->used, "state", state_of(views), "views", views);
-}
-
-int lazy_images_status(struct lazy_images *images, const json_t *mounted, json_t *status)
-{
-    const struct lazy_image *image;
-    json_t *list = json_array();
-    pthread_mutex_lock(&images->lock);
-    TAILQ_FOREACH(image, &images->images, entry)
-    {
-        json_array_append_new(list, image_status(image, mounted));
-    }
-    pthread_mutex_unlock(&images->lock);
-    return json_object_set_new(status, "images", list) < 0 ? -1 : decision_status(images, status);
 }
 
 /* ---- making and freeing ---- */

@@ -29,13 +29,19 @@ static inline void note_answer(void *context, const void *data, ssize_t result)
     pthread_mutex_unlock(&asked->lock);
 }
 
-static inline struct asked *ask(struct layer_device *device, uint64_t offset, size_t length)
+static inline struct asked *asked_new(size_t length)
 {
     struct asked *asked = calloc(1, sizeof *asked);
     asked->data = malloc(length + 1);
     pthread_mutex_init(&asked->lock, NULL);
     pthread_cond_init(&asked->changed, NULL);
-    layer_device_read(device, offset, length, note_answer, asked);
+    return asked;
+}
+
+static inline struct asked *ask(struct layer_device *device, uint64_t offset, size_t length)
+{
+    struct asked *asked = asked_new(length);
+    layer_device_read(device, NULL, offset, length, note_answer, asked);
     return asked;
 }
 

@@ -207,7 +207,7 @@ static void damaged_windows_are_asked_for_again(void **state)
     *byte ^= 1;
     expect_failure(ask(fixture->device, 20u << 20, 1000));
     assert_int_equal(fake_requests(1), 3);
-    char *reason = data_path_last_error(fixture->path);
+    char *reason = data_path_last_error(fixture->path, NULL);
     assert_non_null(strstr(reason, "windows"));
     free(reason);
     *byte ^= 1;
@@ -315,7 +315,7 @@ static void a_window_that_the_table_hides_is_refused(void **state)
     fixture->tables.chunks->decoder_window = 1u << 20;
     open_all(fixture, NULL);
     expect_failure(ask(fixture->device, 0, 1000));
-    char *reason = data_path_last_error(fixture->path);
+    char *reason = data_path_last_error(fixture->path, NULL);
     assert_non_null(strstr(reason, "zstd"));
     free(reason);
 }

@@ -435,7 +435,7 @@ static void answers_that_stay_damaged_are_not_served(void **state)
     fake_corrupt(UINT32_MAX, 7 * CHUNK_SIZE + 5);
     struct asked *bad = ask(fixture->device, 7 * CHUNK_SIZE, 100);
     expect_failure(bad);
-    char *reason = data_path_last_error(fixture->path);
+    char *reason = data_path_last_error(fixture->path, NULL);
     assert_non_null(reason);
     assert_non_null(strstr(reason, "chunk 7"));
     free(reason);
@@ -463,7 +463,7 @@ static void registry_that_is_gone_fails_misses_only(void **state)
     for (unsigned i = 0; i < 20; i++)
         expect_failure(asked[i]);
     expect_read(fixture, 0, CHUNK_SIZE);
-    char *reason = data_path_last_error(fixture->path);
+    char *reason = data_path_last_error(fixture->path, NULL);
     assert_non_null(strstr(reason, "does not answer"));
     free(reason);
     fake_be_unreachable(false);
@@ -501,7 +501,7 @@ static void late_reader_gets_time_of_its_own(void **state)
     expect_failure(early);
     expect_bytes(fixture, late, 50, 100);
     assert_int_equal(statistics(fixture).read_errors, 1);
-    char *reason = data_path_last_error(fixture->path);
+    char *reason = data_path_last_error(fixture->path, NULL);
     assert_non_null(strstr(reason, "does not answer"));
     free(reason);
 }

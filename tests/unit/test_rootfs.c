@@ -28,9 +28,10 @@ static uint8_t stream_byte(uint64_t offset)
     return (uint8_t)(offset * 31 + (offset >> 9));
 }
 
-void layer_device_read(struct layer_device *device, uint64_t offset, size_t length,
-                       device_read_done *done, void *context)
+void layer_device_read(struct layer_device *device, struct device_reader *reader, uint64_t offset,
+                       size_t length, device_read_done *done, void *context)
 {
+    (void)reader;
     (void)device;
     cleanup_free uint8_t *data = malloc(length);
     if (!data) abort();

@@ -199,9 +199,10 @@ static void park(struct layer_device *device, uint64_t offset, size_t length,
     pthread_mutex_unlock(&device->lock);
 }
 
-void layer_device_read(struct layer_device *device, uint64_t offset, size_t length,
-                       device_read_done *done, void *context)
+void layer_device_read(struct layer_device *device, struct device_reader *reader, uint64_t offset,
+                       size_t length, device_read_done *done, void *context)
 {
+    (void)reader;
     pthread_mutex_lock(&device->lock);
     device->reads++;
     if (length > device->longest) device->longest = length;

@@ -227,7 +227,7 @@ static void what_the_registry_cannot_give_comes_back_once(void **state)
     named_chunks_start(&named, fixture->path, SUPPLY_PROFILE, fixture->device, fixture->all, 100);
     named_chunks_wait(&named, 100);
     assert_int_equal(named_chunks_with(&named, -EIO), 100);
-    assert_null(data_path_last_error(fixture->path)); /* no reader has seen an error */
+    assert_null(data_path_last_error(fixture->path, NULL)); /* no reader has seen an error */
     fake_be_unreachable(false);
     expect_chunk(fixture, ask_chunk(fixture, 50), 50);
 }
