@@ -207,6 +207,7 @@ install-files: # of what is built already
 	        > $(DESTDIR)$(PREFIX)/lib/systemd/system/$$unit.service || exit 1; \
 	done
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/sluice/containerd packaging/containerd/*.toml
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/sluice/prometheus packaging/prometheus/*.yaml
 
 clean: ## remove what was built
 	rm -rf build

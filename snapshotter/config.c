@@ -213,6 +213,7 @@ static const struct key keys[] = {
     KEY("credentials", "provider_directory", read_path, credentials.provider_directory),
     KEY("credentials", "keep", read_duration, credentials.keep_ms),
     KEY("metrics", "address", read_text, metrics.address),
+    KEY("metrics", "images", read_flag, metrics.images),
 };
 
 static int read_key(struct config *config, const char *table, const char *name, const json_t *value,
@@ -287,6 +288,7 @@ static int set_defaults(struct config *config, struct error **error)
     config->lazy.profile = true;
     config->lazy.fill = FILL_IDLE;
     config->lazy.read_timeout_ms = 60000;
+    config->metrics.images = true;
     return set_texts(config) < 0 ? error_set_memory(error) : 0;
 }
 

@@ -69,6 +69,7 @@ struct config {
     } credentials;
     struct {
         char *address; /* "host:port" for Prometheus and health, or NULL */
+        bool images;   /* there are metrics of each lazy image */
     } metrics;
 };
 

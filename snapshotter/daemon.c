@@ -119,7 +119,8 @@ static int listen_for_kubelet(struct daemon *daemon, struct error **error)
 static int listen_for_people(struct daemon *daemon, struct error **error)
 {
     const struct config *config = daemon->config;
-    const struct metrics_source source = { .status = metrics_status,
+    const struct metrics_source source = { .images = config->metrics.images,
+                                           .status = metrics_status,
                                            .unhealthy = metrics_unhealthy,
                                            .context = daemon };
     cleanup_free char *socket = control_socket_path(config->root, error);

@@ -1,10 +1,12 @@
 /*
  * What sluiced tells monitoring, over HTTP: /metrics in Prometheus' text format, /healthz, which is
  * 200 while the daemon can do its work and 503 with the reason while it cannot. The figures are
- * those of its status (snapshotter/status.h).
+ * those of its status (docs/man/sluice-status.1); docs/man/sluiced.8 has all names.
  */
 #ifndef SLUICE_SNAPSHOTTER_METRICS_H
 #define SLUICE_SNAPSHOTTER_METRICS_H
+
+#include <stdbool.h>
 
 #include "base/buffer.h"
 #include "base/error.h"
@@ -12,6 +14,7 @@
 
 /* Called on the listener's thread. */
 struct metrics_source {
+    bool images; /* there are metrics of each lazy image */
     /* A new reference to the daemon's status; NULL: there is none now. */
     json_t *(*status)(void *context);
     /* In fresh memory: one line that says why the daemon cannot work. NULL: it can. */
@@ -27,7 +30,8 @@ int metrics_listener_start(struct metrics_listener **ret, const char *address,
 /* NULL is fine. */
 void metrics_listener_stop(struct metrics_listener *listener);
 
-/* The status as Prometheus' text, appended to `ret`; -1: out of memory. */
-int metrics_format(const json_t *status, struct buffer *ret);
+/* The status as Prometheus' text, appended to `ret`; -1: out of memory. `images`: as in struct
+ * metrics_source. */
+int metrics_format(const json_t *status, bool images, struct buffer *ret);
 
 #endif

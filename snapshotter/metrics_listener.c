@@ -50,7 +50,7 @@ static enum MHD_Result reply_metrics(const struct metrics_listener *listener,
 {
     cleanup_buffer struct buffer text = { 0 };
     cleanup_json json_t *status = listener->source.status(listener->source.context);
-    if (!status || metrics_format(status, &text) < 0)
+    if (!status || metrics_format(status, listener->source.images, &text) < 0)
         return reply_line(connection, MHD_HTTP_SERVICE_UNAVAILABLE, "there is no status now");
     return reply(connection, MHD_HTTP_OK, PROMETHEUS_MEDIA, text.data, text.length);
 }

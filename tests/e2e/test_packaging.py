@@ -85,8 +85,9 @@ class Install(Scratch):
             section = page[-1]
             self.assertTrue(os.path.exists(self.path("usr/local/share/man", f"man{section}",
                                                      os.path.basename(page))))
-        self.assertEqual(sorted(os.listdir(os.path.join(_PACKAGING, "containerd"))),
-                         sorted(os.listdir(self.path("usr/local/share/sluice/containerd"))))
+        for name in ("containerd", "prometheus"):
+            self.assertEqual(sorted(os.listdir(os.path.join(_PACKAGING, name))),
+                             sorted(os.listdir(self.path("usr/local/share/sluice", name))))
 
 
 class SnippetContainerd(Containerd):

@@ -23,12 +23,17 @@ static json_t *make_status(void *context)
     (void)context;
     return json_pack("{s:{s:s, s:i}, s:{s:i, s:I, s:i}, s:{s:i, s:i},"
                      " s:[{s:s, s:s, s:i, s:f}], s:{s:i, s:i},"
-                     " s:[{s:s}, {s:s}, {s:s}]}",
+                     " s:[{s:s, s:s, s:s, s:I, s:i, s:i},"
+                     " {s:s, s:s, s:s, s:i}, {s:s, s:s, s:s, s:i}, {s:s}]}",
                      "daemon", "version", "1\"2\\3\n4", "open_files", 7, "server", "starts", 2,
                      "bytes_fetched", (json_int_t)1 << 40, "reads_waiting", 3, "cache", "on_disk",
                      11, "limit", 0, "calls", "method", "Prepare", "code", "OK", "count", 5,
                      "seconds", 0.25, "decisions", "lazy", 4, "no index", 6, "images", "state",
-                     "mounted", "state", "mounted", "state", "failed");
+                     "mounted", "name", "r/a:\"1\"", "reference", "r/a@sha256:12", "bytes_fetched",
+                     (json_int_t)5000, "oldest_wait_ms", 2500, "reads_waiting", 1, "state",
+                     "mounted", "name", "r/a:\"1\"", "reference", "r/a@sha256:34", "bytes_fetched",
+                     7, "state", "failed", "name", "r/a:\"1\"", "reference", "r/a@sha256:34",
+                     "bytes_fetched", 8, "state", "failed");
 }
 
 static char *why_unhealthy(void *context)
@@ -37,12 +42,17 @@ static char *why_unhealthy(void *context)
     return unhealthy_reason ? strdup(unhealthy_reason) : NULL;
 }
 
-static char *formatted(const json_t *status)
+static char *formatted_with(const json_t *status, bool images)
 {
     struct buffer text = { 0 };
-    assert_int_equal(metrics_format(status, &text), 0);
+    assert_int_equal(metrics_format(status, images, &text), 0);
     assert_int_equal(buffer_append_u8(&text, 0), 0);
     return (char *)text.data;
+}
+
+static char *formatted(const json_t *status)
+{
+    return formatted_with(status, true);
 }
 
 static void assert_line(const char *text, const char *line)
@@ -69,7 +79,28 @@ static void a_status_is_told_in_prometheus_terms(void **state)
                 "sluice_snapshotter_call_seconds_total{method=\"Prepare\",code=\"OK\"} 0.250000");
     assert_line(text, "sluice_decisions_total{decision=\"no index\"} 6");
     assert_line(text, "sluice_lazy_images{state=\"mounted\"} 2");
-    assert_line(text, "sluice_lazy_images{state=\"other\"} 1");
+    assert_line(text, "sluice_lazy_images{state=\"other\"} 2");
+    free(text);
+    json_decref(status);
+}
+
+/* One name may mean several images, of which each is told once. */
+static void images_have_metrics_of_their_own(void **state)
+{
+    (void)state;
+    static const char first[] = "{image=\"r/a:\\\"1\\\"\",digest=\"sha256:12\"}";
+    json_t *status = make_status(NULL);
+    char *text = formatted(status), *all = formatted_with(status, false);
+    char *fetched = format_text("sluice_image_fetched_bytes_total%s 5000", first);
+    char *waited = format_text("sluice_image_oldest_wait_seconds%s 2.500", first);
+    assert_line(text, fetched);
+    assert_line(text, waited);
+    assert_non_null(strstr(text, "sha256:34\"} 7\n"));
+    assert_null(strstr(text, "sha256:34\"} 8\n"));
+    assert_null(strstr(all, "sluice_image_"));
+    free(fetched);
+    free(waited);
+    free(all);
     free(text);
     json_decref(status);
 }
@@ -224,6 +255,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_status_is_told_in_prometheus_terms),
+        cmocka_unit_test(images_have_metrics_of_their_own),
         cmocka_unit_test(every_metric_has_one_head),
         cmocka_unit_test(what_a_status_lacks_is_left_out),
         cmocka_unit_test_setup_teardown(metrics_and_health_are_served, start, stop),
