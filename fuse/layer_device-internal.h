@@ -33,57 +33,14 @@
 #include <sys/queue.h>
 
 #include "fuse/layer_device.h"
+#include "fuse/memory_budget-internal.h"
+#include "fuse/worker_pool-internal.h"
 #include "index/chunk_decoder.h"
 
 #define DEVICE_READ_MAX  (4u << 20)
 #define RANGE_LENGTH_MAX (4u << 20)
 
 struct actions;
-
-/* ---- worker_pool.c: threads that decode and hash ---- */
-
-struct job {
-    void (*work)(struct job *job); /* may free what the job is part of */
-    STAILQ_ENTRY(job) link;
-};
-
-struct worker_pool;
-int worker_pool_new(struct worker_pool **ret, unsigned threads, struct error **error);
-/* After the last job is done. NULL is fine. */
-void worker_pool_free(struct worker_pool *pool);
-/* In the order of the calls, all urgent ones first; `job` stays the caller's until its work runs.
- */
-void worker_pool_add(struct worker_pool *pool, struct job *job, bool urgent);
-/* For a job that takes long: others that are as urgent wait. It may add itself again behind them.
- */
-bool worker_pool_others_wait(struct worker_pool *pool, bool urgent);
-
-/* ---- memory_budget.c: bytes of fetched and decoded data (under the data path's lock) ---- */
-
-/* Each kind may have one holder, whatever is used, unless the disk is about to give some back: so
- * everything moves on, and the limit is passed by one holder of each kind at the most. */
-enum memory_kind {
-    MEMORY_RUN,
-    MEMORY_AHEAD, /* of runs that nobody waits for; only where the others leave room */
-    MEMORY_CHECK,
-    MEMORY_LOAD,
-    MEMORY_KINDS
-};
-
-struct memory_budget {
-    size_t limit, used, peak;
-    size_t storing; /* of `used`: decoded bytes that are being written to the cache */
-    unsigned holders[MEMORY_KINDS];
-};
-
-/* Becomes a holder of `bytes`; false: wait until something is given back. */
-bool memory_hold(struct memory_budget *budget, enum memory_kind kind, size_t bytes);
-void memory_let_go(struct memory_budget *budget, enum memory_kind kind, size_t bytes);
-/* Counts bytes without a holder. */
-void memory_charge(struct memory_budget *budget, size_t bytes);
-/* Whether so much could be held. */
-bool memory_has_room(const struct memory_budget *budget, enum memory_kind kind, size_t bytes);
-void memory_release(struct memory_budget *budget, size_t bytes);
 
 /* ---- link_speed.c; under the lock ---- */
 
