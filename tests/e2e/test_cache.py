@@ -11,20 +11,14 @@ from tools.layers import LayerWriter
 from tools.layout import Layout
 from tools.small_image import SmallImage
 from tools.testcase import servers_under
+from tools.workplace import bytes_on_disk
 
 
 class Cache(SmallImage):
     """A small image, read through caches that are too small, damaged, or somebody's own."""
 
     def on_disk(self):
-        total = 0
-        for directory, _, names in os.walk(self.cache):
-            for name in names:
-                try:
-                    total += os.lstat(os.path.join(directory, name)).st_blocks * 512
-                except FileNotFoundError:
-                    pass
-        return total
+        return bytes_on_disk(self.cache)
 
     def list(self):
         return json.loads(self.sluice("cache", "ls", "--json", "--cache", self.cache).stdout)

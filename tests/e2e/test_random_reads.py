@@ -5,6 +5,7 @@ import threading
 
 from tools import images, readers, rounds
 from tools.testcase import EndToEnd, servers_under
+from tools.workplace import bytes_on_disk
 
 
 SMALL = 32 << 20  # --cache-size, less than half of the image
@@ -16,17 +17,6 @@ def memory_of(pid):
     with open(f"/proc/{pid}/status", encoding="ascii") as file:
         fields = dict(line.split(":", 1) for line in file)
     return {name: int(fields[name].split()[0]) << 10 for name in ("VmHWM", "VmRSS")}
-
-
-def bytes_on_disk(directory):
-    total = 0
-    for parent, _, names in os.walk(directory):
-        for name in names:
-            try:
-                total += os.lstat(os.path.join(parent, name)).st_blocks * 512
-            except FileNotFoundError:
-                pass
-    return total
 
 
 class Watch:

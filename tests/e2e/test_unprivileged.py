@@ -58,13 +58,19 @@ class Unprivileged(EndToEnd):
         self.assertEqual(done.returncode, code, done.stdout + done.stderr)
         return done
 
-    def test_index_mount_read_umount(self):
+    def index_small(self):
         image = images.small()
         reference = self.push(image.layout, image.tag, "small")
         self.expect(0, "index", reference)
-        self.expect(0, "mount", reference, self.point)
+        return reference
+
+    def mount_small(self):
+        self.expect(0, "mount", self.index_small(), self.point)
         self.addCleanup(subprocess.run, ["umount", "-l", self.point], check=False,
                         stderr=subprocess.DEVNULL)
+
+    def test_index_mount_read_umount(self):
+        self.mount_small()
         path = os.path.join(self.point, "lower/text")
         done = self.run_program("wc", "-c", path)
         self.assertEqual(done.stdout.split()[:1], [str(5 << 20)], done.stderr)
@@ -80,12 +86,7 @@ class Unprivileged(EndToEnd):
 
     def test_ended_by_a_signal(self):
         """The server may run no program any more; fusermount3 must be run all the same."""
-        image = images.small()
-        reference = self.push(image.layout, image.tag, "small")
-        self.expect(0, "index", reference)
-        self.expect(0, "mount", reference, self.point)
-        self.addCleanup(subprocess.run, ["umount", "-l", self.point], check=False,
-                        stderr=subprocess.DEVNULL)
+        self.mount_small()
         self.assertIn("no-new-privileges", self.expect(0, "status", self.point).stdout)
         (pid, _), = servers_under(self.place)
         os.kill(pid, signal.SIGTERM)
@@ -93,9 +94,6 @@ class Unprivileged(EndToEnd):
         self.assertFalse(os.path.ismount(self.point))
 
     def test_suid_is_for_root(self):
-        image = images.small()
-        reference = self.push(image.layout, image.tag, "small")
-        self.expect(0, "index", reference)
-        done = self.expect(1, "mount", reference, self.point, "--suid")
+        done = self.expect(1, "mount", self.index_small(), self.point, "--suid")
         self.assertIn("root", done.stderr)
         self.assertFalse(os.path.ismount(self.point))

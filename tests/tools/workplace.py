@@ -77,3 +77,13 @@ def source_of(*names):
 def fresh_directory(name):
     """An empty directory of this process, on the disk of WORK (not tmpfs: EROFS and xattrs)."""
     return tempfile.mkdtemp(prefix=name + "-", dir=_directory_of_work("run"))
+
+
+def bytes_on_disk(directory):
+    """What the files below it take, whatever comes and goes meanwhile."""
+    total = 0
+    for parent, _, names in os.walk(directory):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                total += os.lstat(os.path.join(parent, name)).st_blocks * 512
+    return total

@@ -10,12 +10,11 @@
 #include <cmocka.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "tests/unit/cache_outcome.h"
+#include "tests/unit/full_disk.h"
 #include "tests/unit/temporary_directory.h"
 
 #define CHUNK_SIZE 65536u
@@ -309,14 +308,9 @@ static void write_that_fails_leaves_the_chunk_absent(void **state)
     struct fixture *fixture = *state;
     static uint8_t data[CHUNK_SIZE];
     struct layer_cache *layer = open_layer(fixture->cache);
-    struct rlimit before, small;
-    signal(SIGXFSZ, SIG_IGN);
-    getrlimit(RLIMIT_FSIZE, &before);
-    small = before;
-    small.rlim_cur = CHUNK_SIZE + 1000;
-    setrlimit(RLIMIT_FSIZE, &small);
+    const struct rlimit before = full_disk_begin(CHUNK_SIZE + 1000);
     ssize_t result = store(layer, 1, data);
-    setrlimit(RLIMIT_FSIZE, &before);
+    full_disk_end(before);
     assert_true(result < 0);
     assert_false(has(layer, 1));
     assert_int_equal(store(layer, 1, data), CHUNK_SIZE);

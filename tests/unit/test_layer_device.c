@@ -14,14 +14,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
-#include <signal.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/log.h"
 #include "fuse/layer_device-internal.h"
 #include "tests/unit/asked_read.h"
 #include "tests/unit/fake_registry.h"
+#include "tests/unit/full_disk.h"
 #include "tests/unit/tar_layer.h"
 #include "tests/unit/temporary_directory.h"
 
@@ -380,18 +379,13 @@ static void two_caches_share_what_they_store(void **state)
 static void full_disk_fails_no_read(void **state)
 {
     struct fixture *fixture = *state;
-    struct rlimit before, small;
-    signal(SIGXFSZ, SIG_IGN);
-    getrlimit(RLIMIT_FSIZE, &before);
-    small = before;
-    small.rlim_cur = 4 * CHUNK_SIZE;
-    setrlimit(RLIMIT_FSIZE, &small);
+    const struct rlimit before = full_disk_begin(4 * CHUNK_SIZE);
     for (unsigned i = 0; i < 16; i++)
         expect_read(fixture, i * CHUNK_SIZE, 2 * CHUNK_SIZE);
     layer_device_close(fixture->device);
     fixture->device = NULL;
     uint64_t errors = statistics(fixture).store_errors;
-    setrlimit(RLIMIT_FSIZE, &before);
+    full_disk_end(before);
     assert_true(errors > 0);
     assert_int_equal(statistics(fixture).read_errors, 0);
     assert_int_equal(layer_device_open(fixture->path, &fixture->source, &fixture->device, NULL), 0);

@@ -3,11 +3,10 @@
 #include "tests/unit/snapshot_fixture.h"
 
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
-#include <sys/resource.h>
 
 #include "snapshotter/pull_labels.h"
+#include "tests/unit/full_disk.h"
 
 #define A "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
 #define B "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
@@ -369,14 +368,9 @@ static void test_what_happens_meanwhile(void **state)
 static void test_a_full_disk(void **state)
 {
     struct snapshots *snapshots = *state;
-    struct rlimit none, usual;
-    assert_int_equal(getrlimit(RLIMIT_FSIZE, &usual), 0);
-    none = usual;
-    none.rlim_cur = 0;
-    signal(SIGXFSZ, SIG_IGN);
-    assert_int_equal(setrlimit(RLIMIT_FSIZE, &none), 0);
+    const struct rlimit before = full_disk_begin(0);
     int result = pull(snapshots, "x", "", A);
-    assert_int_equal(setrlimit(RLIMIT_FSIZE, &usual), 0);
+    full_disk_end(before);
     assert_int_equal(result, ERROR_SYSTEM);
     assert_int_equal(source.unused, 1);
     assert_int_equal(try_stat(snapshots, "sha256:" A), ERROR_NOT_FOUND);

@@ -7,12 +7,11 @@
 
 #include <cmocka.h>
 #include <errno.h>
-#include <signal.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/log.h"
 #include "tests/unit/asked_read.h"
+#include "tests/unit/full_disk.h"
 #include "tests/unit/named_chunks.h"
 #include "tests/unit/noise_device.h"
 
@@ -236,15 +235,10 @@ static void what_the_disk_does_not_take_comes_back_once(void **state)
 {
     const struct noise_device *fixture = *state;
     struct named_chunks named;
-    struct rlimit before, small;
-    signal(SIGXFSZ, SIG_IGN);
-    getrlimit(RLIMIT_FSIZE, &before);
-    small = before;
-    small.rlim_cur = 4 * CHUNK_SIZE;
-    setrlimit(RLIMIT_FSIZE, &small);
+    const struct rlimit before = full_disk_begin(4 * CHUNK_SIZE);
     named_chunks_start(&named, fixture->path, SUPPLY_FILL, fixture->device, fixture->all + 10, 100);
     named_chunks_wait(&named, 100);
-    setrlimit(RLIMIT_FSIZE, &before);
+    full_disk_end(before);
     assert_int_equal(named_chunks_with(&named, 0), 0);
     assert_true(fake_requests(0) <= 100);
     assert_int_equal(fixture->path->kept_bytes, 0); /* nobody has asked for them */
