@@ -15,16 +15,29 @@ void snapshot_lowers_free(struct snapshot_lowers *lowers)
     *lowers = (struct snapshot_lowers){ 0 };
 }
 
-static char *lazy_path(struct snapshotter *snapshotter, const struct lazy_use *use,
-                       struct error **error)
+static char *lazy_path(struct snapshotter *snapshotter, const struct snapshot_record *keeper,
+                       const struct lazy_use *use, struct error **error)
 {
-    if (snapshotter->lazy) return snapshotter->lazy->path(snapshotter->lazy->context, use, error);
-    error_set(error, ERROR_UNREACHABLE, "its image is lazy, and lazy images are switched off");
+    struct error *reason = NULL;
+    char *path = NULL;
+    if (snapshotter->lazy)
+        path = snapshotter->lazy->path(snapshotter->lazy->context, use, &reason);
+    else
+        error_set(&reason, ERROR_UNREACHABLE,
+                  "its image is lazy, and lazy images are switched off");
+    if (path) return path;
+    if (snapshot_store_has_id(snapshotter->store, keeper->id, NULL) != 0) {
+        error_move(error, reason);
+        return NULL;
+    }
+    error_free(reason);
+    error_set(error, ERROR_NOT_FOUND, "snapshot '%s' does not exist", keeper->info.name);
     return NULL;
 }
 
-int snapshot_lowers_find(struct snapshotter *snapshotter, const struct snapshot_chain *chain,
-                         struct snapshot_lowers *ret, struct error **error)
+int snapshot_lowers_find(struct snapshotter *snapshotter, const struct snapshot_record *keeper,
+                         const struct snapshot_chain *chain, struct snapshot_lowers *ret,
+                         struct error **error)
 {
     *ret = (struct snapshot_lowers){ .paths = calloc(chain->count + 1, sizeof *ret->paths) };
     if (!ret->paths) return error_set_memory(error);
@@ -34,7 +47,7 @@ int snapshot_lowers_find(struct snapshotter *snapshotter, const struct snapshot_
         ret->paths[ret->count] = path;
     }
     if (!chain->use.image) return 0;
-    char *path = lazy_path(snapshotter, &chain->use, error);
+    char *path = lazy_path(snapshotter, keeper, &chain->use, error);
     if (!path) return -1;
     ret->paths[ret->count++] = path;
     ret->lazy = true;

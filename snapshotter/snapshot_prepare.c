@@ -137,7 +137,7 @@ static int create_above(struct snapshotter *snapshotter, enum snapshot_kind kind
 {
     struct stat like;
     cleanup_snapshot_lowers struct snapshot_lowers lowers = { 0 };
-    if (snapshot_lowers_find(snapshotter, &parent->chain, &lowers, error) < 0 ||
+    if (snapshot_lowers_find(snapshotter, &parent->record, &parent->chain, &lowers, error) < 0 ||
         root_of(&lowers, labels, &like, error) < 0)
         return -1;
     struct snapshot_record record = {
@@ -212,7 +212,7 @@ int snapshotter_mounts(struct snapshotter *snapshotter, const char *key, struct 
     if (record.info.kind == SNAPSHOT_COMMITTED)
         return error_set(error, ERROR_PRECONDITION, "snapshot '%s' is neither active nor a view",
                          key);
-    if (snapshot_lowers_find(snapshotter, &chain, &lowers, error) < 0) return -1;
+    if (snapshot_lowers_find(snapshotter, &record, &chain, &lowers, error) < 0) return -1;
     if (mounts_of(snapshotter, record.id, record.info.kind, &record.info.labels, &lowers, ret,
                   error) < 0)
         return -1;
