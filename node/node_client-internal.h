@@ -68,6 +68,7 @@ struct node_client {
     bool stopping;
     bool running;     /* a server can be asked */
     int commands;     /* the server's socket, or -1; whoever uses it without the lock has a copy */
+    int requests;     /* likewise: what the server asks */
     unsigned servers; /* that were started so far */
     enum server_end last_end; /* of the server before */
     /* Of those that may be what crashes servers the one that is being opened, and how long the
@@ -102,6 +103,8 @@ void client_images_lost(struct node_client *client);
 /* And how: those that it was opening may be why. */
 void client_images_blame(struct node_client *client, enum server_end end);
 
+/* ERROR_CANCELLED: the client is stopping. */
+int client_cancelled(struct error **error);
 /* Waits for a change; false once it is `deadline`. */
 bool client_wait(struct node_client *client, uint64_t deadline);
 /* False: the client is stopping. */

@@ -43,7 +43,9 @@ static int open_or_wait(struct node_client *client, struct client_image *image, 
                         struct error **error)
 {
     while (image->state == IMAGE_OPENING || image->state == IMAGE_LOST)
-        if (!client_wait(client, deadline))
+        if (client->stopping)
+            return client_cancelled(error);
+        else if (!client_wait(client, deadline))
             return error_set(error, ERROR_UNREACHABLE, "'%s' was not mounted in time",
                              image->mountpoint);
     if (image->state == IMAGE_OPEN) return 0;
@@ -297,7 +299,7 @@ int node_client_start(struct node_client **ret, const struct node_client_options
     struct node_client *client = calloc(1, sizeof *client);
     if (!client) return error_set_memory(error);
     client->options = *options;
-    client->commands = -1;
+    client->commands = client->requests = -1;
     client->journal = -1;
     client->last_end = SERVER_KILLED; /* by the end of who has started it */
     LIST_INIT(&client->images);
@@ -319,14 +321,21 @@ static void free_images(struct node_client *client)
         client_image_drop(LIST_FIRST(&client->images));
 }
 
+void node_client_cancel(struct node_client *client)
+{
+    pthread_mutex_lock(&client->lock);
+    client->stopping = true;
+    /* The second one is for a server that hangs: the supervisor ends it then. */
+    if (client->commands >= 0) shutdown(client->commands, SHUT_RDWR);
+    if (client->requests >= 0) shutdown(client->requests, SHUT_RDWR);
+    pthread_cond_broadcast(&client->changed);
+    pthread_mutex_unlock(&client->lock);
+}
+
 void node_client_stop(struct node_client *client)
 {
     if (!client) return;
-    pthread_mutex_lock(&client->lock);
-    client->stopping = true;
-    if (client->commands >= 0) shutdown(client->commands, SHUT_RDWR);
-    pthread_cond_broadcast(&client->changed);
-    pthread_mutex_unlock(&client->lock);
+    node_client_cancel(client);
     if (client->supervisor_runs) pthread_join(client->supervisor, NULL);
     if (client->restorer_runs) pthread_join(client->restorer, NULL);
     client_give_back_stop(client);

@@ -22,6 +22,11 @@ bool client_pause(struct node_client *client, unsigned milliseconds)
     return !client->stopping;
 }
 
+int client_cancelled(struct error **error)
+{
+    return error_set(error, ERROR_CANCELLED, "sluiced is being stopped");
+}
+
 /* ---- the list ---- */
 
 struct client_image *client_image_of_id(struct node_client *client, uint64_t id)

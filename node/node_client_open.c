@@ -84,7 +84,8 @@ static int wait_for_server(struct node_client *client, const struct client_image
 {
     while (!client->running && !client->stopping && image->state == IMAGE_OPENING)
         if (!client_wait(client, deadline)) break;
-    if (client->stopping || image->state != IMAGE_OPENING)
+    if (client->stopping) return client_cancelled(error);
+    if (image->state != IMAGE_OPENING)
         return error_set(error, ERROR_CANCELLED, "the image was closed");
     if (client->running) return 0;
     return error_set(error, ERROR_UNREACHABLE, "there is no server%s%s",

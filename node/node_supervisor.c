@@ -139,6 +139,7 @@ static bool note_running(struct node_client *client, const struct started *serve
     error_free(client->failure);
     client->failure = NULL;
     client->commands = server->commands;
+    client->requests = server->requests;
     client->servers++;
     client->running = true;
     client_give_back_again(client);
@@ -152,7 +153,7 @@ static void note_ended(struct node_client *client, const struct started *server)
 {
     pthread_mutex_lock(&client->lock);
     client->running = false;
-    client->commands = -1;
+    client->commands = client->requests = -1;
     if (!client->stopping) client_images_lost(client);
     pthread_cond_broadcast(&client->changed);
     pthread_mutex_unlock(&client->lock);

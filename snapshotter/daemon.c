@@ -161,6 +161,7 @@ int daemon_start(struct daemon **ret, const struct config *config, struct error 
 void daemon_stop(struct daemon *daemon)
 {
     if (!daemon) return;
+    lazy_images_stop(daemon->lazy);
     metrics_listener_stop(daemon->metrics);
     control_server_stop(daemon->control);
     cri_proxy_stop(daemon->cri);

@@ -320,13 +320,14 @@ static struct decision *begin(struct lazy_images *images, const struct lazy_laye
     return NULL;
 }
 
-/* Under the lock. False: the budget was over first; it is the image's, not each layer's. */
+/* Under the lock. False: the budget was over first (it is the image's, not each layer's), or
+ * sluiced is being stopped. */
 static bool await(struct lazy_images *images, struct decision *decision)
 {
     uint64_t until = decision->begun + images->config->lazy.budget_ms;
     bool in_time = true;
     decision->waiting++;
-    while (decision->state == DECISION_PENDING && in_time)
+    while (decision->state == DECISION_PENDING && !images->stopping && in_time)
         in_time = clock_wait(&images->changed, &images->lock, until);
     decision->waiting--;
     return decision->state != DECISION_PENDING;
@@ -351,9 +352,13 @@ int decision_make(struct lazy_images *images, const struct lazy_layer *layer, ui
     pthread_mutex_lock(&images->lock);
     struct decision *decision = find(images, reference);
     if (!decision) decision = begin(images, layer, reference, error);
+    bool decided = decision && await(images, decision);
     if (!decision) {
         result = -1;
-    } else if (!await(images, decision)) {
+    } else if (images->stopping) {
+        /* Not "ordinary": the next sluiced may well have it lazy. */
+        result = error_set(error, ERROR_UNREACHABLE, "sluiced is being stopped");
+    } else if (!decided) {
         note_late(images, decision);
     } else if (decision->state == DECISION_LAZY && decision->image) {
         *ret = decision->image;

@@ -72,6 +72,7 @@ struct lazy_images {
     unsigned decision_count;
     uint64_t last_number;
     unsigned threads; /* of ours, that have not ended */
+    bool stopping;
     uint64_t decided[DECISION_KINDS];
 };
 

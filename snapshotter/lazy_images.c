@@ -178,16 +178,24 @@ static uint32_t find_layer(const struct lazy_record *record, const struct lazy_l
     return 0;
 }
 
+static bool is_stopping(struct lazy_images *images)
+{
+    pthread_mutex_lock(&images->lock);
+    bool stopping = images->stopping;
+    pthread_mutex_unlock(&images->lock);
+    return stopping;
+}
+
 static int want(void *context, const struct lazy_layer *layer, struct lazy_use *ret,
                 struct error **error)
 {
     struct lazy_images *images = context;
     const char *reason = NULL;
     uint64_t number;
-    (void)error;
     if (!images->config->lazy.enabled || !layer->image_name) return 0;
     cleanup_error struct error *why = NULL;
     int result = decision_make(images, layer, &number, &why);
+    if (result < 0 && is_stopping(images)) return error_move(error, take_pointer(&why));
     if (result < 0)
         log_warning("%s is pulled ordinarily: %s", layer->image_name, error_message(why));
     if (result <= 0) return 0;
@@ -382,6 +390,16 @@ int lazy_images_open(struct lazy_images **ret, const char *directory, const stru
     }
     *ret = images;
     return 0;
+}
+
+void lazy_images_stop(struct lazy_images *images)
+{
+    if (!images) return;
+    pthread_mutex_lock(&images->lock);
+    images->stopping = true;
+    pthread_cond_broadcast(&images->changed);
+    pthread_mutex_unlock(&images->lock);
+    node_client_cancel(images->node);
 }
 
 void lazy_images_free(struct lazy_images *images)

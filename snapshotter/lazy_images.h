@@ -28,6 +28,8 @@ struct lazy_images;
 /* All is borrowed and must outlive it. `directory` is made if missing. */
 int lazy_images_open(struct lazy_images **ret, const char *directory, const struct config *config,
                      struct node_client *node, struct error **error);
+/* Who waits for an image is told at once that sluiced is being stopped. NULL is fine. */
+void lazy_images_stop(struct lazy_images *images);
 /* What is mounted stays mounted. No call may be under way. NULL is fine. */
 void lazy_images_free(struct lazy_images *images);
 

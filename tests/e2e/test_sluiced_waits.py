@@ -1,0 +1,112 @@
+"""Calls that wait for a registry or a server which never answers: the others are answered, and
+sluiced can be stopped."""
+
+import concurrent.futures
+import contextlib
+import os
+import signal
+import socket
+import threading
+
+import grpc
+
+from tools.services import Definitions, Service, connect
+from tools.sluiced import Sluiced
+from tools.testcase import EndToEnd
+
+_API = "github.com/containerd/containerd/api/services/snapshots/v1/snapshots.proto"
+_CRI = "containerd.io/snapshot/cri."
+
+
+class SilentRegistry:
+    """Accepts, and says nothing."""
+
+    def __init__(self):
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=1000)
+        self.name = "127.0.0.1:%d" % self.listener.getsockname()[1]
+        self.connections = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                self.connections.append(self.listener.accept()[0])
+
+    def close(self):
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+        for connection in self.connections:
+            connection.close()
+
+
+class Silence(EndToEnd):
+    budget = "60s"
+
+    def setUp(self):
+        super().setUp()
+        self.silent = SilentRegistry()
+        self.addCleanup(self.silent.close)
+        directory = os.path.join(self.directory, self._testMethodName)
+        os.mkdir(directory)
+        self.sluiced = Sluiced(directory, more=f'[lazy]\nbudget = "{self.budget}"\n',
+                               environment=self.environment)
+        self.addCleanup(self.sluiced.stop)
+        channel = connect(self.sluiced.address)
+        self.addCleanup(channel.close)
+        self.service = Service(channel, Definitions(_API),
+                               "containerd.services.snapshots.v1.Snapshots")
+
+    def prepare(self, number):
+        """The status of a call for the first layer of an image of its own."""
+        digest = f"sha256:{number:064}"
+        try:
+            self.service.call("Prepare", key=f"layer-{number}", labels={
+                "containerd.io/snapshot.ref": digest,
+                _CRI + "image-ref": f"{self.silent.name}/image-{number}:latest",
+                _CRI + "manifest-digest": digest, _CRI + "layer-digest": digest})
+            return grpc.StatusCode.OK
+        except grpc.RpcError as error:
+            return error.code()
+
+    def wait_for_connections(self):
+        self.wait_until(lambda: self.silent.connections, "the registry was asked")
+
+
+
+class Waits(Silence):
+    def test_others_are_answered(self):
+        """As many as a node has of pulls at once do not keep a container from its start."""
+        with concurrent.futures.ThreadPoolExecutor(200) as pool:
+            waiting = [pool.submit(self.prepare, number) for number in range(200)]
+            self.wait_for_connections()
+            self.service.call("Prepare", key="container", deadline=30)
+            self.service.call("Mounts", key="container", deadline=30)
+            self.assertFalse(any(call.done() for call in waiting))
+            self.sluiced.stop()
+            self.assertEqual({grpc.StatusCode.UNAVAILABLE}, {call.result() for call in waiting})
+
+    def check_stop(self, silence=lambda: None):
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(self.prepare, 1)
+            self.wait_for_connections()
+            silence()
+            self.sluiced.process.send_signal(signal.SIGTERM)
+            self.assertEqual(0, self.sluiced.process.wait(30))  # a decision has a minute
+            # Not that the image is an ordinary one.
+            self.assertEqual(grpc.StatusCode.UNAVAILABLE, waiting.result())
+
+    def test_stop(self):
+        self.check_stop()
+
+    def test_stop_with_a_server_that_hangs(self):
+        self.check_stop(lambda: os.kill(self.sluiced.server(), signal.SIGSTOP))
+
+
+class Budget(Silence):
+    budget = "1s"
+
+    def test_budget_is_over(self):
+        """The image is an ordinary one, and that is told."""
+        self.assertEqual(grpc.StatusCode.OK, self.prepare(1))
+        self.assertIn("no decision within 1000 ms", self.sluiced.log())
+        self.service.call("Mounts", key="layer-1")
