@@ -23,6 +23,7 @@ void grpc_call_release(struct grpc_call *call)
 {
     if (atomic_fetch_sub(&call->references, 1) > 1) return;
     atomic_fetch_sub(&call->server->request_memory, call->counted);
+    atomic_fetch_sub(&call->server->answer_memory, call->output.length);
     grpc_metadata_free(&call->metadata);
     buffer_free(&call->request.message);
     buffer_free(&call->output);
@@ -91,6 +92,7 @@ static void drop_sent(struct grpc_call *call)
     if (call->output_sent == 0) return;
     memmove(call->output.data, call->output.data + call->output_sent,
             call->output.length - call->output_sent);
+    atomic_fetch_sub(&call->server->answer_memory, call->output_sent);
     call->output.length -= call->output_sent;
     call->output_sent = 0;
 }
@@ -109,7 +111,9 @@ int grpc_call_send(struct grpc_call *call, const void *data, size_t length)
         pthread_cond_wait(&server->output_sent, &server->lock);
     if (!is_full(call) && !call->cancelled && !call->ended) {
         drop_sent(call);
+        size_t before = call->output.length;
         result = grpc_message_append(&call->output, data, length);
+        atomic_fetch_add(&server->answer_memory, call->output.length - before);
         if (result == 0) make_ready(call);
     }
     pthread_mutex_unlock(&server->lock);

@@ -149,6 +149,17 @@ void grpc_connection_drain(struct grpc_connection *connection)
         connection->ended = true;
 }
 
+size_t grpc_connection_memory(const struct grpc_connection *connection)
+{
+    const struct grpc_call *call;
+    size_t memory = 0;
+    pthread_mutex_lock(&connection->server->lock);
+    LIST_FOREACH(call, &connection->calls, of_connection)
+    memory += call->output.length;
+    pthread_mutex_unlock(&connection->server->lock);
+    return memory;
+}
+
 bool grpc_connection_is_busy(const struct grpc_connection *connection)
 {
     return connection->unsent_length > 0 || !LIST_EMPTY(&connection->calls);

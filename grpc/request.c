@@ -96,6 +96,7 @@ static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame
     struct grpc_call *call = grpc_call_new(connection, connection->server, frame->hd.stream_id);
     if (!call) return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
     LIST_INSERT_HEAD(&connection->calls, call, of_connection);
+    connection->called = true;
     nghttp2_session_set_stream_user_data(session, frame->hd.stream_id, call);
     return 0;
 }

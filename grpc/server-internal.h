@@ -24,8 +24,9 @@ struct nghttp2_session;
 
 enum {
     CONNECTION_LIMIT = 128,
-    STREAM_LIMIT = 128,               /* calls of a connection at once */
+    STREAM_LIMIT = GRPC_WORKER_LIMIT, /* calls of a connection at once: none waits for its own */
     REQUEST_MEMORY_LIMIT = 128 << 20, /* of messages that have come, all calls together */
+    ANSWER_MEMORY_LIMIT = 128 << 20,  /* of messages that have not gone out */
     WAITING_CALL_LIMIT = 1024,        /* that no worker has begun */
     OUTPUT_LIMIT = 256 << 10,         /* of a call: a sender waits while more is unread */
     REQUEST_SECONDS = 30,             /* until a connection or a call has said all that it asks */
@@ -81,6 +82,7 @@ struct grpc_connection {
     uint64_t opened, moved; /* clock_ms(): its begin; when bytes last went out */
     uint32_t watched;       /* events */
     bool greeted, ended;
+    bool called; /* it was of use */
 };
 
 /* Calls that wait for a worker, and the workers. */
@@ -101,7 +103,7 @@ struct grpc_server {
     ino_t inode;
     int listener, poll, wake; /* socket, epoll, eventfd */
     pthread_t thread;
-    atomic_size_t request_memory;
+    atomic_size_t request_memory, answer_memory;
 
     /* The connections' thread only. */
     LIST_HEAD(, grpc_connection) connections;
@@ -129,6 +131,8 @@ void grpc_connection_drain(struct grpc_connection *connection);
 /* Writes what can be written, and gives up what takes too long; false: it has ended and is to be
  * closed. `next` is lowered to the time at which to look again. */
 bool grpc_connection_serve(struct grpc_connection *connection, uint64_t now, uint64_t *next);
+/* What its calls' answers take. */
+size_t grpc_connection_memory(const struct grpc_connection *connection);
 /* Something of an answer has not gone out yet. */
 bool grpc_connection_is_busy(const struct grpc_connection *connection);
 

@@ -33,10 +33,33 @@ static int watch(struct grpc_server *server, int *descriptor)
     return epoll_ctl(server->poll, EPOLL_CTL_ADD, *descriptor, &event);
 }
 
+/* Without a call, best one that never made any, and of these the one that is here longest. */
+static bool is_less_used(const struct grpc_connection *connection,
+                         const struct grpc_connection *than)
+{
+    if (!than || connection->called != than->called) return !than || than->called;
+    return connection->moved < than->moved;
+}
+
+/* Who says nothing goes for somebody who may; it is closed before the next one is accepted. False:
+ * all have calls. */
+static bool make_room(struct grpc_server *server)
+{
+    struct grpc_connection *connection, *chosen = NULL;
+    LIST_FOREACH(connection, &server->connections, of_server)
+    {
+        if (!connection->ended && LIST_EMPTY(&connection->calls) &&
+            is_less_used(connection, chosen))
+            chosen = connection;
+    }
+    if (chosen) chosen->ended = true;
+    return chosen != NULL;
+}
+
 static void accept_connection(struct grpc_server *server)
 {
     int descriptor = accept4(server->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-    if (descriptor >= 0 && server->connection_count >= CONNECTION_LIMIT) {
+    if (descriptor >= 0 && server->connection_count >= CONNECTION_LIMIT && !make_room(server)) {
         log_warning("'%s': more than %d connections; one is refused", server->path,
                     CONNECTION_LIMIT);
         close(descriptor);
@@ -75,6 +98,34 @@ static struct grpc_call *take_ready(struct grpc_server *server)
     }
     pthread_mutex_unlock(&server->lock);
     return call;
+}
+
+/* The memory that is free when the connection with most answers has ended; 0: there is none. */
+static size_t end_most_unread(struct grpc_server *server)
+{
+    struct grpc_connection *connection, *chosen = NULL;
+    size_t most = 0;
+    LIST_FOREACH(connection, &server->connections, of_server)
+    {
+        size_t memory = connection->ended ? 0 : grpc_connection_memory(connection);
+        if (memory <= most) continue;
+        most = memory;
+        chosen = connection;
+    }
+    if (!chosen) return 0;
+    log_warning("'%s': a client leaves %zu MiB of answers unread; its connection ends",
+                server->path, most >> 20);
+    chosen->ended = true;
+    return most;
+}
+
+static void bound_answers(struct grpc_server *server)
+{
+    size_t memory = atomic_load(&server->answer_memory), freed = 1;
+    while (memory > ANSWER_MEMORY_LIMIT && freed > 0) {
+        freed = end_most_unread(server);
+        memory -= freed < memory ? freed : memory;
+    }
 }
 
 /* When to look again, as clock_ms(). */
@@ -145,6 +196,7 @@ static void *serve(void *argument)
         }
         while ((call = take_ready(server)))
             grpc_call_answer(call);
+        bound_answers(server);
         next = serve_connections(server);
         if (closing && end < next) next = end;
     }

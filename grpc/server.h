@@ -30,7 +30,7 @@ struct grpc_method {
 
 enum {
     GRPC_MESSAGE_LIMIT = 4 << 20, /* bytes of a request's message, as other gRPC servers have it */
-    GRPC_WORKER_LIMIT = 64,       /* handlers that run at once; further calls wait for them */
+    GRPC_WORKER_LIMIT = 256,      /* handlers that run at once; further calls wait for them */
 };
 
 /* Listens on `socket_path`, mode 0600; its directory must exist. What a dead server left there is

@@ -19,9 +19,10 @@ struct grpc_place {
     char directory[64];
     char *path; /* of the socket */
     struct grpc_server *server;
-    struct grpc_method methods[6];
+    struct grpc_method methods[7];
     atomic_int running; /* handlers of "/test.Test/Wait" and "Pour" that have not ended */
     atomic_int begun;   /* handlers of these that ever began */
+    atomic_int filled;  /* "Fill" that have ended */
     atomic_ullong left; /* milliseconds that the last "Left" had */
 };
 
@@ -78,6 +79,16 @@ static inline void place_left(struct grpc_call *call, void *context)
     grpc_call_end(call, GRPC_OK, NULL);
 }
 
+/* As much as is taken from a call whose answer is not read. */
+static inline void place_fill(struct grpc_call *call, void *context)
+{
+    struct grpc_place *place = context;
+    static const char bytes[1 << 20];
+    grpc_call_send(call, bytes, sizeof bytes);
+    grpc_call_end(call, GRPC_OK, NULL);
+    atomic_fetch_add(&place->filled, 1);
+}
+
 /* Forgets to answer. */
 static inline void place_forget(struct grpc_call *call, void *context)
 {
@@ -88,13 +99,14 @@ static inline void place_forget(struct grpc_call *call, void *context)
 static inline void place_start(struct grpc_place *place)
 {
     struct error *error = NULL;
-    const struct grpc_method methods[6] = {
+    const struct grpc_method methods[7] = {
         { "/test.Test/Echo", place_echo, place }, { "/test.Test/Fail", place_fail, place },
         { "/test.Test/Wait", place_wait, place }, { "/test.Test/Pour", place_pour, place },
         { "/test.Test/Left", place_left, place }, { "/test.Test/Forget", place_forget, place },
+        { "/test.Test/Fill", place_fill, place },
     };
     memcpy(place->methods, methods, sizeof methods);
-    if (grpc_server_start(&place->server, place->path, place->methods, 6, &error) < 0)
+    if (grpc_server_start(&place->server, place->path, place->methods, 7, &error) < 0)
         fail_msg("%s", error_message(error));
 }
 

@@ -15,7 +15,15 @@
 
 #include "base/buffer.h"
 
-enum { DATA = 0, HEADERS = 1, RST_STREAM = 3, SETTINGS = 4, PING = 6, GOAWAY = 7 };
+enum {
+    DATA = 0,
+    HEADERS = 1,
+    RST_STREAM = 3,
+    SETTINGS = 4,
+    PING = 6,
+    GOAWAY = 7,
+    CONTINUATION = 9
+};
 enum { END_STREAM = 1, END_HEADERS = 4, ACK = 1 };
 
 static const uint8_t http2_greeting[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0";

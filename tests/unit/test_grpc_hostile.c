@@ -241,10 +241,11 @@ static void streams_have_a_limit(void **state)
     struct http2_peer peer = greet(place);
     struct buffer bytes = { 0 };
     struct http2_end end;
-    for (uint32_t stream = 1; stream < 2 * 130; stream += 2)
+    const uint32_t last = 2 * GRPC_WORKER_LIMIT + 1;
+    for (uint32_t stream = 1; stream <= last; stream += 2)
         put_call(&bytes, stream, "/test.Test/Wait", "\0\0\0\0\0", 5);
     http2_send(&peer, &bytes);
-    assert_true(http2_read_end(&peer, 2 * 130 - 1, &end));
+    assert_true(http2_read_end(&peer, last, &end));
     assert_int_equal(end.reset, NGHTTP2_REFUSED_STREAM);
     expect_count(&place->running, GRPC_WORKER_LIMIT);
     http2_close(&peer);
@@ -299,6 +300,73 @@ static void a_client_that_does_not_read(void **state)
     expect_count(&place->running, 0);
 }
 
+/* Who connects finds a place, however many there are that say nothing; and who was of use before
+ * keeps it. */
+static void silent_connections_make_room(void **state)
+{
+    const struct grpc_place *place = *state;
+    struct http2_peer used = greet(place), silent[300];
+    for (uint32_t stream = 1; stream <= 3; stream += 2) {
+        struct buffer bytes = { 0 };
+        put_call(&bytes, stream, "/test.Test/Echo", "\0\0\0\0\1x", 6);
+        http2_send(&used, &bytes);
+        expect_end(&used, stream, 200, GRPC_OK);
+        for (size_t i = 0; stream == 1 && i < 300; i++)
+            silent[i] = i % 2 ? greet(place) : http2_connect(place->path);
+    }
+    expect_service(place);
+    for (size_t i = 0; i < 300; i++)
+        http2_close(&silent[i]);
+    http2_close(&used);
+}
+
+static void headers_without_end(void **state)
+{
+    const struct grpc_place *place = *state;
+    struct http2_peer peer = greet(place);
+    struct buffer headers = { 0 }, bytes = { 0 };
+    put_call_headers(&headers, "/test.Test/Echo");
+    put_frame(&bytes, HEADERS, 0, 1, headers.data, (uint32_t)headers.length);
+    for (int i = 0; i < 100000; i++)
+        put_frame(&bytes, CONTINUATION, 0, 1, "\0\5color\4blue", 12);
+    http2_send(&peer, &bytes);
+    expect_disconnection(&peer);
+    buffer_free(&headers);
+    expect_service(place);
+}
+
+/* Calls whose answers are not wanted: no window for them is ever opened. */
+static void put_unwanted_calls(struct buffer *bytes, uint32_t count)
+{
+    put_frame(bytes, SETTINGS, 0, 0, "\0\4\0\0\0\0", 6);
+    for (uint32_t i = 0; i < count; i++)
+        put_call(bytes, 2 * i + 1, "/test.Test/Fill", "\0\0\0\0\0", 5);
+}
+
+static void unread_answers_are_bounded(void **state)
+{
+    struct grpc_place *place = *state;
+    enum { CALLS = 32, PEERS = 6 };
+    struct http2_peer peers[PEERS];
+    for (size_t i = 0; i < PEERS; i++) {
+        struct buffer bytes = { 0 };
+        peers[i] = greet(place);
+        put_unwanted_calls(&bytes, CALLS);
+        http2_send(&peers[i], &bytes);
+    }
+    expect_count(&place->filled, CALLS * PEERS);
+    expect_service(place);
+    size_t ended = 0;
+    for (size_t i = 0; i < PEERS; i++) {
+        struct pollfd peer = { .fd = peers[i].descriptor, .events = POLLRDHUP };
+        ended += poll(&peer, 1, 0) > 0;
+        http2_close(&peers[i]);
+    }
+    /* Of 192 MiB, 128 may be there, in connections of 32. */
+    assert_in_range(ended, 1, 3);
+    expect_service(place);
+}
+
 static void a_stop_does_not_wait_for_clients(void **state)
 {
     struct grpc_place *place = *state;
@@ -330,6 +398,9 @@ int main(void)
         TEST(resets_in_a_row),
         TEST(pings_that_nobody_reads),
         TEST(a_client_that_does_not_read),
+        TEST(silent_connections_make_room),
+        TEST(headers_without_end),
+        TEST(unread_answers_are_bounded),
         TEST(a_stop_does_not_wait_for_clients),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
