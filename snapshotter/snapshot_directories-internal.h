@@ -15,6 +15,8 @@
 
 struct snapshot_directories;
 
+/* Whether there are some below `root`, or some that were removed. */
+bool snapshot_directories_have_any(const char *root);
 /* Makes what is missing of `root`, an absolute path. */
 int snapshot_directories_open(struct snapshot_directories **ret, const char *root,
                               struct error **error);

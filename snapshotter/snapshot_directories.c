@@ -15,6 +15,9 @@
 #include "base/thread.h"
 #include "snapshotter/tree_removal-internal.h"
 
+#define SNAPSHOTS "snapshots"
+#define REMOVED   "removed"
+
 struct snapshot_directories {
     char *snapshots, *removed; /* paths */
     int snapshots_descriptor, removed_descriptor;
@@ -78,6 +81,23 @@ static int open_directory(const char *root, const char *name, char **ret_path, i
     return 0;
 }
 
+static bool has_entries(const char *root, const char *name)
+{
+    cleanup_free char *path = format_text("%s/%s", root, name);
+    DIR *entries = path ? opendir(path) : NULL;
+    const struct dirent *entry;
+    bool found = false;
+    while (entries && !found && (entry = readdir(entries)))
+        found = strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0;
+    if (entries) closedir(entries);
+    return found;
+}
+
+bool snapshot_directories_have_any(const char *root)
+{
+    return has_entries(root, SNAPSHOTS) || has_entries(root, REMOVED);
+}
+
 int snapshot_directories_open(struct snapshot_directories **ret, const char *root,
                               struct error **error)
 {
@@ -87,9 +107,9 @@ int snapshot_directories_open(struct snapshot_directories **ret, const char *roo
     pthread_mutex_init(&directories->lock, NULL);
     pthread_cond_init(&directories->changed, NULL);
     directories->asked = 1; /* what the last process has left */
-    if (open_directory(root, "snapshots", &directories->snapshots,
-                       &directories->snapshots_descriptor, error) < 0 ||
-        open_directory(root, "removed", &directories->removed, &directories->removed_descriptor,
+    if (open_directory(root, SNAPSHOTS, &directories->snapshots, &directories->snapshots_descriptor,
+                       error) < 0 ||
+        open_directory(root, REMOVED, &directories->removed, &directories->removed_descriptor,
                        error) < 0 ||
         thread_start(&directories->remover, "remover", run_remover, directories, error) < 0) {
         snapshot_directories_close(directories);

@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/file.h"
@@ -124,11 +125,22 @@ static int start_lazy(struct snapshotter *snapshotter, struct error **error)
     return snapshotter->lazy->start(snapshotter->lazy->context, uses, count, error);
 }
 
+/* What is there is removed unless the database knows it. Without one it is somebody else's, or all
+ * that is left of what containers have written. */
+static int check_known(const char *root, const char *database, struct error **error)
+{
+    if (access(database, F_OK) == 0 || !snapshot_directories_have_any(root)) return 0;
+    error_set(error, ERROR_PRECONDITION,
+              "state directory '%s' has snapshots, but there is no '%s' that tells of them", root,
+              database);
+    return error_hint(error, "bring it back, or choose another directory, or move this one away");
+}
+
 static int open_state(struct snapshotter *snapshotter, const char *root, struct error **error)
 {
     cleanup_free char *database = format_text("%s/metadata.db", root);
     if (!database) return error_set_memory(error);
-    if (directory_make(root, 0700, error) < 0 ||
+    if (directory_make(root, 0700, error) < 0 || check_known(root, database, error) < 0 ||
         snapshot_store_open(&snapshotter->store, database, error) < 0 ||
         mapped_views_open(&snapshotter->views, root, error) < 0 ||
         snapshot_directories_open(&snapshotter->directories, root, error) < 0 ||

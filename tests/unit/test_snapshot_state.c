@@ -93,6 +93,24 @@ static void test_files_that_are_not_ours(void **state)
     free(path);
 }
 
+/* What containers have written is not removed because nothing tells of it. */
+static void test_a_database_that_is_gone(void **state)
+{
+    struct snapshots *snapshots = *state;
+    char *path = database_path(snapshots), *moved = format_text("%s.moved", path);
+    char *kept = format_text("%s/snapshots/1/fs", snapshots->root);
+    fill_and_close(snapshots);
+    assert_int_equal(rename(path, moved), 0);
+    assert_refused(snapshots, "has snapshots, but there is no");
+    assert_int_equal(access(kept, F_OK), 0);
+    assert_int_equal(rename(moved, path), 0);
+    snapshots_open(snapshots);
+    assert_int_equal(access(kept, F_OK), 0);
+    free(kept);
+    free(moved);
+    free(path);
+}
+
 static void test_another_version(void **state)
 {
     struct snapshots *snapshots = *state;
@@ -387,6 +405,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         SNAPSHOT_TEST(test_files_that_are_not_ours),
+        SNAPSHOT_TEST(test_a_database_that_is_gone),
         SNAPSHOT_TEST(test_another_version),
         SNAPSHOT_TEST(test_tables_that_somebody_changed),
         SNAPSHOT_TEST(test_rows_that_cannot_be),
