@@ -36,6 +36,16 @@
 namespace
 {
 
+/* Thrown: C's texts end at it. */
+struct zero_byte {
+    unsigned line;
+};
+
+void check_text(std::string_view text, const toml::source_region &place)
+{
+    if (text.find('\0') != std::string_view::npos) throw zero_byte{ place.begin.line };
+}
+
 void write_text(std::string &to, std::string_view text)
 {
     to += '"';
@@ -73,6 +83,7 @@ void write_table(std::string &to, const toml::table &table)
     for (const member &each : members) {
         to += separator;
         separator = ',';
+        check_text(each.key->str(), each.key->source());
         write_text(to, each.key->str());
         to += ':';
         write_value(to, *each.value);
@@ -111,9 +122,10 @@ void write_value(std::string &to, const toml::node &value)
         write_table(to, *table);
     else if (const toml::array *array = value.as_array())
         write_array(to, *array);
-    else if (const auto *text = value.as_string())
+    else if (const auto *text = value.as_string()) {
+        check_text(text->get(), text->source());
         write_text(to, text->get());
-    else if (const auto *flag = value.as_boolean())
+    } else if (const auto *flag = value.as_boolean())
         to += flag->get() ? "true" : "false";
     else if (const auto *integer = value.as_integer())
         to += std::to_string(integer->get());
@@ -185,6 +197,8 @@ char *convert(std::string_view text, unsigned *ret_line, char *message)
     } catch (const toml::parse_error &error) {
         unsigned line = error.source().begin.line;
         return fail(line ? line : 1, error.description(), ret_line, message);
+    } catch (const zero_byte &zero) {
+        return fail(zero.line ? zero.line : 1, "a text with a zero byte", ret_line, message);
     } catch (const std::logic_error &) {
         return fail(line_that_trips(text), "malformed", ret_line, message);
     }

@@ -10,6 +10,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "base/toml.h"
+#include "snapshotter/metrics.h"
 
 #define FILE_LENGTH_MAX (1u << 20)
 /* The kernel calls a task hung that has waited for 120 s. */
@@ -45,6 +46,31 @@ static int read_needed_path(void *to, const json_t *value, struct error **error)
 {
     const char *given = json_string_value(value);
     if (!given || *given != '/') return wrong(error, "an absolute path");
+    return read_text(to, value, error);
+}
+
+/* sockaddr_un.sun_path, with room for the '~' of the name under which it is made. */
+#define SOCKET_PATH_MAX 106
+
+static int read_socket(void *to, const json_t *value, struct error **error)
+{
+    const char *given = json_string_value(value);
+    if (!given || *given != '/' || !given[1] || strlen(given) > SOCKET_PATH_MAX)
+        return wrong(error, "an absolute path of less than 107 bytes");
+    return read_text(to, value, error);
+}
+
+static int read_optional_socket(void *to, const json_t *value, struct error **error)
+{
+    const char *given = json_string_value(value);
+    return given && !*given ? read_text(to, value, error) : read_socket(to, value, error);
+}
+
+static int read_listener(void *to, const json_t *value, struct error **error)
+{
+    const char *given = json_string_value(value);
+    if (!given) return wrong(error, "an address, as \"127.0.0.1:9780\"");
+    if (*given && metrics_address_check(given, error) < 0) return -1;
     return read_text(to, value, error);
 }
 
@@ -187,7 +213,7 @@ struct key {
 
 static const struct key keys[] = {
     KEY("", "root", read_needed_path, root),
-    KEY("", "address", read_needed_path, address),
+    KEY("", "address", read_socket, address),
     KEY("log", "level", read_level, log.level),
     KEY("log", "format", read_format, log.format),
     KEY("snapshots", "remap_ids", read_flag, snapshots.remap_ids),
@@ -206,13 +232,13 @@ static const struct key keys[] = {
     KEY("lazy", "fill", read_fill, lazy.fill),
     KEY("lazy", "fill_rate", read_bytes, lazy.fill_rate),
     KEY("lazy", "read_timeout", read_timeout, lazy.read_timeout_ms),
-    KEY("holder", "socket", read_needed_path, holder.socket),
-    KEY("credentials", "image_service", read_path, credentials.image_service),
-    KEY("credentials", "containerd", read_needed_path, credentials.containerd),
+    KEY("holder", "socket", read_socket, holder.socket),
+    KEY("credentials", "image_service", read_optional_socket, credentials.image_service),
+    KEY("credentials", "containerd", read_socket, credentials.containerd),
     KEY("credentials", "provider_config", read_path, credentials.provider_config),
     KEY("credentials", "provider_directory", read_path, credentials.provider_directory),
     KEY("credentials", "keep", read_duration, credentials.keep_ms),
-    KEY("metrics", "address", read_text, metrics.address),
+    KEY("metrics", "address", read_listener, metrics.address),
     KEY("metrics", "images", read_flag, metrics.images),
 };
 

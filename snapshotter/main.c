@@ -154,15 +154,14 @@ int main(int argc, char **argv)
     if (!read_options(argc, argv, &options, &code)) return code;
     log_set_program("sluiced");
     umask(077);
-    int result = configure(&config, &options, &error);
-    if (result == 0) {
+    code = EXIT_USAGE;
+    if (configure(&config, &options, &error) == 0) {
         log_set_level(config.log.level);
         if (config.log.format == LOG_FORMAT_JSON) log_set_json();
-        result = run(&config, &error);
+        code = run(&config, &error) == 0 ? EXIT_OK : EXIT_FAILED;
         config_free(&config);
     }
-    if (result == 0) return EXIT_OK;
-    log_error("%s", error_message(error));
+    if (code != EXIT_OK) log_error("%s", error_message(error));
     error_free(error);
-    return EXIT_FAILED;
+    return code;
 }

@@ -24,7 +24,9 @@ struct metrics_source {
 
 struct metrics_listener;
 
-/* `address` is "host:port", "[v6]:port" or ":port", the host a number. */
+/* An address is "host:port", "[v6]:port" or ":port", the host a number. ERROR_INVALID otherwise. */
+int metrics_address_check(const char *address, struct error **error);
+
 int metrics_listener_start(struct metrics_listener **ret, const char *address,
                            const struct metrics_source *source, struct error **error);
 /* NULL is fine. */

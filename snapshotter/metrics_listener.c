@@ -113,6 +113,14 @@ static struct addrinfo *resolve(const char *address, struct error **error)
     return NULL;
 }
 
+int metrics_address_check(const char *address, struct error **error)
+{
+    struct addrinfo *found = resolve(address, error);
+    if (!found) return -1;
+    freeaddrinfo(found);
+    return 0;
+}
+
 static int listen_on(const char *address, struct error **error)
 {
     struct addrinfo *found = resolve(address, error);
