@@ -302,6 +302,12 @@ void data_path_statistics(struct data_path *path, struct data_path_statistics *r
     };
 }
 
+void data_path_pass(struct data_path *path)
+{
+    pthread_mutex_lock(&path->lock);
+    pthread_mutex_unlock(&path->lock);
+}
+
 uint64_t data_path_idle_ms(struct data_path *path)
 {
     uint64_t since = atomic_load_explicit(&path->demanded_at, memory_order_relaxed);

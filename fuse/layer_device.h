@@ -51,6 +51,8 @@ struct data_path_statistics {
     uint64_t store_errors;   /* chunks served but not stored (disk full) */
 };
 void data_path_statistics(struct data_path *path, struct data_path_statistics *ret);
+/* Waits until nobody is at work on what all reads share; so it does not return where that hangs. */
+void data_path_pass(struct data_path *path);
 /* Milliseconds since a read last had to wait for the registry, or since the path was made. */
 uint64_t data_path_idle_ms(struct data_path *path);
 /* The newest reason for an EIO as a line in fresh memory, and its age (which may be NULL); NULL

@@ -25,7 +25,8 @@ struct request_journal;
 enum server_end {
     SERVER_ENDED,   /* by itself */
     SERVER_KILLED,  /* by SIGKILL: somebody restarts it, or the kernel is out of memory */
-    SERVER_CRASHED, /* by any other signal, or by an exit of its own that was not asked for */
+    SERVER_CRASHED, /* by any other signal, by an exit of its own that was not asked for, or it hung
+                     */
 };
 
 /* Deaths that a request survives are fewer than these. Being killed says little of a request, and

@@ -57,8 +57,8 @@ struct giving_back {
 struct node_client {
     struct node_client_options options;
     struct credential_searches searches;
-    pthread_t supervisor, restorer, keeper;
-    bool supervisor_runs, restorer_runs, keeper_runs;
+    pthread_t supervisor, watchdog, restorer, keeper;
+    bool supervisor_runs, watchdog_runs, restorer_runs, keeper_runs;
     int journal;                  /* memory of request_journal_make() */
     struct holder_client *holder; /* NULL: there is none */
     struct giving_back giving_back;
@@ -71,6 +71,9 @@ struct node_client {
     int requests;     /* likewise: what the server asks */
     unsigned servers; /* that were started so far */
     enum server_end last_end; /* of the server before */
+    pid_t process;            /* of the server that runs */
+    bool hung;                /* it is being killed for that */
+    unsigned hangs;           /* of servers so far */
     /* Of those that may be what crashes servers the one that is being opened, and how long the
      * others wait for that. */
     struct client_image *suspect;
@@ -157,5 +160,10 @@ void client_image_release(struct node_client *client, struct client_image *image
 /* A thread's function, with the client: starts a server, answers what it asks, and starts the next
  * one. */
 void *node_supervise(void *argument);
+
+/* ---- node_watchdog.c ---- */
+
+/* A thread's function, with the client: kills servers that hang. */
+void *node_watch(void *argument);
 
 #endif

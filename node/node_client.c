@@ -225,12 +225,12 @@ static json_t *client_status(struct node_client *client, const json_t *said, con
     pthread_mutex_lock(&client->lock);
     LIST_FOREACH(image, &client->images, link)
     json_array_append_new(images, image_status(image, said));
-    json_int_t servers = client->servers;
+    json_int_t servers = client->servers, hangs = client->hangs;
     pthread_mutex_unlock(&client->lock);
     json_t *process = json_object_get(said, "process");
-    return json_pack("{s:O?, s:o, s:I, s:o}", "server", process, "server_reason",
+    return json_pack("{s:O?, s:o, s:I, s:I, s:o}", "server", process, "server_reason",
                      reason ? json_any_text(reason) : json_null(), "servers_started", servers,
-                     "images", images);
+                     "servers_hung", hangs, "images", images);
 }
 
 static json_t *ask_server(struct node_client *client, struct error **error)
@@ -289,6 +289,11 @@ static int start(struct node_client *client, struct error **error)
     if (thread_start(&client->restorer, "sluice-restore", run_restorer, client, error) < 0)
         return -1;
     client->restorer_runs = true;
+    if (client->options.watchdog_ms > 0) {
+        if (thread_start(&client->watchdog, "sluice-watchdog", node_watch, client, error) < 0)
+            return -1;
+        client->watchdog_runs = true;
+    }
     if (client_give_back_start(client, error) < 0) return -1;
     return wait_for_first(client, error);
 }
@@ -337,6 +342,7 @@ void node_client_stop(struct node_client *client)
     if (!client) return;
     node_client_cancel(client);
     if (client->supervisor_runs) pthread_join(client->supervisor, NULL);
+    if (client->watchdog_runs) pthread_join(client->watchdog, NULL);
     if (client->restorer_runs) pthread_join(client->restorer, NULL);
     client_give_back_stop(client);
     free_images(client);

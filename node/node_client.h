@@ -17,8 +17,10 @@ struct node_client;
 struct node_client_options {
     const char *program;      /* whose main() calls node_server_main(); NULL: this one */
     struct node_options node; /* credentials NULL: credentials_search() */
-    const char *holder;       /* the holder's socket; it is started where there is none. NULL: what
-                                 is mounted does not outlive this process */
+    unsigned watchdog_ms; /* a server that has not answered for so long hangs, and is followed by
+                             the next one; 0: however long */
+    const char *holder;   /* the holder's socket; it is started where there is none. NULL: what
+                             is mounted does not outlive this process */
     const char *holder_program; /* NULL: sluice-holder in the directory of this program */
 };
 
@@ -80,7 +82,8 @@ void node_client_cancel(struct node_client *client);
 void node_client_give_back(struct node_client *client, const struct digest *keys, size_t count);
 
 /* Appends a JSON object: "server" (process_status(), or null and "server_reason"),
- * "servers_started", "images": [{"id", "state", "reason", mounted_image_status()}, ...]. */
+ * "servers_started", "servers_hung", "images": [{"id", "state", "reason", mounted_image_status()},
+ * ...]. */
 int node_client_status(struct node_client *client, struct buffer *ret, struct error **error);
 
 #endif

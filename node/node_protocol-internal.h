@@ -16,6 +16,7 @@
  * "negotiated", fuse_negotiated_format(), with the connection's descriptor, or null. */
 #define NODE_OPEN   "open"
 #define NODE_STATUS "status" /* {"process": process_status(), "images": [{"id", ...}, ...]} */
+#define NODE_PING   "ping"   /* says that it is alive, once its data path lets it */
 
 /* Removes from the cache what has these "digests" and is not used: node_give_back(). The answer has
  * the "digests" that are left. */

@@ -323,6 +323,8 @@ static void handle(struct node_server *server, const char *text, size_t length, 
         }
     } else if (name && strcmp(name, NODE_GIVE_BACK) == 0) {
         if (give_back(server, command, to, &error) == 0) return;
+    } else if (name && strcmp(name, NODE_PING) == 0) {
+        data_path_pass(server->node.path);
     } else if (name && strcmp(name, NODE_STATUS) == 0) {
         answer_status(server, *to);
         return;

@@ -140,6 +140,7 @@ static bool note_running(struct node_client *client, const struct started *serve
     client->failure = NULL;
     client->commands = server->commands;
     client->requests = server->requests;
+    client->process = server->process;
     client->servers++;
     client->running = true;
     client_give_back_again(client);
@@ -154,6 +155,7 @@ static void note_ended(struct node_client *client, const struct started *server)
     pthread_mutex_lock(&client->lock);
     client->running = false;
     client->commands = client->requests = -1;
+    client->process = 0;
     if (!client->stopping) client_images_lost(client);
     pthread_cond_broadcast(&client->changed);
     pthread_mutex_unlock(&client->lock);
@@ -176,11 +178,13 @@ static void tell_end(const struct node_client *client, int status)
         log_error("the server has ended with status %d; starting the next", WEXITSTATUS(status));
 }
 
-static void note_how(struct node_client *client, enum server_end end)
+/* What makes a server hang is as much to blame as what crashes it. */
+static void note_how(struct node_client *client, int status)
 {
     pthread_mutex_lock(&client->lock);
-    client->last_end = end;
-    client_images_blame(client, end);
+    client->last_end = client->hung ? SERVER_CRASHED : kind_of_end(status);
+    client->hung = false;
+    client_images_blame(client, client->last_end);
     pthread_mutex_unlock(&client->lock);
 }
 
@@ -190,7 +194,7 @@ static void run_server(struct node_client *client, const struct started *server)
     if (note_running(client, server)) serve_requests(client, server->requests);
     note_ended(client, server);
     end_process(server, &status);
-    note_how(client, kind_of_end(status));
+    note_how(client, status);
     tell_end(client, status);
 }
 

@@ -15,6 +15,7 @@
 #define FILE_LENGTH_MAX (1u << 20)
 /* The kernel calls a task hung that has waited for 120 s. */
 #define READ_TIMEOUT_MAX_MS 110000u
+#define WATCHDOG_MAX_MS     600000u
 
 /* ---- values ---- */
 
@@ -136,6 +137,16 @@ static int read_timeout(void *to, const json_t *value, struct error **error)
     return 0;
 }
 
+static int read_watchdog(void *to, const json_t *value, struct error **error)
+{
+    uint64_t time = 0;
+    if (read_duration(&time, value, error) < 0) return -1;
+    if (time != 0 && (time < 1000 || time > WATCHDOG_MAX_MS))
+        return wrong(error, "\"0s\", or from \"1s\" to \"10m\"");
+    *(uint64_t *)to = time;
+    return 0;
+}
+
 static int read_cache_size(void *to, const json_t *value, struct error **error)
 {
     if (!json_is_string(value)) return wrong(error, "a size, as \"20GiB\"");
@@ -232,6 +243,7 @@ static const struct key keys[] = {
     KEY("lazy", "fill", read_fill, lazy.fill),
     KEY("lazy", "fill_rate", read_bytes, lazy.fill_rate),
     KEY("lazy", "read_timeout", read_timeout, lazy.read_timeout_ms),
+    KEY("server", "watchdog", read_watchdog, server.watchdog_ms),
     KEY("holder", "socket", read_socket, holder.socket),
     KEY("credentials", "image_service", read_optional_socket, credentials.image_service),
     KEY("credentials", "containerd", read_socket, credentials.containerd),
@@ -314,6 +326,7 @@ static int set_defaults(struct config *config, struct error **error)
     config->lazy.profile = true;
     config->lazy.fill = FILL_IDLE;
     config->lazy.read_timeout_ms = 60000;
+    config->server.watchdog_ms = 10000;
     config->metrics.images = true;
     return set_texts(config) < 0 ? error_set_memory(error) : 0;
 }

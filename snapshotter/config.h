@@ -58,6 +58,10 @@ struct config {
         uint64_t read_timeout_ms; /* a read that waits for so long is EIO */
     } lazy;
     struct {
+        uint64_t
+            watchdog_ms; /* a server that has answered nothing for so long is killed; 0: none */
+    } server;
+    struct {
         char *socket;
     } holder;
     struct {

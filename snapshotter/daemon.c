@@ -79,6 +79,7 @@ static int start_images(struct daemon *daemon, struct error **error)
                   .credentials = credential_store_find,
                   .credentials_context = daemon->credentials,
                   .read_timeout_seconds = (unsigned)(config->lazy.read_timeout_ms / 1000) },
+        .watchdog_ms = (unsigned)config->server.watchdog_ms,
         .holder = config->holder.socket,
     };
     if (node_client_start(&daemon->node, &options, error) < 0)

@@ -55,6 +55,7 @@ static json_t *server_part(json_t *node)
     json_t *part = json_is_object(server) ? json_copy(server) : json_object();
     json_int_t process = json_integer_value(json_object_get(server, "pid"));
     json_object_set(part, "starts", json_object_get(node, "servers_started"));
+    json_object_set(part, "hangs", json_object_get(node, "servers_hung"));
     json_object_set(part, "reason", json_object_get(node, "server_reason"));
     json_object_set_new(part, "running", json_boolean(json_is_object(server)));
     if (process) json_object_set_new(part, "resident_bytes", json_integer(resident_bytes(process)));

@@ -42,6 +42,8 @@ static const struct metric caches[] = {
 static const struct metric servers[] = {
     { "starts", "sluice_server_starts_total", "counter",
       "Starts of the process that serves images.", 0 },
+    { "hangs", "sluice_server_hangs_total", "counter",
+      "Servers of images that were killed because they did not answer any more.", 0 },
     { "resident_bytes", "sluice_server_resident_memory_bytes", "gauge",
       "Resident memory of the process that serves images.", 0 },
 };

@@ -46,9 +46,9 @@ class ImageNodeTest(EndToEnd):
             self.sluice("index", reference)
         self.node = self.start_node()
 
-    def start_node(self, name="cache"):
+    def start_node(self, name="cache", **options):
         node = ImageNode(os.path.join(self.directory, f"{self._testMethodName}-{name}"),
-                         self.environment)
+                         self.environment, **options)
         self.addCleanup(self.end_node, node)
         self.assertEqual(node.started, {}, node.log)
         return node

@@ -2,9 +2,9 @@
 
 import os
 import re
+import signal
 
 from e2e.test_image_node import ImageNodeTest
-
 
 class Guard(ImageNodeTest):
     """Faults of servers are those of node_driver.c."""
@@ -82,3 +82,33 @@ class Guard(ImageNodeTest):
     def test_no_signal_is_blocked(self):
         with open(f"/proc/{self.node.server()}/status", encoding="ascii") as file:
             self.assertRegex(file.read(), r"\nSigBlk:\s+0+\n")
+
+
+class Watchdog(ImageNodeTest):
+    """Servers that hang."""
+
+    def setUp(self):
+        super().setUp()
+        self.node.stop()
+        self.node = self.start_node(watchdog=1000)
+
+    def read(self, point):
+        with open(os.path.join(point, "base", "text"), "rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            return file.read()
+
+    def test_server_that_hangs_is_followed_by_another(self):
+        points = self.open(1, "second", front="fuse"), self.open(2, "second")
+        texts = [self.read(point) for point in points]
+        for hangs, number in enumerate((signal.SIGSTOP, signal.SIGUSR1, signal.SIGUSR2), 1):
+            with self.subTest(number):
+                os.kill(self.node.server(), number)
+                self.assertEqual(texts, [self.read(point) for point in points])
+                self.wait_until(lambda count=hangs: self.is_served_after(count), "all is served")
+        self.assertNotIn("gets errors", "\n".join(self.node.log))
+
+    def is_served_after(self, hangs):
+        status = self.node.status()
+        return (status["server"] and status["servers_hung"] == hangs and
+                status["servers_started"] == hangs + 1 and
+                all(image["state"] == "open" for image in status["images"]))

@@ -16,14 +16,15 @@ DRIVER = os.path.join(os.path.dirname(workplace.SLUICE), "tests", "node_driver")
 class ImageNode:
     """Commands are sent at once; answer() waits for what came of one."""
 
-    def __init__(self, cache, environment, holder=()):
+    def __init__(self, cache, environment, holder=(), watchdog=0):
         self._faults = os.path.join(cache, "faults")
         self._log_path = cache + ".log"
         # A file, because a holder that is started has it longer.
         with open(self._log_path, "ab") as log:
             self.process = subprocess.Popen([DRIVER, cache, *holder], stdin=subprocess.PIPE,
                                             text=True, stdout=subprocess.PIPE, stderr=log,
-                                            env=environment)
+                                            env={**environment,
+                                                 "NODE_DRIVER_WATCHDOG": str(watchdog)})
         self._tags = map(str, itertools.count())
         self._answers = {"start": queue.Queue()}
         self._thread = threading.Thread(target=self._read_answers, daemon=True)

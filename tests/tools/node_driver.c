@@ -11,7 +11,9 @@
  *
  * Its servers have the faults that are asked for by files in the directory CACHE/faults, each of
  * which goes with the fault that it was good for: "crash-NAME-1" crashes the server that is to load
- * an image of the repository NAME, "fail-NAME-1" has that fail.
+ * an image of the repository NAME, "fail-NAME-1" has that fail. SIGUSR1 has the thread that takes
+ * commands loop without end, SIGUSR2 has it wait without end. NODE_DRIVER_WATCHDOG is the
+ * watchdog's time in milliseconds.
  */
 #include <dirent.h>
 #include <fcntl.h>
@@ -187,6 +189,12 @@ int __wrap_mounted_image_new(struct mounted_image **ret, struct node *node,
     return __real_mounted_image_new(ret, node, options, error);
 }
 
+static void hang(int number)
+{
+    for (;;)
+        if (number == SIGUSR2) pause();
+}
+
 /* ---- start ---- */
 
 int main(int argc, char **argv)
@@ -194,14 +202,21 @@ int main(int argc, char **argv)
     struct error *error = NULL;
     char text[8192];
     signal(SIGPIPE, SIG_IGN);
-    if (argc > 0 && strcmp(argv[0], NODE_SERVER_NAME) == 0) return node_server_main(argc, argv);
+    if (argc > 0 && strcmp(argv[0], NODE_SERVER_NAME) == 0) {
+        signal(SIGUSR1, hang);
+        signal(SIGUSR2, hang);
+        return node_server_main(argc, argv);
+    }
     if (argc < 2) return 2;
     cleanup_free char *faults = format_text("%s/faults", argv[1]);
     setenv(FAULTS, faults, 1);
-    const struct node_client_options options = { .node = { .cache = argv[1],
-                                                           .read_timeout_seconds = 20 },
-                                                 .holder = argv[2],
-                                                 .holder_program = argc > 3 ? argv[3] : NULL };
+    const char *watchdog = getenv("NODE_DRIVER_WATCHDOG");
+    const struct node_client_options options = {
+        .node = { .cache = argv[1], .read_timeout_seconds = 20 },
+        .watchdog_ms = watchdog ? (unsigned)atoi(watchdog) : 0,
+        .holder = argv[2],
+        .holder_program = argc > 3 ? argv[3] : NULL
+    };
     if (node_client_start(&client, &options, &error) < 0) {
         say("start", failure(error));
         return 1;

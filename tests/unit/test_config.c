@@ -57,6 +57,7 @@ static void an_empty_file_means_the_defaults(void **state)
     assert_int_equal(config.lazy.trust, TRUST_REFERRER);
     assert_int_equal(config.lazy.budget_ms, 5000);
     assert_int_equal(config.lazy.fill, FILL_IDLE);
+    assert_int_equal(config.server.watchdog_ms, 10000);
     assert_int_equal(config.log.level, LOG_INFO);
     config_free(&config);
 }
@@ -75,6 +76,7 @@ static void every_key_arrives(void **state)
                                   "retry_after = '2m'\nfront = 'fuse'\nprofile = false\n"
                                   "prefetch_limit = '64MiB'\nfill = 'now'\nfill_rate = '10MB'\n"
                                   "read_timeout = '30s'\n"
+                                  "[server]\nwatchdog = '0s'\n"
                                   "[holder]\nsocket = '/h.sock'\n"
                                   "[credentials]\nimage_service = '/i.sock'\n"
                                   "containerd = '/cd.sock'\nprovider_config = '/p.yaml'\n"
@@ -103,6 +105,7 @@ static void every_key_arrives(void **state)
     assert_int_equal(config.lazy.fill, FILL_NOW);
     assert_int_equal(config.lazy.fill_rate, 10000000);
     assert_int_equal(config.lazy.read_timeout_ms, 30000);
+    assert_int_equal(config.server.watchdog_ms, 0);
     assert_string_equal(config.holder.socket, "/h.sock");
     assert_string_equal(config.credentials.image_service, "/i.sock");
     assert_string_equal(config.credentials.containerd, "/cd.sock");
@@ -132,6 +135,7 @@ static void what_is_wrong_is_named(void **state)
     assert_refused("[lazy]\nbudget = '99999999999999999999s'", "lazy.budget: must be a duration");
     assert_refused("[lazy]\nbudget = '9999999h'", "lazy.budget: must be a duration");
     assert_refused("[lazy]\nread_timeout = '2m'", "lazy.read_timeout: must be from");
+    assert_refused("[server]\nwatchdog = '500ms'", "server.watchdog: must be \"0s\", or from");
     assert_refused("[lazy]\ntrust = 'all'", "lazy.trust: ");
     assert_refused("[lazy]\nenabled = 'yes'", "lazy.enabled: must be true or false");
     assert_refused("[cache]\nsize = '1k'", "cache.size: ");

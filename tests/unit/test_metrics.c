@@ -21,14 +21,14 @@ static const char *unhealthy_reason;
 static json_t *make_status(void *context)
 {
     (void)context;
-    return json_pack("{s:{s:s, s:i}, s:{s:i, s:I, s:i}, s:{s:i, s:i},"
+    return json_pack("{s:{s:s, s:i}, s:{s:i, s:i, s:I, s:i}, s:{s:i, s:i},"
                      " s:[{s:s, s:s, s:i, s:f}], s:{s:i, s:i},"
                      " s:[{s:s, s:s, s:s, s:I, s:i, s:i},"
                      " {s:s, s:s, s:s, s:i}, {s:s, s:s, s:s, s:i}, {s:s}]}",
                      "daemon", "version", "1\"2\\3\n4", "open_files", 7, "server", "starts", 2,
-                     "bytes_fetched", (json_int_t)1 << 40, "reads_waiting", 3, "cache", "on_disk",
-                     11, "limit", 0, "calls", "method", "Prepare", "code", "OK", "count", 5,
-                     "seconds", 0.25, "decisions", "lazy", 4, "no index", 6, "images", "state",
+                     "hangs", 1, "bytes_fetched", (json_int_t)1 << 40, "reads_waiting", 3, "cache",
+                     "on_disk", 11, "limit", 0, "calls", "method", "Prepare", "code", "OK", "count",
+                     5, "seconds", 0.25, "decisions", "lazy", 4, "no index", 6, "images", "state",
                      "mounted", "name", "r/a:\"1\"", "reference", "r/a@sha256:12", "bytes_fetched",
                      (json_int_t)5000, "oldest_wait_ms", 2500, "reads_waiting", 1, "state",
                      "mounted", "name", "r/a:\"1\"", "reference", "r/a@sha256:34", "bytes_fetched",
@@ -71,6 +71,7 @@ static void a_status_is_told_in_prometheus_terms(void **state)
     assert_line(text, "process_open_fds 7");
     assert_line(text, "# TYPE sluice_server_starts_total counter");
     assert_line(text, "sluice_server_starts_total 2");
+    assert_line(text, "sluice_server_hangs_total 1");
     assert_line(text, "sluice_fetched_bytes_total 1099511627776");
     assert_line(text, "sluice_reads_waiting 3");
     assert_line(text, "sluice_cache_limit_bytes 0");
