@@ -63,6 +63,8 @@ struct file_tree {
 /* `expected` names are likely. The tree starts with its root, an implied directory. */
 int file_tree_init(struct file_tree *tree, size_t expected, struct error **error);
 void file_tree_free(struct file_tree *tree);
+/* Names and inodes have the same positions in both. */
+int file_tree_copy(struct file_tree *ret, const struct file_tree *tree, struct error **error);
 
 bool tree_inode_is_directory(const struct tree_inode *inode);
 static inline struct tree_inode *tree_inode_of(const struct file_tree *tree, uint32_t name)

@@ -102,6 +102,25 @@ int file_tree_init(struct file_tree *tree, size_t expected, struct error **error
     return 0;
 }
 
+static void *copy_of(const void *from, size_t count, size_t capacity, size_t size)
+{
+    void *to = calloc(capacity, size);
+    if (to) memcpy(to, from, count * size);
+    return to;
+}
+
+int file_tree_copy(struct file_tree *ret, const struct file_tree *tree, struct error **error)
+{
+    *ret = *tree;
+    ret->names = copy_of(tree->names, tree->name_count, tree->name_capacity, sizeof *tree->names);
+    ret->inodes =
+        copy_of(tree->inodes, tree->inode_count, tree->inode_capacity, sizeof *tree->inodes);
+    ret->slots = copy_of(tree->slots, tree->slot_count, tree->slot_count, sizeof *tree->slots);
+    if (ret->names && ret->inodes && ret->slots) return 0;
+    file_tree_free(ret);
+    return error_set_memory(error);
+}
+
 void file_tree_free(struct file_tree *tree)
 {
     free(tree->names);

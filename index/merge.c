@@ -1,11 +1,9 @@
 /* Which names the merged tree has; index/erofs_writer.c makes the image of it. */
-#include "index/merge.h"
-
 #include <stdlib.h>
 #include <string.h>
 
 #include "index/erofs-internal.h"
-#include "index/file-tree-internal.h"
+#include "index/merge-internal.h"
 
 #define SYMLINKS_MAX   255 /* as containerd and Go follow; the kernel stops at 40 */
 #define PATH_BYTES_MAX 4095
@@ -32,7 +30,7 @@ struct trail {
 };
 
 struct merger {
-    struct file_tree tree;
+    struct file_tree *tree; /* borrowed */
     struct trail trail;
     uint32_t layer;
     unsigned links;  /* symbolic links followed for the present path */
@@ -97,7 +95,7 @@ static void step_up(struct merger *merger, uint32_t *at)
     if (merger->pending_count > 0)
         merger->pending_count--;
     else if (*at != TREE_ROOT)
-        *at = merger->tree.names[*at].parent;
+        *at = merger->tree->names[*at].parent;
 }
 
 /* One component down from `*at`; a symbolic link is put on `todo`. */
@@ -105,9 +103,9 @@ static int step_down(struct merger *merger, struct text component, uint32_t *at,
                      struct error **error)
 {
     if (merger->pending_count > 0) return push_pending(merger, component, error);
-    uint32_t child = file_tree_find(&merger->tree, *at, component.start, component.length);
+    uint32_t child = file_tree_find(merger->tree, *at, component.start, component.length);
     if (child == TREE_NONE) return push_pending(merger, component, error);
-    const struct tree_inode *inode = tree_inode_of(&merger->tree, child);
+    const struct tree_inode *inode = tree_inode_of(merger->tree, child);
     if (tree_inode_is_directory(inode)) {
         *at = child;
         return 0;
@@ -162,7 +160,7 @@ static int make_pending(struct merger *merger, uint32_t *at, struct error **erro
         if (name.length > 255)
             return error_set(error, ERROR_INVALID,
                              "a symbolic link leads to a name over 255 bytes");
-        if (file_tree_add(&merger->tree, *at, name.start, name.length, NULL, merger->layer, at,
+        if (file_tree_add(merger->tree, *at, name.start, name.length, NULL, merger->layer, at,
                           error) < 0)
             return -1;
     }
@@ -173,8 +171,8 @@ static int make_pending(struct merger *merger, uint32_t *at, struct error **erro
 static size_t trail_match(struct merger *merger, struct text directory)
 {
     struct trail *trail = &merger->trail;
-    if (trail->removed != merger->tree.removed) trail->count = 0;
-    trail->removed = merger->tree.removed;
+    if (trail->removed != merger->tree->removed) trail->count = 0;
+    trail->removed = merger->tree->removed;
     size_t known = trail->count ? trail->steps[trail->count - 1].length : 0;
     size_t limit = known < directory.length ? known : directory.length, same = 0;
     while (same < limit && trail->path[same] == directory.start[same])
@@ -221,26 +219,26 @@ static int apply_directory(struct merger *merger, const struct entry *entry, uin
 {
     uint32_t name;
     if (existing != TREE_NONE) {
-        struct tree_inode *inode = tree_inode_of(&merger->tree, existing);
+        struct tree_inode *inode = tree_inode_of(merger->tree, existing);
         if (tree_inode_is_directory(inode)) {
             inode->entry = entry;
             inode->layer = merger->layer;
-            merger->tree.names[existing].layer = merger->layer;
+            merger->tree->names[existing].layer = merger->layer;
             return 0;
         }
-        file_tree_remove(&merger->tree, existing);
+        file_tree_remove(merger->tree, existing);
     }
-    return file_tree_add(&merger->tree, parent, base.start, base.length, entry, merger->layer,
-                         &name, error);
+    return file_tree_add(merger->tree, parent, base.start, base.length, entry, merger->layer, &name,
+                         error);
 }
 
 static int apply_file(struct merger *merger, const struct entry *entry, uint32_t parent,
                       uint32_t existing, struct text base, struct error **error)
 {
     uint32_t name;
-    if (existing != TREE_NONE) file_tree_remove(&merger->tree, existing);
-    return file_tree_add(&merger->tree, parent, base.start, base.length, entry, merger->layer,
-                         &name, error);
+    if (existing != TREE_NONE) file_tree_remove(merger->tree, existing);
+    return file_tree_add(merger->tree, parent, base.start, base.length, entry, merger->layer, &name,
+                         error);
 }
 
 static int find_link_target(struct merger *merger, const char *target, uint32_t *ret,
@@ -253,11 +251,11 @@ static int find_link_target(struct merger *merger, const char *target, uint32_t 
         return error_prefix(error, "the target \"%.300s\" of the hard link", target);
     *ret = TREE_NONE;
     if (merger->pending_count == 0)
-        *ret = file_tree_find(&merger->tree, directory, base.start, base.length);
+        *ret = file_tree_find(merger->tree, directory, base.start, base.length);
     if (*ret == TREE_NONE)
         return error_set(error, ERROR_INVALID, "the target \"%.300s\" of the hard link is missing",
                          target);
-    if (tree_inode_is_directory(tree_inode_of(&merger->tree, *ret)))
+    if (tree_inode_is_directory(tree_inode_of(merger->tree, *ret)))
         return error_set(error, ERROR_INVALID,
                          "the target \"%.300s\" of the hard link is a directory", target);
     return 0;
@@ -268,19 +266,19 @@ static int apply_hardlink(struct merger *merger, const struct entry *entry, uint
 {
     uint32_t target = TREE_NONE, name;
     if (find_link_target(merger, entry->target, &target, error) < 0) return -1;
-    uint32_t inode = merger->tree.names[target].inode;
+    uint32_t inode = merger->tree->names[target].inode;
     if (existing != TREE_NONE) {
-        if (merger->tree.names[existing].inode == inode) {
-            merger->tree.names[existing].layer = merger->layer;
+        if (merger->tree->names[existing].inode == inode) {
+            merger->tree->names[existing].layer = merger->layer;
             return 0;
         }
         /* An unpacker removes first, and then misses a target that was below. */
-        file_tree_remove(&merger->tree, existing);
-        if (merger->tree.names[target].inode != inode)
+        file_tree_remove(merger->tree, existing);
+        if (merger->tree->names[target].inode != inode)
             return error_set(error, ERROR_INVALID,
                              "the target \"%.300s\" of the hard link is missing", entry->target);
     }
-    return file_tree_link(&merger->tree, parent, base.start, base.length, inode, merger->layer,
+    return file_tree_link(merger->tree, parent, base.start, base.length, inode, merger->layer,
                           &name, error);
 }
 
@@ -288,9 +286,9 @@ static int apply_hardlink(struct merger *merger, const struct entry *entry, uint
 static void apply_to_root(struct merger *merger, const struct entry *entry)
 {
     if (entry->type == ENTRY_DIRECTORY)
-        tree_inode_of(&merger->tree, TREE_ROOT)->entry = entry;
+        tree_inode_of(merger->tree, TREE_ROOT)->entry = entry;
     else
-        file_tree_purge(&merger->tree, TREE_ROOT, merger->layer);
+        file_tree_purge(merger->tree, TREE_ROOT, merger->layer);
 }
 
 /* A whiteout below a file has nothing to hide: what the file replaced is gone. */
@@ -307,12 +305,12 @@ static int apply_marker(struct merger *merger, const struct entry *entry, struct
         return 0;
     }
     if (entry->type == ENTRY_OPAQUE) {
-        file_tree_purge(&merger->tree, directory, merger->layer);
+        file_tree_purge(merger->tree, directory, merger->layer);
         return 0;
     }
     struct text base = base_part(entry->path);
-    uint32_t existing = file_tree_find(&merger->tree, directory, base.start, base.length);
-    if (existing != TREE_NONE) file_tree_hide(&merger->tree, existing, merger->layer);
+    uint32_t existing = file_tree_find(merger->tree, directory, base.start, base.length);
+    if (existing != TREE_NONE) file_tree_hide(merger->tree, existing, merger->layer);
     return 0;
 }
 
@@ -340,7 +338,7 @@ static int apply_entry(struct merger *merger, const struct merge_layer *layer,
     if (check_data(entry, layer, error) < 0) return -1;
     struct text base = base_part(entry->path);
     if (reach_directory(merger, directory_part(entry->path), &parent, error) < 0) return -1;
-    uint32_t existing = file_tree_find(&merger->tree, parent, base.start, base.length);
+    uint32_t existing = file_tree_find(merger->tree, parent, base.start, base.length);
     switch (entry->type) {
     case ENTRY_DIRECTORY:
         return apply_directory(merger, entry, parent, existing, base, error);
@@ -363,32 +361,43 @@ static int apply_layer(struct merger *merger, const struct merge_layer *layer, s
     return 0;
 }
 
-static int apply_layers(struct merger *merger, const struct merge_layer *layers, size_t count,
-                        struct error **error)
+int merge_onto(struct file_tree *tree, const struct merge_layer *layers, size_t first, size_t count,
+               struct error **error)
 {
-    size_t expected = 0;
+    struct merger *merger = calloc(1, sizeof *merger);
+    if (!merger) return error_set_memory(error);
+    merger->tree = tree;
+    int status = 0;
+    for (size_t i = first; i < count && status == 0; i++) {
+        merger->layer = (uint32_t)i;
+        status = apply_layer(merger, &layers[i], error);
+    }
+    free(merger->pending);
+    free(merger);
+    return status;
+}
+
+int merge_tree_init(struct file_tree *tree, const struct merge_layer *layers, size_t count,
+                    struct error **error)
+{
+    size_t expected = 1;
+    if (count > EROFS_DEVICES_MAX) {
+        error_set(error, ERROR_UNSUPPORTED, "the image has %zu layers, more than %d", count,
+                  EROFS_DEVICES_MAX);
+        return -1;
+    }
     for (size_t i = 0; i < count; i++)
         expected += entry_table_count(layers[i].entries);
-    if (file_tree_init(&merger->tree, expected, error) < 0) return -1;
-    for (size_t i = 0; i < count; i++) {
-        merger->layer = (uint32_t)i;
-        if (apply_layer(merger, &layers[i], error) < 0) return -1;
-    }
-    return 0;
+    return file_tree_init(tree, expected, error);
 }
 
 int merge_layers(const struct merge_layer *layers, size_t count, struct buffer *ret_erofs,
                  struct error **error)
 {
-    if (count > EROFS_DEVICES_MAX)
-        return error_set(error, ERROR_UNSUPPORTED, "the image has %zu layers, more than %d", count,
-                         EROFS_DEVICES_MAX);
-    struct merger *merger = calloc(1, sizeof *merger);
-    if (!merger) return error_set_memory(error);
-    int status = apply_layers(merger, layers, count, error);
-    if (status == 0) status = erofs_write(&merger->tree, layers, count, ret_erofs, error);
-    file_tree_free(&merger->tree);
-    free(merger->pending);
-    free(merger);
+    struct file_tree tree = { 0 };
+    int status = merge_tree_init(&tree, layers, count, error);
+    if (status == 0) status = merge_onto(&tree, layers, 0, count, error);
+    if (status == 0) status = erofs_write(&tree, layers, count, ret_erofs, error);
+    file_tree_free(&tree);
     return status;
 }

@@ -38,4 +38,15 @@ struct merge_layer {
 int merge_layers(const struct merge_layer *layers, size_t count, struct buffer *ret_erofs,
                  struct error **error);
 
+/*
+ * What the uppermost of the layers changes in the merge of the others: stacked on their differences
+ * by overlayfs, it shows what merge_layers() makes of all. The image has what the layer puts there,
+ * the directories that lead to it, with the attributes of the whole tree, and a whiteout of
+ * overlayfs (character device 0/0) for each name that it hides. Nothing is marked as opaque. A name
+ * that the layer gives to a file of a lower one is a file of its own. The devices are those of
+ * merge_layers(). Errors as merge_layers().
+ */
+int merge_difference(const struct merge_layer *layers, size_t count, struct buffer *ret_erofs,
+                     struct error **error);
+
 #endif

@@ -10,15 +10,19 @@
 
 #include "tests/unit/tree_maker.h"
 
+typedef int merge_function(const struct merge_layer *layers, size_t count, struct buffer *ret_erofs,
+                           struct error **error);
+
 /* Merges `count` layers given as text; NULL: refused, with *ret_error set. */
-static char *merge(const char *const *layers, size_t count, struct error **ret_error)
+static char *merge_by(merge_function *function, const char *const *layers, size_t count,
+                      struct error **ret_error)
 {
     struct chain chain = { .count = 0 };
     struct buffer bytes = { 0 }, text = { 0 };
     struct erofs_image image;
     for (size_t i = 0; i < count; i++)
         chain_add(&chain, layer_of(layers[i]));
-    if (merge_layers(chain.layers, chain.count, &bytes, ret_error) == 0) {
+    if (function(chain.layers, chain.count, &bytes, ret_error) == 0) {
         struct error *error = NULL;
         if (erofs_image_open(&image, bytes.data, bytes.length, &error) < 0 ||
             erofs_image_validate(&image, chain.lengths, (uint32_t)chain.count, &error) < 0)
@@ -29,6 +33,11 @@ static char *merge(const char *const *layers, size_t count, struct error **ret_e
     buffer_free(&bytes);
     chain_free(&chain);
     return (char *)text.data;
+}
+
+static char *merge(const char *const *layers, size_t count, struct error **ret_error)
+{
+    return merge_by(merge_layers, layers, count, ret_error);
 }
 
 #define LAYERS(...)                       \
@@ -316,6 +325,67 @@ static void costly_paths(void **state)
     chain_free(&chain);
 }
 
+static void expect_difference(const char *const *layers, size_t count, const char *tree)
+{
+    struct error *error = NULL;
+    char *text = merge_by(merge_difference, layers, count, &error);
+    if (!text) fail_msg("refused: %s", error_message(error));
+    assert_string_equal(text, tree);
+    free(text);
+}
+
+static void difference_of_one(void **state)
+{
+    (void)state;
+    expect_difference(NULL, 0, "d . 755\n");
+    expect_difference(LAYERS("d a 700\nf a/b 1\nw c"), "d . 755\nd a 700\nf a/b 1@1:2\n");
+}
+
+static void difference_has_what_changes(void **state)
+{
+    (void)state;
+    expect_difference(LAYERS("d a 700\nf a/b 1\nf a/c 1\nd e 755\nf e/f 1", "f a/b 2\nf g 3"),
+                      "d . 755\nd a 700\nf a/b 2@2:1\nf g 3@2:2\n");
+    expect_difference(LAYERS("d a 700\nf a/b 1", "d a 711"), "d . 755\nd a 711\n");
+    expect_difference(LAYERS("f a 1", ""), "d . 755\n");
+    expect_difference(LAYERS("f a 1", "f b 1", "f c 1"), "d . 755\nf c 1@3:1\n");
+}
+
+static void difference_hides_by_whiteouts(void **state)
+{
+    (void)state;
+    expect_difference(LAYERS("d a 700\nf a/b 1\nf c 1", "w a/b\nw c\nw d"),
+                      "d . 755\nd a 700\nc a/b\nc c\n");
+    /* One for the directory, none below it. */
+    expect_difference(LAYERS("d a 700\nf a/b 1", "w a"), "d . 755\nc a\n");
+    expect_difference(LAYERS("d a 700\nf a/b 1\nf a/c 1\nd a/d 700\nf a/d/e 1",
+                             "o a\nf a/c 2\nd a/d 711\nf a/d/f 1"),
+                      "d . 755\nd a 700\nc a/b\nf a/c 2@2:2\nd a/d 711\nc a/d/e\nf a/d/f 1@2:4\n");
+    /* A file where a directory was hides it by itself, and the other way round. */
+    expect_difference(LAYERS("d a 700\nf a/b 1\nf c 1", "f a 1\nd c 700\nf c/d 1"),
+                      "d . 755\nf a 1@2:1\nd c 700\nf c/d 1@2:3\n");
+    /* What was hidden before is not hidden again. */
+    expect_difference(LAYERS("f a 1", "w a", "w a"), "d . 755\n");
+    /* Removed and made anew, in either order. */
+    expect_difference(LAYERS("d a 700\nf a/b 1\nf a/c 1", "w a\nd a 711\nf a/c 2"),
+                      "d . 755\nd a 711\nc a/b\nf a/c 2@2:3\n");
+    expect_difference(LAYERS("d a 700\nf a/b 1\nf a/c 1", "d a 711\nf a/c 2\nw a"),
+                      "d . 755\nd a 711\nc a/b\nf a/c 2@2:2\n");
+}
+
+static void difference_sees_lower_layers(void **state)
+{
+    (void)state;
+    /* A parent that is not named keeps its mode, a link leads where it leads below. */
+    expect_difference(
+        LAYERS("d tmp 1777\nd usr 755\nd usr/lib 700\nl lib usr/lib", "f tmp/a 1\nf lib/b 1"),
+        "d . 755\nd tmp 1777\nf tmp/a 1@2:1\nd usr 755\nd usr/lib 700\n"
+        "f usr/lib/b 1@2:2\n");
+    /* A link to a file of a lower layer has its data; among themselves they stay links. */
+    expect_difference(LAYERS("f a 5", "h b a\nh c a\nf d 1"),
+                      "d . 755\nf b 5@1:1 x2\nf c 5@1:1 x2\nf d 1@2:3\n");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -333,6 +403,10 @@ int main(void)
         cmocka_unit_test(too_many_layers),
         cmocka_unit_test(deterministic),
         cmocka_unit_test(costly_paths),
+        cmocka_unit_test(difference_of_one),
+        cmocka_unit_test(difference_has_what_changes),
+        cmocka_unit_test(difference_hides_by_whiteouts),
+        cmocka_unit_test(difference_sees_lower_layers),
     };
     return cmocka_run_group_tests_name("merge", tests, NULL, NULL);
 }
