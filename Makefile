@@ -208,6 +208,7 @@ install-files: # of what is built already
 	done
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/sluice/containerd packaging/containerd/*.toml
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/sluice/prometheus packaging/prometheus/*.yaml
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/sluice/containers packaging/containers/storage.conf
 
 clean: ## remove what was built
 	rm -rf build

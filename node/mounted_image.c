@@ -28,6 +28,7 @@ static int load(struct mounted_image *image, struct error **error)
                                       .least_trust = options->least_trust,
                                       .force = options->force,
                                       .layers = options->layers,
+                                      .difference = options->difference,
                                       .artifact_known = prepare_mount,
                                       .context = image };
     if (!options->no_profile && profile_player_new(&image->profile, node->client, node->cache,

@@ -26,6 +26,7 @@ struct mounted_image_options {
     enum index_trust pinned_trust;     /* as struct node_image_options */
     enum index_trust least_trust;
     uint32_t layers; /* that are shown, from below; 0: all */
+    bool difference; /* only what the last of these changes; without fill and profile */
     enum front_kind front;
     bool no_profile;
     uint64_t prefetch_limit; /* bytes; 0: half of the cache's size */

@@ -98,6 +98,7 @@ int node_cache_open(struct cache **ret, const char *directory,
 static struct digest *needed_by(const struct node_image *node, size_t *ret_count)
 {
     size_t layers = node->artifact.layer_count, count = 0;
+    bool merged = node_image_is_merged_here(node);
     cleanup_free char *name = node_image_memory_name(&node->image);
     struct digest *needed = calloc(2 * layers + 4, sizeof *needed);
     if (!name || !needed) {
@@ -107,10 +108,10 @@ static struct digest *needed_by(const struct node_image *node, size_t *ret_count
     digest_of(name, strlen(name), &needed[count++]);
     needed[count++] = node->image.digest;
     needed[count++] = node->index_digest;
-    if (!node->is_prefix) needed[count++] = node->artifact.metadata.content_digest;
+    if (!merged) needed[count++] = node->artifact.metadata.content_digest;
     for (size_t i = 0; i < layers; i++) {
         needed[count++] = node->artifact.layers[i].chunks.content_digest;
-        if (node->is_prefix) needed[count++] = node->artifact.layers[i].entries.content_digest;
+        if (merged) needed[count++] = node->artifact.layers[i].entries.content_digest;
     }
     *ret_count = count;
     return needed;

@@ -9,6 +9,7 @@
 #include "base/buffer.h"
 #include "base/digest.h"
 #include "base/error.h"
+#include "index/chunk_table.h"
 #include "node/mounted_image.h"
 #include "node/node.h"
 
@@ -43,6 +44,9 @@ struct node_image_request {
 struct node_layer_answer {
     struct digest blob, stream;
     uint64_t stream_length;
+    /* 0 where an earlier version has left the answer. */
+    uint64_t blob_length;
+    enum layer_kind kind;
 };
 
 /* An index has some hundred layers at the most, with three for each. */

@@ -41,8 +41,8 @@ static json_t *shorten(const json_t *answer)
                                           "trust",     "entries",         "image_bytes",
                                           "front",     "front_reason",    "negotiated",
                                           "cache_keys" };
-    static const char *const layer_fields[] = { "digest", "stream_digest", "stream_bytes",
-                                                "device" };
+    static const char *const layer_fields[] = { "digest",     "stream_digest", "stream_bytes",
+                                                "blob_bytes", "kind",          "device" };
     json_t *object = json_object(), *layers = json_array(), *layer;
     size_t position;
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)

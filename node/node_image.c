@@ -130,16 +130,24 @@ static int load_artifact(struct loader *loader, struct error **error)
     return image_check_index(&node->image, &node->artifact, &node->index_digest, error);
 }
 
-/* The first `layers` of them, or all for 0. */
-static int choose_layers(struct node_image *node, uint32_t layers, struct error **error)
+bool node_image_is_merged_here(const struct node_image *image)
 {
+    return image->is_prefix || image->is_difference;
+}
+
+/* The first of them, or all. */
+static int choose_layers(struct node_image *node, const struct node_image_options *options,
+                         struct error **error)
+{
+    uint32_t layers = options->layers;
     struct index_artifact *artifact = &node->artifact;
     if (layers > artifact->layer_count)
         return error_set(error, ERROR_INVALID, "image %s has %zu layers and not %u",
                          node->image.name, artifact->layer_count, layers);
     node->is_prefix = layers > 0 && layers < artifact->layer_count;
-    if (!node->is_prefix) return 0;
-    artifact->layer_count = layers;
+    node->is_difference = options->difference;
+    if (!node_image_is_merged_here(node)) return 0;
+    if (node->is_prefix) artifact->layer_count = layers;
     artifact->profile = (struct index_part){ 0 };
     return 0;
 }
@@ -172,8 +180,7 @@ static int load_index(struct loader *loader, const struct node_image_options *op
     log_info("%s is %s; its index is %s (%s%s)", node->image.name,
              digest_format(&node->image.digest, manifest), digest_format(&chosen.digest, index),
              index_trust_name(chosen.trust), known ? ", known on this node" : "");
-    if (load_artifact(loader, error) < 0 || choose_layers(node, options->layers, error) < 0)
-        return -1;
+    if (load_artifact(loader, error) < 0 || choose_layers(node, options, error) < 0) return -1;
     if (options->artifact_known) options->artifact_known(options->context, node);
     return node_parts_load(loader, error);
 }

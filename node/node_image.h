@@ -27,6 +27,7 @@ struct node_image {
     /* Of the layers that are shown. */
     struct index_artifact artifact;
     bool is_prefix;              /* those are the image's first layers, and not all of them */
+    bool is_difference;          /* only what the last of them changes is shown */
     struct chunk_table **tables; /* one a layer */
     struct erofs_image metadata; /* in `metadata_content` */
     struct part_content metadata_content;
@@ -42,6 +43,8 @@ struct node_image_options {
     /* Only that many layers, from below; 0: all. The metadata of some is merged here, and no
      * profile is theirs. ERROR_UNSUPPORTED: they have too many files for that. */
     uint32_t layers;
+    /* Only what the last of these changes: merge_difference(). Made here, too. */
+    bool difference;
     /* Called when the artifact is known and before its parts are fetched, for what may come at the
      * same time; perhaps a second time, with another index. May be NULL. */
     void (*artifact_known)(void *context, const struct node_image *node);
@@ -56,6 +59,9 @@ struct node_image_options {
 int node_image_load(struct node_image *ret, struct registry_client *client, struct cache *cache,
                     const struct node_image_options *options, struct error **error);
 void node_image_free(struct node_image *image);
+
+/* Its metadata is not the index's: it was merged here, of entry tables. */
+bool node_image_is_merged_here(const struct node_image *image);
 
 /* Under what the cache remembers the image: the name in full and the platform. In fresh memory;
  * NULL: out of memory. */

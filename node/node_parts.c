@@ -405,7 +405,7 @@ static int load_whole(struct loader *loader, struct error **error)
     return check_metadata(loader, error);
 }
 
-static int load_prefix(struct loader *loader, struct error **error)
+static int load_merged(struct loader *loader, struct error **error)
 {
     size_t count = loader->node->artifact.layer_count;
     struct parts parts = { .loader = loader, .entries = calloc(count, sizeof *parts.entries) };
@@ -426,7 +426,7 @@ int node_parts_load(struct loader *loader, struct error **error)
     struct node_image *node = loader->node;
     node->tables = calloc(node->artifact.layer_count, sizeof *node->tables);
     if (!node->tables) return error_set_memory(error);
-    return node->is_prefix ? load_prefix(loader, error) : load_whole(loader, error);
+    return node_image_is_merged_here(node) ? load_merged(loader, error) : load_whole(loader, error);
 }
 
 void node_parts_free(struct node_image *node)

@@ -66,16 +66,16 @@ json_t *node_open_encode(const struct node_image_request *request, struct error 
     const struct mounted_image_options *image = &request->image;
     char platform[PLATFORM_TEXT_SIZE], index[DIGEST_TEXT_SIZE];
     json_t *root = json_pack(
-        "{s:s, s:o*, s:o*, s:o*, s:s, s:o*, s:s, s:s, s:s, s:b, s:b, s:I, s:I, s:I}", "command",
-        NODE_OPEN, "reference", json_string(image->reference), "platform",
+        "{s:s, s:o*, s:o*, s:o*, s:s, s:o*, s:s, s:s, s:s, s:b, s:b, s:b, s:I, s:I, s:I}",
+        "command", NODE_OPEN, "reference", json_string(image->reference), "platform",
         text_or_null(image->platform ? platform_format(image->platform, platform) : NULL), "index",
         text_or_null(image->pinned_index ? digest_format(image->pinned_index, index) : NULL),
         "index_trust", index_trust_name(image->pinned_trust), "mountpoint",
         text_or_null(image->mountpoint), "least_trust", index_trust_name(image->least_trust),
         "front", front_kind_name(image->front), "fill", fill_mode_name(image->fill), "no_profile",
-        (int)image->no_profile, "force", (int)image->force, "prefetch_limit",
-        (json_int_t)image->prefetch_limit, "fill_rate", (json_int_t)image->fill_rate, "layers",
-        (json_int_t)image->layers);
+        (int)image->no_profile, "difference", (int)image->difference, "force", (int)image->force,
+        "prefetch_limit", (json_int_t)image->prefetch_limit, "fill_rate",
+        (json_int_t)image->fill_rate, "layers", (json_int_t)image->layers);
     if (root && json_object_get(root, "reference") && json_object_get(root, "mountpoint"))
         return root;
     json_decref(root);
@@ -160,6 +160,7 @@ int node_open_decode(const json_t *command, struct node_open *ret, struct error 
     uint64_t layers;
     struct mounted_image_options *options = &ret->options;
     *ret = (struct node_open){ .options = { .no_profile = is_true(command, "no_profile"),
+                                            .difference = is_true(command, "difference"),
                                             .force = is_true(command, "force") } };
     options->reference = json_field_text(command, "reference", error);
     if (!options->reference ||
@@ -178,6 +179,17 @@ int node_open_decode(const json_t *command, struct node_open *ret, struct error 
 
 /* ---- the answer ---- */
 
+/* What answers of earlier versions, which the holder may have, do not say. */
+static int take_blob(const json_t *layer, struct node_layer_answer *ret, struct error **error)
+{
+    static const enum layer_kind kinds[] = { LAYER_TAR, LAYER_GZIP, LAYER_ZSTD };
+    const char *kind = json_optional_text(layer, "kind");
+    if (!kind) return 0;
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+        if (strcmp(kind, layer_kind_name(kinds[i])) == 0) ret->kind = kinds[i];
+    return json_field_size(layer, "blob_bytes", &ret->blob_length, error);
+}
+
 static int take_layers(const json_t *root, struct node_image_answer *ret, struct error **error)
 {
     const json_t *layers = json_field_array(root, "layers", error);
@@ -188,7 +200,8 @@ static int take_layers(const json_t *root, struct node_image_answer *ret, struct
         const json_t *layer = json_array_get(layers, i);
         if (json_field_digest(layer, "digest", &ret->layers[i].blob, error) < 0 ||
             json_field_digest(layer, "stream_digest", &ret->layers[i].stream, error) < 0 ||
-            json_field_size(layer, "stream_bytes", &ret->layers[i].stream_length, error) < 0)
+            json_field_size(layer, "stream_bytes", &ret->layers[i].stream_length, error) < 0 ||
+            take_blob(layer, &ret->layers[i], error) < 0)
             return -1;
         ret->layer_count++;
     }

@@ -1,5 +1,6 @@
-/* The metadata of an image's first layers. The index has only that of all of them; who starts a
- * container from what several images have in common needs this. */
+/* The metadata of an image's first layers, or of what the last of these changes. The index has only
+ * that of all of them; who starts a container from what several images have in common, or stacks
+ * layers one by one, needs this. */
 #include <stdlib.h>
 
 #include "base/cleanup.h"
@@ -43,8 +44,9 @@ static int merge(const struct node_image *node, const struct part_content *entri
     if (!layers) return error_set_memory(error);
     for (size_t i = 0; i < count; i++)
         if (decode(node, i, &entries[i], &layers[i], &tables[i], error) < 0) return -1;
-    if (merge_layers(layers, count, ret, error) < 0)
-        return error_prefix(error, "index of %s", node->image.name);
+    int result = node->is_difference ? merge_difference(layers, count, ret, error)
+                                     : merge_layers(layers, count, ret, error);
+    if (result < 0) return error_prefix(error, "index of %s", node->image.name);
     return 0;
 }
 
@@ -59,8 +61,9 @@ int prefix_merge(struct loader *loader, const struct part_content *entries, stru
     for (size_t i = 0; i < node->artifact.layer_count; i++)
         entry_table_free(tables[i]);
     if (result < 0) return -1;
-    log_info("merged the first %zu layers of %s: %zu bytes of metadata", node->artifact.layer_count,
-             node->image.name, made.length);
+    log_info("merged the first %zu layers of %s%s: %zu bytes of metadata",
+             node->artifact.layer_count, node->image.name,
+             node->is_difference ? ", for what the last one changes" : "", made.length);
     return part_content_keep(loader, &made, &node->metadata_content, &node->artifact.metadata,
                              error);
 }

@@ -244,6 +244,7 @@ static const struct key keys[] = {
     KEY("lazy", "fill_rate", read_bytes, lazy.fill_rate),
     KEY("lazy", "read_timeout", read_timeout, lazy.read_timeout_ms),
     KEY("server", "watchdog", read_watchdog, server.watchdog_ms),
+    KEY("layer_store", "path", read_path, layer_store.path),
     KEY("holder", "socket", read_socket, holder.socket),
     KEY("credentials", "image_service", read_optional_socket, credentials.image_service),
     KEY("credentials", "containerd", read_socket, credentials.containerd),
@@ -357,6 +358,7 @@ void config_free(struct config *config)
     free_texts(&config->snapshots.mount_options);
     free(config->cache.directory);
     free(config->registry.hosts_directory);
+    free(config->layer_store.path);
     free(config->holder.socket);
     free(config->credentials.image_service);
     free(config->credentials.containerd);

@@ -62,6 +62,9 @@ struct config {
             watchdog_ms; /* a server that has answered nothing for so long is killed; 0: none */
     } server;
     struct {
+        char *path; /* where Podman and CRI-O find layers of lazy images, or NULL */
+    } layer_store;
+    struct {
         char *socket;
     } holder;
     struct {

@@ -10,6 +10,7 @@
 #include "grpc/server.h"
 #include "node/node_client.h"
 #include "snapshotter/daemon.h"
+#include "snapshotter/layer_store.h"
 #include "snapshotter/lazy_images.h"
 #include "snapshotter/metrics.h"
 #include "snapshotter/snapshots_service.h"
@@ -23,6 +24,7 @@ struct daemon {
     struct credential_store *credentials;
     struct node_client *node;
     struct lazy_images *lazy;
+    struct layer_store *layers;
     struct snapshotter *snapshotter;
     struct cri_proxy *cri; /* or NULL */
     struct control_server *control;

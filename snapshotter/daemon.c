@@ -87,6 +87,20 @@ static int start_images(struct daemon *daemon, struct error **error)
     return lazy_images_open(&daemon->lazy, lazy, config, daemon->node, error);
 }
 
+/* What is in use is known also where the store is not wanted any more. */
+static int open_layers(struct daemon *daemon, struct error **error)
+{
+    cleanup_free char *file = format_text("%s/layers.json", daemon->config->root);
+    if (!file) return error_set_memory(error);
+    return layer_store_open(&daemon->layers, file, daemon->lazy, error);
+}
+
+static int start_layers(struct daemon *daemon, struct error **error)
+{
+    const char *path = daemon->config->layer_store.path;
+    return path ? layer_store_start(daemon->layers, path, error) : 0;
+}
+
 static int open_snapshots(struct daemon *daemon, struct error **error)
 {
     const struct config *config = daemon->config;
@@ -135,7 +149,8 @@ static int start(struct daemon *daemon, struct error **error)
 {
     const struct config *config = daemon->config;
     if (lock_root(daemon, error) < 0 || start_images(daemon, error) < 0 ||
-        open_snapshots(daemon, error) < 0 || listen_for_kubelet(daemon, error) < 0 ||
+        open_layers(daemon, error) < 0 || open_snapshots(daemon, error) < 0 ||
+        start_layers(daemon, error) < 0 || listen_for_kubelet(daemon, error) < 0 ||
         listen_for_people(daemon, error) < 0 || make_directory_of(config->address, error) < 0)
         return -1;
     daemon->service.snapshotter = daemon->snapshotter;
@@ -167,6 +182,7 @@ void daemon_stop(struct daemon *daemon)
     control_server_stop(daemon->control);
     cri_proxy_stop(daemon->cri);
     grpc_server_stop(daemon->server);
+    layer_store_free(daemon->layers);
     snapshotter_free(daemon->snapshotter);
     lazy_images_free(daemon->lazy);
     node_client_stop(daemon->node);

@@ -155,7 +155,7 @@ static void settle_on(struct decision *decision, struct lazy_image *image, const
     decision->image = image->number;
     decision->decided = clock_ms();
     uint64_t took = decision->decided - decision->begun;
-    if (!image->decision_ms && !image->used) image->decision_ms = took;
+    if (!image->decision_ms && !image->users) image->decision_ms = took;
     log_info("%s is lazy (decided in %" PRIu64 " ms): %s%s", decision->name, took, how,
              decision->late ? "; too late for who has asked, but not for the next pull" : "");
     decision->images->decided[DECIDED_LAZY]++;
@@ -265,7 +265,7 @@ static void sweep(struct lazy_images *images)
         if (decision->state != DECISION_LAZY || decision->waiting > 0) continue;
         if (now - decision->decided < images->config->lazy.retry_after_ms) continue;
         struct lazy_image *image = lazy_image_find(images, decision->image);
-        bool used = image && image->used;
+        bool used = image && image->users;
         if (used && !decision->by_name) continue;
         if (image && !used) lazy_image_take_out(images, image);
         take_out(images, decision);

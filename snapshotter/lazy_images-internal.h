@@ -6,6 +6,7 @@
  *   lazy_name.c      which image a client means
  *   lazy_status.c    what people and monitoring are told
  *   lazy_view.c      mounting an image, whole or its first layers, and clearing it away
+ *   lazy_layers.c    its layers one by one, for who stacks them
  *
  * One lock covers the tables; nothing slow happens under it. An image is kept by references: one of
  * the table's, one of each thread that works with it.
@@ -18,13 +19,18 @@
 #include <sys/queue.h>
 
 #include "snapshotter/lazy_images.h"
+#include "snapshotter/lazy_layers.h"
 #include "snapshotter/lazy_record.h"
+
+/* Who needs an image. */
+#define LAZY_USED_BY_SNAPSHOTS 1u /* committed ones */
+#define LAZY_USED_BY_LAYERS    2u /* lazy_layers.h */
 
 struct lazy_image {
     TAILQ_ENTRY(lazy_image) entry;
     uint64_t number;
     struct lazy_record record;
-    bool used;            /* by a committed snapshot */
+    unsigned users;       /* LAZY_USED_BY_* */
     uint64_t decision_ms; /* that it took to decide; 0: an earlier daemon did */
     unsigned references;
     struct lazy_images *images;
@@ -71,6 +77,8 @@ struct lazy_images {
     TAILQ_HEAD(decision_list, decision) decisions; /* the newest first */
     unsigned decision_count;
     uint64_t last_number;
+    uint64_t *kept; /* numbers of images that layers use; until the start */
+    size_t kept_count;
     unsigned threads; /* of ours, that have not ended */
     bool stopping;
     uint64_t decided[DECISION_KINDS];
@@ -90,6 +98,12 @@ struct lazy_image *lazy_image_find(struct lazy_images *images, uint64_t number);
 /* Takes the record over; the table's reference is made. Under the lock. */
 struct lazy_image *lazy_image_add(struct lazy_images *images, uint64_t number,
                                   struct lazy_record *record, struct error **error);
+/* An image whose use is over; under the lock. It goes when nobody else uses it. */
+void lazy_image_unuse(struct lazy_images *images, struct lazy_image *image, unsigned user);
+/* What may be asked of an image without the lock, until lazy_image_let_go(). NULL: there is none.
+ */
+struct lazy_image *lazy_image_get(struct lazy_images *images, uint64_t number);
+void lazy_image_let_go(struct lazy_images *images, struct lazy_image *image);
 /* Under the lock; the last one has the image unmounted and removed, if it is not in the table. */
 void lazy_image_release(struct lazy_images *images, struct lazy_image *image);
 /* What the cache keeps for a mount of the image beside what is written down: the metadata of its
@@ -129,17 +143,18 @@ char *lazy_name_pin(struct lazy_images *images, const char *name, uint64_t timeo
 /* The image's directory, and what is in it; in fresh memory. */
 char *lazy_view_directory(const struct lazy_images *images, uint64_t number);
 char *lazy_view_record_path(const struct lazy_images *images, uint64_t number);
-/* `layers` of `all`, or all where that is 0 (an image whose layers are not known yet). */
-char *lazy_view_path(const struct lazy_images *images, uint64_t number, uint32_t layers,
-                     uint32_t all);
 
 struct lazy_view {
     uint64_t number;
     const char *name, *reference;
     const struct digest *index; /* or NULL: whichever the registry has */
     enum index_trust least_trust;
-    uint32_t layers, all; /* as lazy_view_path() */
+    uint32_t layers, all; /* `layers` of `all`; both are 0 where these are not known yet */
+    bool difference;      /* only what the last of them changes */
 };
+char *lazy_view_path(const struct lazy_images *images, const struct lazy_view *view);
+/* Of an image in the table, which has a reference; `index` and texts are borrowed of it. */
+struct lazy_view lazy_view_of(const struct lazy_image *image, uint32_t layers);
 /* Of which image a mount of the node is (its "id"). */
 uint64_t lazy_view_image(uint64_t id);
 /* Has it mounted. `ret_answer` (or NULL) is freed by node_image_answer_free(). */

@@ -153,6 +153,14 @@ void lazy_image_release(struct lazy_images *images, struct lazy_image *image)
     lazy_image_free(image);
 }
 
+void lazy_image_unuse(struct lazy_images *images, struct lazy_image *image, unsigned user)
+{
+    image->users &= ~user;
+    if (image->users) return;
+    decision_forget(images, image->number);
+    lazy_image_take_out(images, image);
+}
+
 void lazy_image_take_out(struct lazy_images *images, struct lazy_image *image)
 {
     TAILQ_REMOVE(&images->images, image, entry);
@@ -213,7 +221,7 @@ static bool used(void *context, const struct lazy_use *use)
     struct lazy_images *images = context;
     pthread_mutex_lock(&images->lock);
     struct lazy_image *image = lazy_image_find(images, use->image);
-    if (image) image->used = true;
+    if (image) image->users |= LAZY_USED_BY_SNAPSHOTS;
     pthread_mutex_unlock(&images->lock);
     return image != NULL;
 }
@@ -223,13 +231,14 @@ static void unused(void *context, uint64_t number)
     struct lazy_images *images = context;
     pthread_mutex_lock(&images->lock);
     struct lazy_image *image = lazy_image_find(images, number);
-    decision_forget(images, number);
-    if (image) lazy_image_take_out(images, image);
+    if (image)
+        lazy_image_unuse(images, image, LAZY_USED_BY_SNAPSHOTS);
+    else
+        decision_forget(images, number);
     pthread_mutex_unlock(&images->lock);
 }
 
-/* What may be asked of an image without the lock, until release(). */
-static struct lazy_image *reference(struct lazy_images *images, uint64_t number)
+struct lazy_image *lazy_image_get(struct lazy_images *images, uint64_t number)
 {
     pthread_mutex_lock(&images->lock);
     struct lazy_image *image = lazy_image_find(images, number);
@@ -238,7 +247,7 @@ static struct lazy_image *reference(struct lazy_images *images, uint64_t number)
     return image;
 }
 
-static void release(struct lazy_images *images, struct lazy_image *image)
+void lazy_image_let_go(struct lazy_images *images, struct lazy_image *image)
 {
     pthread_mutex_lock(&images->lock);
     lazy_image_release(images, image);
@@ -249,31 +258,24 @@ static char *path(void *context, const struct lazy_use *use, struct error **erro
 {
     struct lazy_images *images = context;
     char *result = NULL;
-    struct lazy_image *image = reference(images, use->image);
+    struct lazy_image *image = lazy_image_get(images, use->image);
     if (!image) {
         error_set(error, ERROR_UNREACHABLE, "what is known of lazy image %" PRIu64 " was lost",
                   use->image);
         error_hint(error, "remove the image and pull it again");
         return NULL;
     }
-    const struct lazy_record *record = &image->record;
-    struct lazy_view view = { .number = image->number,
-                              .name = record->name,
-                              .reference = record->reference,
-                              .index = &record->index,
-                              .least_trust = TRUST_REFERRER,
-                              .layers = use->layers,
-                              .all = record->layer_count };
+    struct lazy_view view = lazy_view_of(image, use->layers);
     struct error *reason = NULL;
     if (lazy_view_open(images, &view, PATH_MS, NULL, &reason) == 0) {
-        result = lazy_view_path(images, image->number, use->layers, record->layer_count);
+        result = lazy_view_path(images, &view);
         if (!result) error_set_memory(error);
     } else {
-        error_set(error, ERROR_UNREACHABLE, "%s cannot be mounted now: %s", record->name,
+        error_set(error, ERROR_UNREACHABLE, "%s cannot be mounted now: %s", image->record.name,
                   error_message(reason));
         error_free(reason);
     }
-    release(images, image);
+    lazy_image_let_go(images, image);
     return result;
 }
 
@@ -284,12 +286,12 @@ static void *restore(void *argument)
     struct lazy_image *image = argument;
     struct lazy_images *images = image->images;
     lazy_view_restore(images, image);
-    release(images, image);
+    lazy_image_let_go(images, image);
     lazy_thread_end(images);
     return NULL;
 }
 
-static int load(struct lazy_images *images, uint64_t number, struct error **error)
+static int load(struct lazy_images *images, uint64_t number, unsigned users, struct error **error)
 {
     struct lazy_record record;
     cleanup_free char *file = lazy_view_record_path(images, number);
@@ -304,7 +306,7 @@ static int load(struct lazy_images *images, uint64_t number, struct error **erro
     struct lazy_image *image = lazy_image_add(images, number, &record, error);
     int result = image ? lazy_thread_start(images, "restore", restore, image, error) : -1;
     if (image) {
-        image->used = true;
+        image->users = users;
         decision_restore(images, image);
         if (result == 0) image->references++;
     }
@@ -313,11 +315,15 @@ static int load(struct lazy_images *images, uint64_t number, struct error **erro
     return result;
 }
 
-static bool is_used(const struct lazy_use *uses, size_t count, uint64_t number)
+static unsigned users_of(const struct lazy_images *images, const struct lazy_use *uses,
+                         size_t count, uint64_t number)
 {
+    unsigned users = 0;
     for (size_t i = 0; i < count; i++)
-        if (uses[i].image == number) return true;
-    return false;
+        if (uses[i].image == number) users |= LAZY_USED_BY_SNAPSHOTS;
+    for (size_t i = 0; i < images->kept_count; i++)
+        if (images->kept[i] == number) users |= LAZY_USED_BY_LAYERS;
+    return users;
 }
 
 /* Left by a daemon that was killed; what is used is in the table. */
@@ -345,22 +351,44 @@ static int look_around(struct lazy_images *images, const struct lazy_use *uses, 
         uint64_t number = strtoull(entry->d_name, &end, 10);
         if (errno || *end || entry->d_name[0] < '1' || entry->d_name[0] > '9') continue;
         if (number > images->last_number) images->last_number = number;
-        if (!is_used(uses, count, number)) clear_left(images, number);
+        if (!users_of(images, uses, count, number)) clear_left(images, number);
     }
     closedir(entries);
     return 0;
 }
 
+/* Once for each image. */
+static int load_used(struct lazy_images *images, uint64_t number, unsigned users,
+                     struct error **error)
+{
+    /* A number that is not to be given to another image, even if its directory was lost. */
+    if (number > images->last_number) images->last_number = number;
+    pthread_mutex_lock(&images->lock);
+    bool seen = lazy_image_find(images, number) != NULL;
+    pthread_mutex_unlock(&images->lock);
+    return seen ? 0 : load(images, number, users, error);
+}
+
 static int start(void *context, const struct lazy_use *uses, size_t count, struct error **error)
 {
     struct lazy_images *images = context;
-    for (size_t i = 0; i < count; i++) {
-        /* A number that is not to be given to another image, even if its directory was lost. */
-        if (uses[i].image > images->last_number) images->last_number = uses[i].image;
-        bool seen = is_used(uses, i, uses[i].image);
-        if (!seen && load(images, uses[i].image, error) < 0) return -1;
-    }
+    for (size_t i = 0; i < count; i++)
+        if (load_used(images, uses[i].image, users_of(images, uses, count, uses[i].image), error) <
+            0)
+            return -1;
+    for (size_t i = 0; i < images->kept_count; i++)
+        if (load_used(images, images->kept[i], LAZY_USED_BY_LAYERS, error) < 0) return -1;
     return look_around(images, uses, count, error);
+}
+
+int lazy_images_keep(struct lazy_images *images, const uint64_t *numbers, size_t count,
+                     struct error **error)
+{
+    images->kept = calloc(count + 1, sizeof *images->kept);
+    if (!images->kept) return error_set_memory(error);
+    if (count > 0) memcpy(images->kept, numbers, count * sizeof *numbers);
+    images->kept_count = count;
+    return 0;
 }
 
 /* ---- making and freeing ---- */
@@ -417,6 +445,7 @@ void lazy_images_free(struct lazy_images *images)
     decisions_free(images);
     pthread_cond_destroy(&images->changed);
     pthread_mutex_destroy(&images->lock);
+    free(images->kept);
     free(images->directory);
     free(images);
 }

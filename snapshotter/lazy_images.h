@@ -3,9 +3,9 @@
  * the server process (node/node_client.h).
  *
  * Each image has a directory below the root, by its number: "image.json" says what it is, "rootfs"
- * is where it is mounted whole and "first-K" where the merge of its first K layers is. The file is
- * written before a snapshot can refer to the image, and an image that no snapshot uses is unmounted
- * and its directory removed.
+ * is where it is mounted whole, "first-K" where the merge of its first K layers is, and "layer-K"
+ * where what the Kth changes is (lazy_layers.h). The file is written before anything can refer to
+ * the image, and an image that nothing uses is unmounted and its directory removed.
  */
 #ifndef SLUICE_SNAPSHOTTER_LAZY_IMAGES_H
 #define SLUICE_SNAPSHOTTER_LAZY_IMAGES_H
@@ -32,6 +32,10 @@ int lazy_images_open(struct lazy_images **ret, const char *directory, const stru
 void lazy_images_stop(struct lazy_images *images);
 /* What is mounted stays mounted. No call may be under way. NULL is fine. */
 void lazy_images_free(struct lazy_images *images);
+
+/* Before the source is started: images that are needed besides those of snapshots. */
+int lazy_images_keep(struct lazy_images *images, const uint64_t *numbers, size_t count,
+                     struct error **error);
 
 /* Valid as long as it. */
 const struct lazy_source *lazy_images_source(struct lazy_images *images);

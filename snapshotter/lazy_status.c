@@ -141,7 +141,7 @@ static json_t *image_status(const struct lazy_image *image, const json_t *mounte
         "{s:I, s:o, s:s, s:s, s:s, s:i, s:b, s:s}", "number", (json_int_t)image->number, "name",
         json_any_text(record->name), "reference", record->reference, "index",
         digest_format(&record->index, digest), "trust", index_trust_name(record->trust), "layers",
-        (int)record->layer_count, "used", (int)image->used, "state", state_of(views));
+        (int)record->layer_count, "used", (int)(image->users != 0), "state", state_of(views));
     if (image->decision_ms) add_size(status, "decision_ms", (json_int_t)image->decision_ms);
     add_layers(status, views);
     add_reads(status, views);

@@ -15,8 +15,11 @@
 
 #define WHOLE      "rootfs"
 #define FIRST      "first-"
+#define LAYER      "layer-"
 #define RECORD     "image.json"
 #define RESTORE_MS 60000u
+/* In numbers of mounts, of which the holder is told as JSON (base/json.h: up to 2^53). */
+#define ID_OF_DIFFERENCE (1ull << 52)
 
 char *lazy_view_directory(const struct lazy_images *images, uint64_t number)
 {
@@ -28,12 +31,24 @@ char *lazy_view_record_path(const struct lazy_images *images, uint64_t number)
     return format_text("%s/%" PRIu64 "/" RECORD, images->directory, number);
 }
 
-char *lazy_view_path(const struct lazy_images *images, uint64_t number, uint32_t layers,
-                     uint32_t all)
+char *lazy_view_path(const struct lazy_images *images, const struct lazy_view *view)
 {
-    return layers == all
-               ? format_text("%s/%" PRIu64 "/" WHOLE, images->directory, number)
-               : format_text("%s/%" PRIu64 "/" FIRST "%u", images->directory, number, layers);
+    if (!view->difference && view->layers == view->all)
+        return format_text("%s/%" PRIu64 "/" WHOLE, images->directory, view->number);
+    return format_text("%s/%" PRIu64 "/%s%u", images->directory, view->number,
+                       view->difference ? LAYER : FIRST, view->layers);
+}
+
+struct lazy_view lazy_view_of(const struct lazy_image *image, uint32_t layers)
+{
+    const struct lazy_record *record = &image->record;
+    return (struct lazy_view){ .number = image->number,
+                               .name = record->name,
+                               .reference = record->reference,
+                               .index = &record->index,
+                               .least_trust = TRUST_REFERRER,
+                               .layers = layers,
+                               .all = record->layer_count };
 }
 
 /* ---- mounting ---- */
@@ -41,18 +56,20 @@ char *lazy_view_path(const struct lazy_images *images, uint64_t number, uint32_t
 /* One for each view of each image. */
 static uint64_t view_id(const struct lazy_view *view)
 {
+    if (view->difference)
+        return ID_OF_DIFFERENCE | (view->number * (LAZY_LAYERS_MAX + 1) + view->layers);
     return view->number * (LAZY_LAYERS_MAX + 1) + (view->layers == view->all ? 0 : view->layers);
 }
 
 uint64_t lazy_view_image(uint64_t id)
 {
-    return id / (LAZY_LAYERS_MAX + 1);
+    return (id & ~ID_OF_DIFFERENCE) / (LAZY_LAYERS_MAX + 1);
 }
 
 int lazy_view_open(struct lazy_images *images, const struct lazy_view *view, uint64_t timeout_ms,
                    struct node_image_answer *ret_answer, struct error **error)
 {
-    cleanup_free char *path = lazy_view_path(images, view->number, view->layers, view->all);
+    cleanup_free char *path = lazy_view_path(images, view);
     if (!path) return error_set_memory(error);
     if (mkdir(path, 0700) < 0 && errno != EEXIST)
         return error_set_errno(error, errno, "make '%s'", path);
@@ -67,12 +84,14 @@ int lazy_view_open(struct lazy_images *images, const struct lazy_view *view, uin
         .image = { .reference = view->reference,
                    .mountpoint = path,
                    .layers = view->layers == view->all ? 0 : view->layers,
+                   .difference = view->difference,
                    .pinned_index = view->index,
                    .least_trust = view->least_trust,
                    .front = config->lazy.front,
-                   .no_profile = !config->lazy.profile,
+                   .no_profile = !config->lazy.profile || view->difference,
                    .prefetch_limit = config->lazy.prefetch_limit,
-                   .fill = config->lazy.fill,
+                   /* The whole image does that for its layers. */
+                   .fill = view->difference ? FILL_OFF : config->lazy.fill,
                    .fill_rate = config->lazy.fill_rate },
     };
     if (node_client_open(images->node, &request, (unsigned)timeout_ms, &answer, error) < 0)
@@ -87,20 +106,24 @@ int lazy_view_open(struct lazy_images *images, const struct lazy_view *view, uin
 
 /* ---- what is there ---- */
 
-/* How many layers a directory of this name shows; 0: the whole image; -1: it is none of ours. */
-static int64_t layers_of_name(const char *name)
+/* Which view of an image a directory of this name is: 0 for "rootfs" is all layers. False: it is
+ * none of ours. */
+static bool view_of_name(const char *name, struct lazy_view *view)
 {
-    if (strcmp(name, WHOLE) == 0) return 0;
-    if (strncmp(name, FIRST, strlen(FIRST)) != 0) return -1;
+    *view = (struct lazy_view){ .number = view->number };
+    if (strcmp(name, WHOLE) == 0) return true;
+    view->difference = strncmp(name, LAYER, strlen(LAYER)) == 0;
+    const char *prefix = view->difference ? LAYER : FIRST;
+    if (strncmp(name, prefix, strlen(prefix)) != 0) return false;
     char *end;
-    const char *digits = name + strlen(FIRST);
+    const char *digits = name + strlen(prefix);
     unsigned long layers = strtoul(digits, &end, 10);
-    return *digits >= '1' && *digits <= '9' && !*end && layers <= LAZY_LAYERS_MAX ? (int64_t)layers
-                                                                                  : -1;
+    view->layers = (uint32_t)layers;
+    return *digits >= '1' && *digits <= '9' && !*end && layers <= LAZY_LAYERS_MAX;
 }
 
-typedef void each_view(struct lazy_images *images, uint64_t number, uint32_t layers,
-                       const char *path, void *context);
+typedef void each_view(struct lazy_images *images, const struct lazy_view *view, const char *path,
+                       void *context);
 
 static void views_each(struct lazy_images *images, uint64_t number, each_view *each, void *context)
 {
@@ -108,10 +131,10 @@ static void views_each(struct lazy_images *images, uint64_t number, each_view *e
     DIR *entries = directory ? opendir(directory) : NULL;
     const struct dirent *entry;
     while (entries && (entry = readdir(entries))) {
-        int64_t layers = layers_of_name(entry->d_name);
-        if (layers < 0) continue;
+        struct lazy_view view = { .number = number };
+        if (!view_of_name(entry->d_name, &view)) continue;
         cleanup_free char *path = format_text("%s/%s", directory, entry->d_name);
-        if (path) each(images, number, (uint32_t)layers, path, context);
+        if (path) each(images, &view, path, context);
     }
     if (entries) closedir(entries);
 }
@@ -125,19 +148,15 @@ static bool is_mounted(const char *path)
 
 /* ---- after a start ---- */
 
-static void restore(struct lazy_images *images, uint64_t number, uint32_t layers, const char *path,
+static void restore(struct lazy_images *images, const struct lazy_view *found, const char *path,
                     void *context)
 {
     const struct lazy_image *image = context;
     const struct lazy_record *record = &image->record;
     cleanup_error struct error *error = NULL;
-    struct lazy_view view = { .number = number,
-                              .name = record->name,
-                              .reference = record->reference,
-                              .index = &record->index,
-                              .least_trust = TRUST_REFERRER,
-                              .layers = layers ? layers : record->layer_count,
-                              .all = record->layer_count };
+    struct lazy_view view =
+        lazy_view_of(image, found->layers ? found->layers : record->layer_count);
+    view.difference = found->difference;
     if (!is_mounted(path)) return;
     if (lazy_view_open(images, &view, RESTORE_MS, NULL, &error) < 0)
         log_error("%s was mounted, and cannot be served now: %s; containers that use it get "
@@ -152,13 +171,12 @@ void lazy_view_restore(struct lazy_images *images, struct lazy_image *image)
 
 /* ---- the end ---- */
 
-static void clear(struct lazy_images *images, uint64_t number, uint32_t layers, const char *path,
+static void clear(struct lazy_images *images, const struct lazy_view *view, const char *path,
                   void *context)
 {
     (void)context;
     cleanup_error struct error *error = NULL;
-    struct lazy_view view = { .number = number, .layers = layers };
-    node_client_close(images->node, view_id(&view));
+    node_client_close(images->node, view_id(view));
     /* What the server does not know of, because it was mounted by one before it. */
     while (is_mounted(path) && unmount_tree(path, true, &error) == 0)
         continue;

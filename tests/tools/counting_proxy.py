@@ -123,7 +123,7 @@ class ProxyHandler(http.server.BaseHTTPRequestHandler):
 
     def forward(self, proxy, body):
         """What the registry answers, and the bytes; those who change it override this."""
-        headers = {key: value for key, value in self.headers.items()
+        headers = {key: ", ".join(self.headers.get_all(key)) for key in self.headers
                    if key.lower() not in _HOP_BY_HOP}
         if body is not None:
             headers["Content-Length"] = str(len(body))

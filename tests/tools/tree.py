@@ -68,7 +68,7 @@ def snapshot(root, contents=True, largest=1 << 62):
 
     def visit(path, name):
         info = os.lstat(path)
-        nodes[name] = _node(path, info, first.setdefault(info.st_ino, name),
+        nodes[name] = _node(path, info, first.setdefault((info.st_dev, info.st_ino), name),
                             largest if contents else -1)
         if stat.S_ISDIR(info.st_mode):
             for entry in sorted(os.listdir(path)):
