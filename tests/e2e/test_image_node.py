@@ -125,7 +125,8 @@ class ManyImages(ImageNodeTest):
         self.node.ask("give-back", self.references["second"])
         for folder in ("layers", "blobs", "names"):
             self.wait_until(lambda: not self.cache_files(folder), f"no {folder} are left")
-        self.assertLess(self.node.status()["server"]["cache_bytes"], 1 << 16)
+        self.wait_until(lambda: self.node.status()["server"]["cache_bytes"] < 1 << 16,
+                        "the server knows")
 
     def test_a_repository_may_go(self):
         """The device goes on with where another image has the layer."""
