@@ -91,14 +91,14 @@ static int read_file(struct layer_uses *uses, struct error **error)
         error_free(reason);
         return 0;
     }
-    cleanup_json json_t *root = json_read_object(text.data, text.length, uses->path, error);
+    cleanup_json json_t *root = json_read_object(text.data, text.length, "layers.json", error);
     const json_t *layers = root ? json_field_array(root, "layers", error) : NULL;
-    if (!layers) return -1;
+    int result = layers ? 0 : -1;
     json_array_foreach(layers, i, entry)
     {
-        if (read_entry(uses, entry, error) < 0) return error_prefix(error, "'%s'", uses->path);
+        if (result == 0) result = read_entry(uses, entry, error);
     }
-    return 0;
+    return result < 0 ? error_prefix(error, "'%s'", uses->path) : 0;
 }
 
 int layer_uses_open(struct layer_uses **ret, const char *path, struct error **error)
@@ -108,11 +108,12 @@ int layer_uses_open(struct layer_uses **ret, const char *path, struct error **er
     pthread_mutex_init(&uses->lock, NULL);
     uses->path = strdup(path);
     int result = uses->path ? read_file(uses, error) : error_set_memory(error);
-    if (result < 0)
+    if (result < 0) {
         layer_uses_free(uses);
-    else
-        *ret = uses;
-    return result;
+        return error_hint(error, "remove the file, and pull Podman's lazy images again");
+    }
+    *ret = uses;
+    return 0;
 }
 
 void layer_uses_free(struct layer_uses *uses)

@@ -1,8 +1,10 @@
 """Podman with sluiced's layer store: lazy images, and ordinary ones beside them."""
 
+import base64
 import json
 import os
 import signal
+import subprocess
 
 from tools import container_images, images, tree
 from tools.container_images import PROGRAM
@@ -11,7 +13,7 @@ from tools.layers import LayerWriter
 from tools.layout import Layout
 from tools.podman import Podman
 from tools.sluiced import Sluiced
-from tools.testcase import EndToEnd, mounts_under
+from tools.testcase import EndToEnd, mounts_under, need_mounted_root
 
 _PYTHON = ("/usr/bin/python3", "-c")
 
@@ -53,19 +55,23 @@ def _changing_image(directory):
     return images.Image(layout, "changing", paths)
 
 
-class LayerStore(EndToEnd):
+class PodmanNode(EndToEnd):
     """A registry behind a proxy that counts, sluiced, and Podman."""
+
+    door = "auto"
 
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
+        need_mounted_root(cls())
         cls.proxy = CountingProxy(cls.registry.name)
         cls.addClassCleanup(cls.proxy.close)
         cls.store = os.path.join(cls.directory, "layers")
         directory = os.path.join(cls.directory, "sluiced")
         os.mkdir(directory)
         cls.sluiced = Sluiced(directory, more=f'[layer_store]\npath = "{cls.store}"\n'
-                              '[lazy]\nfill = "off"\n', environment=cls.environment)
+                              f'[lazy]\nfill = "off"\nfront = "{cls.door}"\n',
+                              environment=cls.environment)
         cls.addClassCleanup(cls.sluiced.stop)
 
     def setUp(self):
@@ -105,6 +111,27 @@ class LayerStore(EndToEnd):
         with podman.mounted(reference) as point:
             return tree.snapshot(point)
 
+    def check_as_ordinary(self):
+        """What Podman itself unpacks as it should."""
+        image = _changing_image(self.make_directory("image"))
+        reference = self.publish(image)
+        self.podman.pull(reference)
+        ordinary = self.new_podman("ordinary")
+        ordinary.pull(reference)
+        self.assertEqual((3, 0), (self.podman.lazy_layers(), ordinary.lazy_layers()))
+        truth, lazy = self.seen(ordinary, reference), self.seen(self.podman, reference)
+        self.assertIn("opaque/new", truth)
+        self.assertNotIn("opaque/old", truth)
+        truth.pop(".")  # Podman's own idea, where no layer names it
+        lazy.pop(".")
+        # overlayfs counts one link of a directory that several layers have.
+        lines = tree.differences(truth, lazy, ("links",))
+        self.assertEqual([], lines[:20], f"{len(lines)} differences")
+
+
+class LayerStore(PodmanNode):
+    """By the front door that sluiced takes by itself."""
+
     def test_python(self):
         image = images.python_images()[0]
         reference = self.publish(image)
@@ -139,21 +166,41 @@ class LayerStore(EndToEnd):
         self.assert_nothing_left()
 
     def test_as_an_ordinary_pull(self):
-        """Of what images have that Podman itself unpacks as it should."""
-        image = _changing_image(self.make_directory("image"))
-        reference = self.publish(image)
+        self.check_as_ordinary()
+
+    def test_what_needs_blobs(self):
+        """It fails, and says so."""
+        reference = self.publish(container_images.chain()[1])
         self.podman.pull(reference)
-        ordinary = self.new_podman("ordinary")
-        ordinary.pull(reference)
-        self.assertEqual((3, 0), (self.podman.lazy_layers(), ordinary.lazy_layers()))
-        truth, lazy = self.seen(ordinary, reference), self.seen(self.podman, reference)
-        self.assertIn("opaque/new", truth)
-        self.assertNotIn("opaque/old", truth)
-        truth.pop(".")  # Podman's own idea, where no layer names it
-        lazy.pop(".")
-        # overlayfs counts one link of a directory that several layers have.
-        lines = tree.differences(truth, lazy, ("links",))
-        self.assertEqual([], lines[:20], f"{len(lines)} differences")
+        target = os.path.join(self.make_directory("saved"), "image.tar")
+        said = self.podman("save", "--output", target, reference, expect=125).stderr
+        self.assertIn("operation not supported", said)
+        self.assertIn("skopeo copy", self.sluiced.log())
+
+    def test_names(self):
+        """What names no layer is not there, and what is not asked for is not told."""
+        image = container_images.chain()[1]
+        reference = self.publish(image)
+        layer = image.layout.json(image.layout.find(image.tag)["digest"])["layers"][0]["digest"]
+        there = base64.b64encode(reference.encode()).decode()
+        self.assertEqual(["blob", "diff", "info"], sorted(
+            name for name in ("blob", "diff", "info", "use", "other")
+            if os.path.exists(os.path.join(self.store, there, layer, name))))
+        with open(os.path.join(self.store, there, layer, "info"), encoding="utf-8") as file:
+            self.assertEqual(layer, json.load(file)["compressed-diff-digest"])
+        self.assertEqual([], os.listdir(self.store))
+        nowhere = base64.b64encode(self.reference("nowhere").encode()).decode()
+        for path in ("x", "====", "A" * 200, base64.b64encode(b"No Name").decode(),
+                     base64.b64encode(b"a\0b").decode(), there + "/" + layer[:-1],
+                     there + "/sha256:" + "0" * 64, nowhere + "/" + layer):
+            self.assertFalse(os.path.exists(os.path.join(self.store, path)), path)
+        with self.assertRaises(OSError):
+            os.mkdir(os.path.join(self.store, "new"))
+        with self.assertRaises(FileNotFoundError):  # as it is when it was not in use
+            os.rmdir(os.path.join(self.store, there, layer))
+        self.podman.pull(reference)
+        self.podman("rmi", reference)
+        self.assert_nothing_left()
 
     def test_images_that_share_layers(self):
         """One lazy, one not, one lazy; the shared layers are there once."""
@@ -189,3 +236,30 @@ class LayerStore(EndToEnd):
         self.podman("rm", "--force", "--time=0", container)
         self.podman("rmi", reference)
         self.assert_nothing_left()
+
+    def test_machine_starts_anew_without_registry(self):
+        """Nothing is mounted then, and what is cached runs."""
+        reference = self.publish(container_images.chain()[2])
+        self.podman.pull(reference)
+        self.assertEqual("layer 2\n", self.podman.run(reference, PROGRAM, "show", "/etc/top"))
+        self.sluiced.end()
+        self.sluiced.end_holder()
+        for point in self.lazy_mounts():
+            subprocess.run(["umount", "--lazy", point], check=True)
+        self.registry.stop()
+        try:
+            self.sluiced.start()
+            self.assertEqual("layer 2\n", self.podman.run(reference, PROGRAM, "show", "/etc/top"))
+        finally:
+            self.registry.start()
+        self.podman("rmi", reference)
+        self.assert_nothing_left()
+
+
+class LayerStoreByFuse(PodmanNode):
+    """Where the kernel cannot mount EROFS from files."""
+
+    door = "fuse"
+
+    def test_as_an_ordinary_pull(self):
+        self.check_as_ordinary()

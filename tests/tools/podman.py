@@ -78,9 +78,11 @@ class Podman:
         return len(glob.glob(os.path.join(self.directory, "storage/overlay/*/additionallayer")))
 
     def close(self):
-        self("rm", "--all", "--force", "--time=0")
-        self("rmi", "--all", "--force")
-        storage = os.path.join(self.directory, "storage", "overlay")
-        if os.path.ismount(storage):  # Podman's own, over itself
-            subprocess.run(["umount", storage], check=True)
-        shutil.rmtree(self.short, ignore_errors=True)
+        try:
+            self("rm", "--all", "--force", "--time=0")
+            self("rmi", "--all", "--force")
+        finally:
+            storage = os.path.join(self.directory, "storage", "overlay")
+            if os.path.ismount(storage):  # Podman's own, over itself
+                subprocess.run(["umount", storage], check=True)
+            shutil.rmtree(self.short, ignore_errors=True)
