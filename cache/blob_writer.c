@@ -61,8 +61,8 @@ int blob_writer_publish(struct blob_writer *writer, const struct digest *digest,
                         struct error **error)
 {
     char name[DIGEST_HEX_SIZE];
-    if (renameat(writer->cache->temporary, writer->name, writer->cache->blobs,
-                 digest_format_hex(digest, name)) < 0)
+    if (cache_place_temporary(writer->cache, writer->name, writer->cache->blobs,
+                              digest_format_hex(digest, name)) < 0)
         return error_set_errno(error, errno, "write to cache directory '%s'",
                                writer->cache->directory);
     close(take_descriptor(&writer->descriptor));

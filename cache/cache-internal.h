@@ -64,6 +64,16 @@ void cache_temporary_name(char name[CACHE_TEMPORARY_NAME_SIZE]);
 /* A new file in temporary/, open for reading and writing and locked for as long as it is; its name
  * goes to `name`. -1: errno. */
 int cache_open_temporary(const struct cache *cache, char name[CACHE_TEMPORARY_NAME_SIZE]);
+/*
+ * Gives the file the name in the directory, whatever had it. -1: errno, and it stays where it is.
+ *
+ * Nothing here is renamed from one directory into another: the kernel lets one such rename at a
+ * time go on in a whole file system, and overlayfs keeps others waiting while it copies up a file
+ * that it has to ask a server for. A server that was killed and waits for that would not end, and
+ * so there would be no other to answer.
+ */
+int cache_place_temporary(const struct cache *cache, const char *temporary, int directory,
+                          const char *name);
 /* What processes that died have left. */
 void cache_clean_temporary(const struct cache *cache);
 

@@ -249,14 +249,14 @@ static int fill_directory(int directory, const struct layer_shape *shape)
     return write_fully(states, chunks.data, chunks.length);
 }
 
-/* A directory in the layer's place goes to temporary/, in one step, and away from there. */
+/* A directory in the layer's place gets another name, in one step, and goes. */
 static int take_away(const struct cache *cache, const char *name)
 {
     char gone[CACHE_TEMPORARY_NAME_SIZE];
     if (unlinkat(cache->layers, name, 0) == 0) return 0;
     cache_temporary_name(gone);
-    if (renameat(cache->layers, name, cache->temporary, gone) < 0) return errno == ENOENT ? 0 : -1;
-    cache_remove_entry(cache->temporary, gone);
+    if (renameat(cache->layers, name, cache->layers, gone) < 0) return errno == ENOENT ? 0 : -1;
+    cache_remove_entry(cache->layers, gone);
     return 0;
 }
 
@@ -265,15 +265,15 @@ static int make_directory(const struct cache *cache, const char *name,
 {
     char made[CACHE_TEMPORARY_NAME_SIZE];
     cache_temporary_name(made);
-    if (mkdirat(cache->temporary, made, 0700) < 0) return -1;
+    if (mkdirat(cache->layers, made, 0700) < 0) return -1;
     cleanup_close int directory =
-        openat(cache->temporary, made, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        openat(cache->layers, made, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     int result = directory < 0 ? -1 : fill_directory(directory, shape);
     if (result == 0) result = take_away(cache, name);
-    if (result == 0) result = renameat(cache->temporary, made, cache->layers, name);
+    if (result == 0) result = renameat(cache->layers, made, cache->layers, name);
     if (result == 0) return 0;
     int number = errno;
-    cache_remove_entry(cache->temporary, made);
+    cache_remove_entry(cache->layers, made);
     errno = number;
     return -1;
 }

@@ -35,6 +35,30 @@ int cache_open_temporary(const struct cache *cache, char name[CACHE_TEMPORARY_NA
     return -1;
 }
 
+static int replace(const struct cache *cache, const char *temporary, int directory,
+                   const char *name)
+{
+    if (linkat(cache->temporary, temporary, directory, temporary, 0) < 0) return -1;
+    if (renameat(directory, temporary, directory, name) == 0) return 0;
+    /* Something odd may have its name. */
+    cache_remove_entry(directory, name);
+    if (renameat(directory, temporary, directory, name) == 0) return 0;
+    int number = errno;
+    unlinkat(directory, temporary, 0);
+    errno = number;
+    return -1;
+}
+
+int cache_place_temporary(const struct cache *cache, const char *temporary, int directory,
+                          const char *name)
+{
+    if (linkat(cache->temporary, temporary, directory, name, 0) < 0 &&
+        (errno != EEXIST || replace(cache, temporary, directory, name) < 0))
+        return -1;
+    unlinkat(cache->temporary, temporary, 0);
+    return 0;
+}
+
 static void clean_entry(void *context, int directory, const char *name)
 {
     struct stat status;
@@ -50,9 +74,17 @@ static void clean_entry(void *context, int directory, const char *name)
     cache_remove_entry(directory, name);
 }
 
+/* The directory of a layer, unless it has its name. */
+static void clean_layer(void *context, int directory, const char *name)
+{
+    struct digest digest;
+    if (!cache_digest_of_name(name, &digest)) clean_entry(context, directory, name);
+}
+
 void cache_clean_temporary(const struct cache *cache)
 {
     cache_each_entry(cache->temporary, clean_entry, NULL);
+    cache_each_entry(cache->layers, clean_layer, NULL);
 }
 
 static int write_whole(const struct cache *cache, int directory, const char *name, const void *data,
@@ -61,12 +93,9 @@ static int write_whole(const struct cache *cache, int directory, const char *nam
     char temporary[CACHE_TEMPORARY_NAME_SIZE];
     cleanup_close int descriptor = cache_open_temporary(cache, temporary);
     if (descriptor < 0) return -1;
-    if (write_fully(descriptor, data, length) == 0) {
-        if (renameat(cache->temporary, temporary, directory, name) == 0) return 0;
-        /* Something odd may have its name. */
-        cache_remove_entry(directory, name);
-        if (renameat(cache->temporary, temporary, directory, name) == 0) return 0;
-    }
+    if (write_fully(descriptor, data, length) == 0 &&
+        cache_place_temporary(cache, temporary, directory, name) == 0)
+        return 0;
     int number = errno;
     unlinkat(cache->temporary, temporary, 0);
     errno = number;

@@ -78,7 +78,7 @@ static int place_record(struct cache_user *user, const char *text)
     cleanup_close int descriptor = cache_open_temporary(user->cache, name);
     if (descriptor < 0) return -1;
     if (write_fully(descriptor, text, strlen(text)) == 0 &&
-        renameat(cache->temporary, name, cache->users, name) == 0) {
+        cache_place_temporary(cache, name, cache->users, name) == 0) {
         memcpy(user->name, name, sizeof name);
         user->record = take_descriptor(&descriptor);
         return 0;
