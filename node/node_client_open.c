@@ -273,5 +273,6 @@ int client_image_open(struct node_client *client, struct client_image *image, ui
         return 0;
     }
     client_image_set_state(client, image, IMAGE_FAILED, error_message(reason));
+    if (image->id == 0) client_image_drop(image);
     return error_move(error, reason);
 }

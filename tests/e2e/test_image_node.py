@@ -46,6 +46,13 @@ class ImageNodeTest(EndToEnd):
             self.sluice("index", reference)
         self.node = self.start_node()
 
+    def wait_until_all_have_gone(self):
+        try:
+            self.wait_until(lambda: not self.node.status()["images"], "all have gone")
+        except AssertionError as problem:
+            log = "\n".join(self.node.log[-20:])
+            raise AssertionError(f"{problem}: {self.node.status()}\n{log}") from None
+
     def start_node(self, name="cache", **options):
         node = ImageNode(os.path.join(self.directory, f"{self._testMethodName}-{name}"),
                          self.environment, **options)
@@ -285,7 +292,7 @@ class ManyImages(ImageNodeTest):
             closing = [self.node.send("close", number) for number in range(1, 9)]
             for tag in closing:
                 self.node.answer(tag)
-            self.wait_until(lambda: not self.node.status()["images"], "all have gone")
+            self.wait_until_all_have_gone()
 
     def test_server_ends_with_who_started_it(self):
         point = self.open(1, "first")
@@ -374,6 +381,6 @@ class RandomImages(ImageNodeTest):
                     self.assertEqual(self.truths[tag, layers].differences(point), [])
                 for image in opened:
                     self.node.close(image)
-                self.wait_until(lambda: not self.node.status()["images"], "all have gone")
+                self.wait_until_all_have_gone()
                 self.assertEqual(mounts_under(self.directory), [])
                 self.assertEqual(self.node.status()["server"]["layers_open"], 0)
