@@ -5,7 +5,7 @@ import os
 import subprocess
 
 from compare import asked
-from image import blobs, make
+from image import TAG, blobs, make
 from measure import drop_page_cache, note, size, station
 
 SIZES = [32, 64, 128, 256, 512, 1024, 2048, 4096]  # KiB
@@ -58,7 +58,7 @@ def measure(options):
     note(f"which pages {program!r} reads")
     layers = [asked.read_layer(path) for path in blobs(layout)]
     with station("chunk-size") as place:
-        reference = place.push(layout, "bench", "image")
+        reference = place.push(layout, TAG, "image")
         place.index(reference)
         rows = _read_by(place, reference, program, layers)
     read = sum(_compressed(layer, first, end)

@@ -47,7 +47,7 @@ def measure(options):
     layout = image.make(options.quick)
     with station("faults") as place, \
             contextlib.closing(FaultProxy(place.registry.name, 0, 0, FAULTS)) as proxy:
-        place.index(place.push(layout, "bench", "faults"))
+        place.index(place.push(layout, image.TAG, "faults"))
         return {"throughput": [_measure_rate(place, proxy, "faults", percent, options.runs)
                                for percent in PERCENT_FAILING]}
 

@@ -1,4 +1,4 @@
-"""A real image: Debian 12 in three gzip layers (base, python3, then numpy, scipy, pandas, torch)."""
+"""A real image (tests/tools/science_image.py): from its index to its last byte."""
 
 import os
 import shutil
@@ -8,50 +8,20 @@ import time
 
 from measure import (drop_page_cache, milliseconds, note, read_everything, run_measured,
                      seconds_of_gzip, size, station)
-from tools import images, layers, workplace
-from tools.layout import Layout
+from tools import science_image
 
-SCIENCE = "python3,python3-numpy,python3-scipy,python3-pandas,python3-torch"
-
-
-def _make_science_layer(directory):
-    rootfs = os.path.join(workplace.TOOLS, "debian-rootfs")
-    whole, below = (os.path.join(directory, name) for name in ("whole.tar", "below.tar"))
-    note("making Debian with " + SCIENCE)
-    subprocess.run([rootfs, whole, "", "--include=" + SCIENCE], check=True)
-    subprocess.run([rootfs, below, "", "--include=python3"], check=True)
-    layers.difference(below, whole, os.path.join(directory, "science.tar"))
-    os.unlink(whole)
-    os.unlink(below)
-
-
-def science_tar():
-    recipe = SCIENCE + workplace.source_of("layers.py", "debian-rootfs")
-    return os.path.join(workplace.kept("bench-science", recipe, _make_science_layer),
-                        "science.tar")
+TAG = "science"
 
 
 def make(quick=False):
-    """A layout with an image tagged "bench"; `quick` leaves the third layer out."""
-    tars = list(images.debian_tars()) + ([] if quick else [science_tar()])
-
-    def make_layout(directory):
-        note("compressing the layers")
-        parts = []
-        for number, tar in enumerate(tars):
-            blob = os.path.join(directory, f"layer-{number}")
-            parts.append((tar, blob, layers.compress(tar, blob, "gzip")))
-        Layout(os.path.join(directory, "layout")).add_image(parts, "bench", command=["python3"])
-        for _, blob, _ in parts:
-            os.unlink(blob)
-
-    directory = workplace.kept("bench-image", "gzip\0" + "\0".join(tars), make_layout)
-    return Layout(os.path.join(directory, "layout"))
+    """A layout with the image, tagged TAG; `quick` leaves the third layer out."""
+    note("making the image (minutes, the first time)")
+    return science_image.make(not quick).layout
 
 
 def blobs(layout):
-    """The paths of the layers' blobs, lowest first."""
-    manifest = layout.json(layout.find("bench")["digest"])
+    """The paths of the layers' blobs, lowest first, of the one image that is there."""
+    manifest, = (layout.json(image["digest"]) for image in layout.manifests())
     return [layout.blob_path(layer["digest"]) for layer in manifest["layers"]]
 
 
@@ -170,7 +140,7 @@ def measure(options):
     layout = make(options.quick)
     program = "import json" if options.quick else "import torch"
     with station("image") as place:
-        reference = place.push(layout, "bench", "image")
+        reference = place.push(layout, TAG, "image")
         figures = _index(place, reference, blobs(layout), options.runs)
         figures |= _mount(place, reference, options.runs)
         figures |= _use(place, reference, program, options.runs)

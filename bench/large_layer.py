@@ -11,7 +11,7 @@ import tarfile
 
 import image
 from measure import note, seconds_of_gzip, size, station
-from tools import workplace
+from tools import science_image, workplace
 from tools.layers import GZIP
 from tools.layout import CONFIG, MANIFEST, Layout
 
@@ -54,7 +54,7 @@ def _write_layer(blob_path, content, compressed, copies):
 
 def _make(quick):
     layers = image.blobs(image.make())
-    content, compressed = image.science_tar(), layers[-1]
+    content, compressed = science_image.science_tar(), layers[-1]
     copies = 1 if quick else -(-LENGTH // os.path.getsize(content))
 
     def make_layout(directory):

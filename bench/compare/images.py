@@ -10,7 +10,7 @@ import subprocess
 
 import image
 from measure import note
-from tools import images, layers, workplace
+from tools import images, layers, science_image, workplace
 from tools.layout import Layout
 
 NAMES = ("python", "torch", "cuda")
@@ -32,9 +32,9 @@ def _cuda_tar(scratch):
                           for name in ("below", "whole", "cuda"))
     note("making Debian with CUDA (gigabytes: some minutes)")
     # Both with the same apt sources, so that the difference is the packages.
-    subprocess.run([rootfs, below, "", _MORE_COMPONENTS, "--include=" + image.SCIENCE], check=True)
-    subprocess.run([rootfs, whole, "", _MORE_COMPONENTS, f"--include={image.SCIENCE},{CUDA}"],
-                   check=True)
+    packages = "--include=" + science_image.PACKAGES
+    subprocess.run([rootfs, below, "", _MORE_COMPONENTS, packages], check=True)
+    subprocess.run([rootfs, whole, "", _MORE_COMPONENTS, f"{packages},{CUDA}"], check=True)
     layers.difference(below, whole, cuda)
     os.unlink(below)
     os.unlink(whole)
@@ -50,7 +50,7 @@ def _cuda_part(scratch):
 
 def _torch_parts():
     """(tar, blob, media type) of the three layers that `bench/run` uses, too."""
-    tars = [*images.debian_tars(), image.science_tar()]
+    tars = [*images.debian_tars(), science_image.science_tar()]
     return [(tar, blob, layers.GZIP) for tar, blob in zip(tars, image.blobs(image.make()))]
 
 

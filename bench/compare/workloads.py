@@ -5,6 +5,8 @@ import hashlib
 import subprocess
 import time
 
+from tools import science_image
+
 Workload = collections.namedtuple("Workload", "image title program answer")
 
 _PYTHON = """
@@ -15,20 +17,10 @@ print(hashlib.sha256(b"sluice").hexdigest()[:16])
 
 _PYTHON_ANSWER = hashlib.sha256(b"sluice").hexdigest()[:16]
 
-_TORCH = """
-import torch
-print("ready", flush=True)
-a = torch.arange(65536, dtype=torch.float64).reshape(256, 256) % 97
-print(int((a @ a.T).trace()))
-"""
-
-# The trace is the sum of the squares of all elements.
-_TORCH_ANSWER = str(sum((number % 97) ** 2 for number in range(65536)))
-
 ALL = {each.image: each for each in (
     Workload("python", "python3, `print`", _PYTHON, _PYTHON_ANSWER),
-    Workload("torch", "`import torch`", _TORCH, _TORCH_ANSWER),
-    Workload("cuda", "`import torch` beside CUDA", _TORCH, _TORCH_ANSWER),
+    Workload("torch", "`import torch`", science_image.PROGRAM, science_image.ANSWER),
+    Workload("cuda", "`import torch` beside CUDA", science_image.PROGRAM, science_image.ANSWER),
 )}
 
 

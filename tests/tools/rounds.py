@@ -21,12 +21,13 @@ def seed(what):
     return given or "1"
 
 
-def of(what, usual):
-    """(round number, its random.Random), so that a round can be had alone: SLUICE_ROUND."""
+def of(what, usual, soak_least=0):
+    """(round number, its random.Random), so that a round can be had alone: SLUICE_ROUND.
+    `soak_least`: so many also where the time is over before."""
     first, base = int(os.environ.get("SLUICE_ROUND", 0)), seed(what)
     deadline = time.monotonic() + SOAK_SECONDS
-    number = first
-    while time.monotonic() < deadline if SOAK_SECONDS else number < first + usual:
+    number, least = first, soak_least if SOAK_SECONDS else usual
+    while number < first + least or time.monotonic() < deadline:
         yield number, random.Random(f"{what} {base} {number}")
         if "SLUICE_ROUND" in os.environ:
             return
