@@ -18,7 +18,14 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "fuse/chunk_state-internal.h"
+#include "fuse/device_read-internal.h"
 #include "fuse/layer_device-internal.h"
+#include "fuse/memory_budget-internal.h"
+#include "fuse/recent_failure-internal.h"
+#include "fuse/run-internal.h"
+#include "fuse/supply-internal.h"
+#include "fuse/worker_pool-internal.h"
 
 /* A full disk fails every store: one line now and then tells it. */
 #define STORE_ERROR_INTERVAL_MS 10000u

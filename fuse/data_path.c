@@ -9,7 +9,13 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/thread.h"
+#include "fuse/chunk_state-internal.h"
+#include "fuse/device_read-internal.h"
 #include "fuse/layer_device-internal.h"
+#include "fuse/range_request-internal.h"
+#include "fuse/run-internal.h"
+#include "fuse/supply-internal.h"
+#include "fuse/worker_pool-internal.h"
 
 #define MEMORY_LIMIT     (32u << 20)
 #define READ_TIMEOUT_MS  60000u

@@ -12,7 +12,14 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "fuse/chunk_state-internal.h"
+#include "fuse/device_read-internal.h"
 #include "fuse/layer_device-internal.h"
+#include "fuse/layer_places-internal.h"
+#include "fuse/memory_budget-internal.h"
+#include "fuse/read_ahead-internal.h"
+#include "fuse/recent_failure-internal.h"
+#include "fuse/thread_buffer-internal.h"
 
 /* ---- where a piece is ---- */
 

@@ -3,7 +3,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fuse/chunk_state-internal.h"
+#include "fuse/device_read-internal.h"
 #include "fuse/layer_device-internal.h"
+#include "fuse/layer_places-internal.h"
+#include "fuse/read_ahead-internal.h"
+#include "fuse/recent_failure-internal.h"
+#include "fuse/run-internal.h"
+#include "fuse/thread_buffer-internal.h"
+#include "fuse/window_cache-internal.h"
 
 /* Tables made by the rules have chunks of CHUNK_TARGET_LEAST and more. Fewer bytes than these
  * would let a table decide how much memory a read takes. */

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "fuse/layer_device-internal.h"
+#include "fuse/layer_places-internal.h"
 
 struct layer_place *layer_place_new(const char *registry, const char *repository)
 {

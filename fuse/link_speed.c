@@ -4,7 +4,7 @@
  * range and of all together. All of it is forgotten slowly, so that a link that
  * gets worse is noticed.
  */
-#include "fuse/layer_device-internal.h"
+#include "fuse/link_speed-internal.h"
 
 /* Shorter bodies come out of buffers, and say nothing of the link. */
 #define TELLING_LENGTH (128u << 10)

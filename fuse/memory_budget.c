@@ -1,4 +1,4 @@
-#include "fuse/layer_device-internal.h"
+#include "fuse/memory_budget-internal.h"
 
 void memory_charge(struct memory_budget *budget, size_t bytes)
 {

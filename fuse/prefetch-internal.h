@@ -3,6 +3,8 @@
 #define SLUICE_FUSE_PREFETCH_INTERNAL_H
 
 #include "fuse/layer_device-internal.h"
+#include "fuse/range_request-internal.h"
+#include "fuse/worker_pool-internal.h"
 #include "index/profile.h"
 
 /* ---- prefetch_plan.c: a profile becomes pieces that are worth a request ---- */

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "fuse/layer_device-internal.h"
 #include "fuse/prefetch-internal.h"
 
 /* What cannot be fetched so often, one time after the other, is left for those who need it. */

@@ -2,7 +2,9 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "fuse/layer_device-internal.h"
 #include "fuse/prefetch-internal.h"
+#include "fuse/range_request-internal.h"
 
 /* The longest that a chunk which is needed at once waits behind neighbours that are not. */
 #define PIECE_BLOB_BYTES (2u << 20)

@@ -10,6 +10,9 @@
 
 #include "base/clock.h"
 #include "fuse/layer_device-internal.h"
+#include "fuse/layer_places-internal.h"
+#include "fuse/link_speed-internal.h"
+#include "fuse/range_request-internal.h"
 
 /* What is handed on at a time: the decoder works beside the transfer, and need not be woken for
  * each packet. */

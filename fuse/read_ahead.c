@@ -9,6 +9,9 @@
  * next chunk, too, if that were wanted.
  */
 #include "fuse/layer_device-internal.h"
+#include "fuse/link_speed-internal.h"
+#include "fuse/read_ahead-internal.h"
+#include "fuse/supply-internal.h"
 
 /* One who goes forward may leave so many chunks out: a program's parts lie in its file in about the
  * order in which they are used, but not all are. */

@@ -5,7 +5,10 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "fuse/chunk_state-internal.h"
+#include "fuse/device_read-internal.h"
 #include "fuse/layer_device-internal.h"
+#include "fuse/memory_budget-internal.h"
 
 void read_start_loads(struct data_path *path, struct actions *actions)
 {

@@ -8,6 +8,7 @@
  */
 #include "base/clock.h"
 #include "fuse/layer_device-internal.h"
+#include "fuse/recent_failure-internal.h"
 
 #define FAILURE_HOLDS_MS 250u
 

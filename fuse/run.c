@@ -12,7 +12,15 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "fuse/chunk_state-internal.h"
 #include "fuse/layer_device-internal.h"
+#include "fuse/link_speed-internal.h"
+#include "fuse/memory_budget-internal.h"
+#include "fuse/range_request-internal.h"
+#include "fuse/run-internal.h"
+#include "fuse/supply-internal.h"
+#include "fuse/window_cache-internal.h"
+#include "fuse/worker_pool-internal.h"
 
 /* How much of a row of chunks is needed for those that are wanted can only be guessed. What is
  * asked for beyond that goes on where it turns out to be too little. */

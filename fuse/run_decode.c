@@ -2,7 +2,14 @@
 #include <stddef.h>
 #include <stdlib.h>
 
+#include "fuse/chunk_state-internal.h"
 #include "fuse/layer_device-internal.h"
+#include "fuse/memory_budget-internal.h"
+#include "fuse/range_request-internal.h"
+#include "fuse/run-internal.h"
+#include "fuse/supply-internal.h"
+#include "fuse/window_cache-internal.h"
+#include "fuse/worker_pool-internal.h"
 
 static struct run *run_of(struct job *job)
 {

@@ -3,7 +3,9 @@
  * was in vain.
  */
 #include "base/clock.h"
+#include "fuse/chunk_state-internal.h"
 #include "fuse/layer_device-internal.h"
+#include "fuse/run-internal.h"
 
 #define AHEAD_ERROR_INTERVAL_MS 10000u
 

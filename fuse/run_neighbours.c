@@ -8,7 +8,12 @@
  */
 #include <stdlib.h>
 
+#include "fuse/chunk_state-internal.h"
 #include "fuse/layer_device-internal.h"
+#include "fuse/link_speed-internal.h"
+#include "fuse/memory_budget-internal.h"
+#include "fuse/run-internal.h"
+#include "fuse/supply-internal.h"
 
 /* A reader waits for one at a time, beside which another brings what is in front of it; two more
  * may be under way for what was read before. */

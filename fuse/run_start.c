@@ -8,7 +8,13 @@
  */
 #include <stdlib.h>
 
+#include "fuse/chunk_state-internal.h"
 #include "fuse/layer_device-internal.h"
+#include "fuse/link_speed-internal.h"
+#include "fuse/memory_budget-internal.h"
+#include "fuse/range_request-internal.h"
+#include "fuse/run-internal.h"
+#include "fuse/supply-internal.h"
 
 /* What is filled while there are readers comes in pieces that these hardly notice. */
 #define FILL_PIECE_BESIDE_READERS (1u << 20)

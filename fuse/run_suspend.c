@@ -5,6 +5,8 @@
 #include <stdlib.h>
 
 #include "fuse/layer_device-internal.h"
+#include "fuse/memory_budget-internal.h"
+#include "fuse/run-internal.h"
 
 static bool another_is_suspended(const struct data_path *path, const struct run *newest)
 {

@@ -12,7 +12,9 @@
 #include <stdlib.h>
 
 #include "base/clock.h"
+#include "fuse/chunk_state-internal.h"
 #include "fuse/layer_device-internal.h"
+#include "fuse/supply-internal.h"
 
 struct supply {
     LIST_ENTRY(supply) link; /* in the data path's, unless it is gone */

@@ -1,9 +1,12 @@
 /* A buffer that each thread keeps for its answers, so that a hit allocates nothing; as long as
  * threads are few. A server of many images has hundreds. */
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdlib.h>
 
-#include "fuse/layer_device-internal.h"
+#include "fuse/thread_buffer-internal.h"
 
 #define KEPT_BYTES_MAX (12u << 20)
 

@@ -10,6 +10,11 @@
 
 #include "base/log.h"
 #include "fuse/layer_device-internal.h"
+#include "fuse/memory_budget-internal.h"
+#include "fuse/range_request-internal.h"
+#include "fuse/run-internal.h"
+#include "fuse/window_cache-internal.h"
+#include "fuse/worker_pool-internal.h"
 
 /* Groups that come together, and how many bytes of them at the most: next to the chunks that they
  * are for they are few. */

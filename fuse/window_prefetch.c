@@ -1,7 +1,11 @@
 #include <stddef.h>
 
 #include "base/log.h"
+#include "fuse/layer_device-internal.h"
 #include "fuse/prefetch-internal.h"
+#include "fuse/range_request-internal.h"
+#include "fuse/supply-internal.h"
+#include "fuse/worker_pool-internal.h"
 
 #define REQUESTS_AT_ONCE 3u
 /* Bytes after which no further range joins a request: chunks wait until all of it is here. */

@@ -1,7 +1,9 @@
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 
 #include "base/thread.h"
-#include "fuse/layer_device-internal.h"
+#include "fuse/worker_pool-internal.h"
 
 STAILQ_HEAD(job_queue, job);
 

@@ -25,6 +25,7 @@
 #include "base/log.h"
 #include "cache/room-internal.h"
 #include "fuse/layer_device-internal.h"
+#include "fuse/range_request-internal.h"
 #include "tests/unit/cache_outcome.h"
 #include "tests/unit/cache_server.h"
 

@@ -17,6 +17,8 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "fuse/chunk_state-internal.h"
+#include "fuse/device_read-internal.h"
 #include "fuse/layer_device-internal.h"
 #include "tests/unit/asked_read.h"
 #include "tests/unit/fake_registry.h"

@@ -6,7 +6,7 @@
 
 #include <cmocka.h>
 
-#include "fuse/layer_device-internal.h"
+#include "fuse/link_speed-internal.h"
 
 #define PIECE (64u << 10)
 
