@@ -67,6 +67,11 @@ static ssize_t receive(int socket, void *data, size_t capacity, int *ret_descrip
         *ret_count = got < room ? got : room;
         memcpy(ret_descriptors, all, *ret_count * sizeof(int));
     }
+    /* Who takes an empty message for the end does not look for descriptors. */
+    while (count == 0 && *ret_count > 0) {
+        close(ret_descriptors[--*ret_count]);
+        ret_descriptors[*ret_count] = -1;
+    }
     return count;
 }
 

@@ -6,6 +6,7 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -168,6 +169,29 @@ static void what_nobody_has_taken_is_answered_by_the_end(void **state)
     expect_error(fixture, from, -1, 5000, ERROR_SYSTEM, "has ended");
 }
 
+/* Which is taken for the end of the socket. */
+static void an_empty_message_leaves_no_descriptors(void **state)
+{
+    (void)state;
+    int sockets[2], pipes[2], got[DESCRIPTORS_MAX];
+    size_t count;
+    char byte;
+    assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sockets), 0);
+    assert_int_equal(pipe2(pipes, O_CLOEXEC | O_NONBLOCK), 0);
+    const int sent[] = { pipes[1], pipes[1] };
+    assert_int_equal(descriptors_message_send(sockets[0], "", 0, sent, 2), 0);
+    assert_int_equal(descriptor_message_send(sockets[0], "", 0, pipes[1]), 0);
+    close(pipes[1]);
+    assert_int_equal(descriptors_message_receive(sockets[1], &byte, 1, got, &count), 0);
+    assert_int_equal(count, 0);
+    assert_int_equal(descriptor_message_receive(sockets[1], &byte, 1, got), 0);
+    assert_int_equal(got[0], -1);
+    assert_int_equal(read(pipes[0], &byte, 1), 0); /* EAGAIN while somebody has the other end */
+    close(pipes[0]);
+    close(sockets[0]);
+    close(sockets[1]);
+}
+
 static void who_says_nothing_is_not_waited_for_for_ever(void **state)
 {
     const struct fixture *fixture = *state;
@@ -250,6 +274,7 @@ int main(void)
         TEST(who_closes_the_socket_has_ended),
         TEST(a_question_to_nobody_fails),
         TEST(what_nobody_has_taken_is_answered_by_the_end),
+        TEST(an_empty_message_leaves_no_descriptors),
         TEST(who_says_nothing_is_not_waited_for_for_ever),
         TEST(waiting_can_be_cancelled),
         TEST(an_endless_answer_is_cut_off),
