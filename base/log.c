@@ -6,7 +6,9 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -17,7 +19,7 @@
 
 static _Atomic int shown_level = LOG_WARNING;
 static const char *_Atomic program = "sluice";
-static atomic_bool as_json;
+static _Atomic int line_format = LOG_FORMAT_TEXT;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static int descriptor = STDERR_FILENO;
@@ -27,6 +29,11 @@ static unsigned lines_in_second, left_out;
 void log_set_level(enum log_level level)
 {
     atomic_store(&shown_level, level);
+}
+
+enum log_level log_get_level(void)
+{
+    return (enum log_level)atomic_load(&shown_level);
 }
 
 int log_enabled(enum log_level level)
@@ -39,9 +46,25 @@ void log_set_program(const char *name)
     atomic_store(&program, name);
 }
 
-void log_set_json(void)
+void log_set_format(enum log_format format)
 {
-    atomic_store(&as_json, true);
+    atomic_store(&line_format, format);
+}
+
+enum log_format log_get_format(void)
+{
+    return (enum log_format)atomic_load(&line_format);
+}
+
+bool log_is_journal(void)
+{
+    const char *stream = getenv("JOURNAL_STREAM");
+    struct stat status;
+    char text[64];
+    if (!stream || fstat(STDERR_FILENO, &status) < 0) return false;
+    snprintf(text, sizeof text, "%llu:%llu", (unsigned long long)status.st_dev,
+             (unsigned long long)status.st_ino);
+    return strcmp(text, stream) == 0;
 }
 
 int log_open(const char *path, struct error **error)
@@ -72,10 +95,13 @@ static const char *format_time(char text[40])
 /* In fresh memory, with a line end; control characters are shown as '?'. -1: out of memory. */
 static int format_plain(char **ret, enum log_level level, const char *message)
 {
+    static const char *const severities[] = { "<3>", "<4>", "<6>", "<7>" };
     char stamp[40] = "";
     bool stamped = descriptor != STDERR_FILENO;
-    int length = asprintf(ret, "%s%s%s: %s: %s\n", stamped ? format_time(stamp) : "",
-                          stamped ? " " : "", atomic_load(&program), level_name(level), message);
+    bool marked = !stamped && log_get_format() == LOG_FORMAT_JOURNAL;
+    int length = asprintf(ret, "%s%s%s%s: %s: %s\n", marked ? severities[level] : "",
+                          stamped ? format_time(stamp) : "", stamped ? " " : "",
+                          atomic_load(&program), level_name(level), message);
     for (int i = 0; i < length - 1; i++)
         if ((unsigned char)(*ret)[i] < 0x20 || (*ret)[i] == 0x7f) (*ret)[i] = '?';
     return length;
@@ -98,8 +124,8 @@ static int format_json(char **ret, enum log_level level, const char *message)
 static void write_line(enum log_level level, const char *message)
 {
     char *formatted = NULL;
-    int length = atomic_load(&as_json) ? format_json(&formatted, level, message)
-                                       : format_plain(&formatted, level, message);
+    int length = log_get_format() == LOG_FORMAT_JSON ? format_json(&formatted, level, message)
+                                                     : format_plain(&formatted, level, message);
     if (length < 0) return;
     cleanup_free char *line = formatted;
     ssize_t written = write(descriptor, line, (size_t)length);

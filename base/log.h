@@ -6,12 +6,21 @@
 #ifndef SLUICE_BASE_LOG_H
 #define SLUICE_BASE_LOG_H
 
+#include <stdbool.h>
+
 #include "base/error.h"
 
 enum log_level { LOG_ERROR, LOG_WARNING, LOG_INFO, LOG_DEBUG };
 
+enum log_format {
+    LOG_FORMAT_TEXT,
+    LOG_FORMAT_JSON,    /* each line an object: "time", "level", "program", "message" */
+    LOG_FORMAT_JOURNAL, /* text behind its level as sd-daemon(3) has it: "<6>" */
+};
+
 /* Shows this level and the more severe ones; starts at LOG_WARNING. */
 void log_set_level(enum log_level level);
+enum log_level log_get_level(void);
 /* True where a line of `level` would be shown (for costly arguments). */
 int log_enabled(enum log_level level);
 /* From now on lines go to `path` (made with mode 0600, appended), with a time stamp. */
@@ -19,8 +28,11 @@ int log_open(const char *path, struct error **error);
 
 /* What lines begin with; "sluice" at first. Borrowed. */
 void log_set_program(const char *name);
-/* From now on each line is a JSON object: "time", "level", "program", "message". */
-void log_set_json(void);
+/* LOG_FORMAT_TEXT at first. */
+void log_set_format(enum log_format format);
+enum log_format log_get_format(void);
+/* Whether standard error goes to systemd's journal (systemd.exec(5), $JOURNAL_STREAM). */
+bool log_is_journal(void);
 
 /* Writes one line; control characters are shown as '?'. At most 50 lines of
  * LOG_ERROR and LOG_WARNING a second are written, then one line tells how many were left out. */

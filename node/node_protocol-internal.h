@@ -7,8 +7,8 @@
 #include "node/node_client.h"
 
 /* The commands. Each object says which it is as "command". */
-/* The first one: node_options, "parent", who has started it, and "before", how the server before
- * this one has ended (enum server_end). */
+/* The first one: node_options, "log_level" and "log_format" of who has started it, "parent", who
+ * has started it, and "before", how the server before this one has ended (enum server_end). */
 #define NODE_START "start"
 /* node_open_encode(), "id" (of the mount), "connection" (its number in the journal); and for a tree
  * that another server has mounted "resumed", node_resumed_encode(), whose descriptors follow on the
@@ -38,7 +38,8 @@ json_t *node_resumed_encode(const struct front_resumed *resumed);
 /* Borrows from the object. */
 int node_resumed_decode(const json_t *object, struct front_resumed *ret, struct error **error);
 
-/* Borrow from the object. The credentials are left out. */
+/* Borrow from the object. The credentials are left out; the log is set as it is where the object
+ * was made. */
 int node_start_decode(const json_t *command, struct node_options *ret, struct error **error);
 /* What the options of an image point to. */
 struct node_open {

@@ -5,6 +5,7 @@
 
 #include "base/cleanup.h"
 #include "base/json.h"
+#include "base/log.h"
 
 /* ---- fields ---- */
 
@@ -34,13 +35,29 @@ json_t *node_start_encode(const struct node_options *options, struct error **err
 {
     const struct node_cache_limits *limits = &options->cache_limits;
     json_t *root = json_pack(
-        "{s:s, s:o*, s:I, s:b, s:I, s:b, s:o*, s:I}", "command", NODE_START, "cache",
+        "{s:s, s:o*, s:I, s:b, s:I, s:b, s:o*, s:I, s:i, s:i}", "command", NODE_START, "cache",
         json_string(options->cache), "cache_size", (json_int_t)limits->size, "reserve_given",
         (int)limits->reserve_given, "reserve", (json_int_t)limits->reserve, "plain_http",
         (int)options->plain_http, "hosts_directory", text_or_null(options->hosts_directory),
-        "read_timeout_seconds", (json_int_t)options->read_timeout_seconds);
+        "read_timeout_seconds", (json_int_t)options->read_timeout_seconds, "log_level",
+        (int)log_get_level(), "log_format", (int)log_get_format());
     if (!root) error_set(error, ERROR_INVALID, "the node's options cannot be written as JSON");
     return root;
+}
+
+/* What the server does for each image is one line of who has started it; more is for who looks for
+ * a fault. */
+static int take_log(const json_t *command, struct error **error)
+{
+    uint64_t level, format;
+    if (json_field_size(command, "log_level", &level, error) < 0 ||
+        json_field_size(command, "log_format", &format, error) < 0)
+        return -1;
+    if (level > LOG_DEBUG || format > LOG_FORMAT_JOURNAL)
+        return error_set(error, ERROR_INVALID, "there is no such log");
+    log_set_level(level == LOG_INFO ? LOG_WARNING : (enum log_level)level);
+    log_set_format((enum log_format)format);
+    return 0;
 }
 
 int node_start_decode(const json_t *command, struct node_options *ret, struct error **error)
@@ -52,7 +69,8 @@ int node_start_decode(const json_t *command, struct node_options *ret, struct er
     if (!ret->cache || json_field_size(command, "cache_size", &ret->cache_limits.size, error) < 0 ||
         json_field_size(command, "reserve", &ret->cache_limits.reserve, error) < 0 ||
         optional_text(command, "hosts_directory", &ret->hosts_directory, error) < 0 ||
-        json_field_size(command, "read_timeout_seconds", &seconds, error) < 0)
+        json_field_size(command, "read_timeout_seconds", &seconds, error) < 0 ||
+        take_log(command, error) < 0)
         return -1;
     if (seconds > 3600) return error_set(error, ERROR_INVALID, "a timeout of more than an hour");
     ret->read_timeout_seconds = (unsigned)seconds;

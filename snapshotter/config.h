@@ -19,8 +19,6 @@
 /* Read where --config is not given, if it is there. */
 #define CONFIG_FILE "/etc/sluice/config.toml"
 
-enum log_format { LOG_FORMAT_TEXT, LOG_FORMAT_JSON };
-
 struct config_texts {
     char **entries;
     size_t count;

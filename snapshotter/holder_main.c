@@ -185,6 +185,7 @@ int main(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN);
     log_set_program("sluice-holder");
     log_set_level(LOG_INFO);
+    if (log_is_journal()) log_set_format(LOG_FORMAT_JOURNAL);
     int code = parse(argc, argv, &settings);
     if (code >= 0) return code;
     settings.holder.end_when_idle = settings.background;

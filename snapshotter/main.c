@@ -157,7 +157,8 @@ int main(int argc, char **argv)
     code = EXIT_USAGE;
     if (configure(&config, &options, &error) == 0) {
         log_set_level(config.log.level);
-        if (config.log.format == LOG_FORMAT_JSON) log_set_json();
+        bool marked = config.log.format == LOG_FORMAT_TEXT && log_is_journal();
+        log_set_format(marked ? LOG_FORMAT_JOURNAL : config.log.format);
         code = run(&config, &error) == 0 ? EXIT_OK : EXIT_FAILED;
         config_free(&config);
     }

@@ -17,6 +17,8 @@ from tools.node import Node
 USER, FIRST, SECOND = "puller", "the first password", "the second password"
 
 _CONFIGURATION = """\
+[log]
+level = "debug"
 [lazy]
 fill = "off"
 [credentials]

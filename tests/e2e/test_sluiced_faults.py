@@ -59,6 +59,7 @@ class RegistryFaults(FaultyNode):
     """It goes, or wants other credentials. Each test has images of its own."""
 
     images = 5
+    configuration = FaultyNode.configuration + '[log]\nlevel = "debug"\n'
 
     def test_registry_is_down(self):
         container = self.start("lives")
@@ -117,6 +118,8 @@ class RegistryFaults(FaultyNode):
         asked = len(issuer.asked)
         self.assertTrue(self.reads(container, number=2))
         self.assertGreater(len(issuer.asked), asked, "a new token was asked for")
+        self.assertTrue(self.told("HTTP 206"), "every answer is in the log")
+        self.assertFalse([token for token in issuer.given if self.told(token)])
         self.check_end()
 
     def test_cache_is_deleted(self):

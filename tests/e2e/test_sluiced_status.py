@@ -69,8 +69,12 @@ class Status(SluicedNode):
 
     def check_stuck(self, container):
         """While the registry is away it is told who waits, and then who got an error, and why."""
-        reading = threading.Thread(target=self.cri.execute, args=(
-            container, PROGRAM, "show", f"{TREE}/own-0/00"))
+        seen = threading.Event()
+
+        def read():
+            while not seen.is_set():
+                self.cri.execute(container, PROGRAM, "show", f"{TREE}/own-0/00")
+        reading = threading.Thread(target=read)
         reading.start()
         try:
             self.wait_until(lambda: self.images()[0]["oldest_wait_ms"] > 500, "reads wait")
@@ -79,6 +83,7 @@ class Status(SluicedNode):
             self.assertGreater(self.metric("sluice_image_oldest_wait_seconds", self.images()[0]), 0)
             self.assertEqual(0, self.images()[1]["reads_waiting"])
         finally:
+            seen.set()
             reading.join()
         read, other = self.images()
         self.assertGreater(read["errors"], 0)
@@ -123,6 +128,7 @@ class Status(SluicedNode):
         self.check_fields()
         self.check_metrics()
         log = self.sluiced.log()
+        self.assertRegex(log, r"(?m)^sluiced-server: error: layer sha256:\w+\.\.\.: ")
         for reference, decision in ((lazy, "is lazy"), (other, "is lazy"),
                                     (ordinary, "is pulled ordinarily")):
             lines = re.findall(rf"(?m)^.*{re.escape(reference)} {decision} "

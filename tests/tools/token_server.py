@@ -36,6 +36,7 @@ class TokenServer:
         self.user = user
         self.lifetime = lifetime
         self.asked = []  # (scopes, user or None)
+        self.given = []  # tokens
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
         self._server.daemon_threads = True
         self._server.issuer = self
@@ -59,7 +60,9 @@ class TokenServer:
         signed = b".".join(_base64(json.dumps(part).encode()) for part in (header, claims))
         signature = subprocess.run(["openssl", "dgst", "-sha256", "-sign", self.key],
                                    input=signed, stdout=subprocess.PIPE, check=True).stdout
-        return b".".join((signed, _base64(signature))).decode()
+        token = b".".join((signed, _base64(signature))).decode()
+        self.given.append(token)
+        return token
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
