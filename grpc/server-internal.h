@@ -99,8 +99,8 @@ struct grpc_server {
     const struct grpc_method *methods;
     size_t method_count;
     char *path;
-    dev_t device; /* of the socket's name, which somebody else may have replaced */
-    ino_t inode;
+    dev_t device;             /* of the socket's name, which somebody else may have replaced */
+    ino_t inode;              /* 0: it is not removed */
     int listener, poll, wake; /* socket, epoll, eventfd */
     pthread_t thread;
     atomic_size_t request_memory, answer_memory;

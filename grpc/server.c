@@ -148,6 +148,8 @@ static uint64_t serve_connections(struct grpc_server *server)
 static void drain(struct grpc_server *server)
 {
     struct grpc_connection *connection = LIST_FIRST(&server->connections);
+    /* Somebody may have a copy, and then closing alone does not end the watch. */
+    epoll_ctl(server->poll, EPOLL_CTL_DEL, server->listener, NULL);
     close(server->listener);
     server->listener = -1;
     server->accept_again = 0;
@@ -288,7 +290,7 @@ static int begin(struct grpc_server *server, struct error **error)
     server->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (server->poll < 0 || server->wake < 0 || watch(server, &server->wake) < 0)
         return error_set_errno(error, errno, "wait for connections");
-    if (listen_at(server, error) < 0) return -1;
+    if (server->listener < 0 && listen_at(server, error) < 0) return -1;
     if (watch(server, &server->listener) < 0)
         return error_set_errno(error, errno, "wait for connections");
     return thread_start(&server->thread, "grpc-server", serve, server, error);
@@ -297,9 +299,16 @@ static int begin(struct grpc_server *server, struct error **error)
 int grpc_server_start(struct grpc_server **ret, const char *socket_path,
                       const struct grpc_method *methods, size_t count, struct error **error)
 {
+    return grpc_server_start_on(ret, -1, socket_path, methods, count, error);
+}
+
+int grpc_server_start_on(struct grpc_server **ret, int listener, const char *socket_path,
+                         const struct grpc_method *methods, size_t count, struct error **error)
+{
     struct grpc_server *server = calloc(1, sizeof *server);
     char *path = strdup(socket_path);
     if (!server || !path) {
+        if (listener >= 0) close(listener);
         free(server);
         free(path);
         return error_set_memory(error);
@@ -307,7 +316,8 @@ int grpc_server_start(struct grpc_server **ret, const char *socket_path,
     server->path = path;
     server->methods = methods;
     server->method_count = count;
-    server->listener = server->poll = server->wake = -1;
+    server->listener = listener;
+    server->poll = server->wake = -1;
     LIST_INIT(&server->connections);
     STAILQ_INIT(&server->ready);
     grpc_workers_begin(&server->workers);
@@ -320,6 +330,16 @@ int grpc_server_start(struct grpc_server **ret, const char *socket_path,
     }
     *ret = server;
     return 0;
+}
+
+int grpc_server_listener(const struct grpc_server *server)
+{
+    return server->listener;
+}
+
+void grpc_server_leave_socket(struct grpc_server *server)
+{
+    server->inode = 0;
 }
 
 static void set_flag(struct grpc_server *server, bool *flag)

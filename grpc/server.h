@@ -38,6 +38,14 @@ enum {
  * they point to) must live as long as the server. */
 int grpc_server_start(struct grpc_server **ret, const char *socket_path,
                       const struct grpc_method *methods, size_t count, struct error **error);
+/* The same with a socket that listens at `socket_path` already, and becomes the server's:
+ * `listener`, also closed after a failure. */
+int grpc_server_start_on(struct grpc_server **ret, int listener, const char *socket_path,
+                         const struct grpc_method *methods, size_t count, struct error **error);
+/* The socket that listens, of which somebody may keep a copy, and leaving its name where it is: who
+ * connects while there is no server waits for the next one that is started on it. */
+int grpc_server_listener(const struct grpc_server *server);
+void grpc_server_leave_socket(struct grpc_server *server);
 /* Takes no further calls, lets those that run come to their end (grpc_call_cancelled() is true
  * meanwhile) and their answers be read for a second, and removes the socket. NULL is allowed. */
 void grpc_server_stop(struct grpc_server *server);

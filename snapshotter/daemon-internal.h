@@ -19,8 +19,9 @@
 struct daemon {
     const struct config *config;
     time_t started;
-    int lock;    /* of the root, or -1 */
-    char *cache; /* directory */
+    int kept_socket; /* containerd's, of a daemon before this one, until it is listened on; or -1 */
+    int lock;        /* of the root, or -1 */
+    char *cache;     /* directory */
     struct credential_store *credentials;
     struct node_client *node;
     struct lazy_images *lazy;

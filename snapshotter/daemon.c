@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -13,6 +14,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "snapshotter/daemon-internal.h"
+#include "snapshotter/service_notify.h"
 
 #define LOCK_MS       5000
 #define LOCK_AGAIN_NS 50000000L
@@ -145,18 +147,42 @@ static int listen_for_people(struct daemon *daemon, struct error **error)
     return metrics_listener_start(&daemon->metrics, config->metrics.address, &source, error);
 }
 
+/* Which socket a path names: another one there later is not the one that was kept. */
+static char *socket_identity(const char *path)
+{
+    struct stat status;
+    if (lstat(path, &status) < 0 || !S_ISSOCK(status.st_mode)) return NULL;
+    return format_text("snapshots-%jx-%jx", (uintmax_t)status.st_dev, (uintmax_t)status.st_ino);
+}
+
+/* containerd waits longer after each time that it is refused, so it had better not be: while there
+ * is no daemon its connections wait in the socket, where a service manager keeps that. */
+static int listen_for_containerd(struct daemon *daemon, struct error **error)
+{
+    const char *address = daemon->config->address;
+    if (make_directory_of(address, error) < 0) return -1;
+    daemon->service.snapshotter = daemon->snapshotter;
+    snapshots_service_methods(&daemon->service, daemon->methods);
+    if (grpc_server_start_on(&daemon->server, take_descriptor(&daemon->kept_socket), address,
+                             daemon->methods, SNAPSHOTS_METHOD_COUNT, error) < 0)
+        return -1;
+    cleanup_free char *identity = socket_identity(address);
+    if (identity && service_keep(identity, grpc_server_listener(daemon->server)))
+        grpc_server_leave_socket(daemon->server);
+    return 0;
+}
+
 static int start(struct daemon *daemon, struct error **error)
 {
     const struct config *config = daemon->config;
+    cleanup_free char *identity = socket_identity(config->address);
+    daemon->kept_socket = service_kept(identity);
     if (lock_root(daemon, error) < 0 || start_images(daemon, error) < 0 ||
         open_layers(daemon, error) < 0 || open_snapshots(daemon, error) < 0 ||
         start_layers(daemon, error) < 0 || listen_for_kubelet(daemon, error) < 0 ||
-        listen_for_people(daemon, error) < 0 || make_directory_of(config->address, error) < 0)
+        listen_for_people(daemon, error) < 0)
         return -1;
-    daemon->service.snapshotter = daemon->snapshotter;
-    snapshots_service_methods(&daemon->service, daemon->methods);
-    return grpc_server_start(&daemon->server, config->address, daemon->methods,
-                             SNAPSHOTS_METHOD_COUNT, error);
+    return listen_for_containerd(daemon, error);
 }
 
 int daemon_start(struct daemon **ret, const struct config *config, struct error **error)
@@ -164,7 +190,7 @@ int daemon_start(struct daemon **ret, const struct config *config, struct error 
     struct daemon *daemon = calloc(1, sizeof *daemon);
     if (!daemon) return error_set_memory(error);
     daemon->config = config;
-    daemon->lock = -1;
+    daemon->lock = daemon->kept_socket = -1;
     daemon->started = time(NULL);
     if (start(daemon, error) < 0) {
         daemon_stop(daemon);
@@ -188,6 +214,7 @@ void daemon_stop(struct daemon *daemon)
     node_client_stop(daemon->node);
     credential_store_free(daemon->credentials);
     if (daemon->lock >= 0) close(daemon->lock);
+    if (daemon->kept_socket >= 0) close(daemon->kept_socket);
     free(daemon->cache);
     free(daemon);
 }

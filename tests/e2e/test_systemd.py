@@ -3,7 +3,9 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
+import threading
 import time
 import unittest
 
@@ -26,6 +28,33 @@ def _rootfs():
 
     recipe = option + workplace.source_of("debian-rootfs")
     return os.path.join(workplace.kept("systemd", recipe, make), "rootfs")
+
+
+class Caller(threading.Thread):
+    """Connects to a socket again and again."""
+
+    def __init__(self, path):
+        super().__init__(daemon=True)
+        self.path, self.calls, self.refused = path, 0, None
+        self.over = threading.Event()
+
+    def run(self):
+        while not self.over.is_set() and not self.refused:
+            with socket.socket(socket.AF_UNIX) as each:
+                try:
+                    each.connect(self.path)
+                    self.calls += 1
+                except OSError as refused:
+                    self.refused = refused
+            time.sleep(0.001)
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *_):
+        self.over.set()
+        self.join()
 
 
 class Units(EndToEnd):
@@ -99,6 +128,10 @@ class Units(EndToEnd):
             "show", "--property=ActiveState,MainPID", unit).splitlines())
         return shown["MainPID"] if shown["ActiveState"] == "active" else None
 
+    def socket_of_containerd(self):
+        with open(f"/proc/{self.outer.pid}/task/{self.outer.pid}/children", encoding="ascii") as file:
+            return f"/proc/{file.read().split()[0]}/root/run/sluice/snapshotter.sock"
+
     def test_units(self):
         # As one does who tries sluiced by hand first.
         self.assertEqual(0, self.inside(
@@ -110,8 +143,12 @@ class Units(EndToEnd):
         self.assertIn("HOME=/root", self.inside("cat", f"/proc/{daemon}/environ").stdout.split("\0"),
                       "credentials of root's are found")
 
-        self.systemctl("restart", "sluiced")
-        self.assertNotEqual(daemon, self.process_of("sluiced"))
+        with Caller(self.socket_of_containerd()) as caller:
+            self.systemctl("restart", "sluiced")
+            self.assertNotEqual(daemon, self.process_of("sluiced"))
+            calls = caller.calls
+            self.wait_until(lambda: caller.calls > calls + 10 or caller.refused, "it is called")
+        self.assertIsNone(caller.refused, "who connects is never refused")
         self.assertEqual(holder, self.process_of("sluice-holder"), "it stays")
 
         # Replaced by the binary that is there: the unit follows.

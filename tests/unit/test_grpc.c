@@ -255,6 +255,31 @@ static void only_dead_sockets_are_replaced(void **state)
     close(other);
 }
 
+/* Who connects while there is no server waits for the next one. */
+static void a_socket_that_is_kept(void **state)
+{
+    struct grpc_place *place = *state;
+    struct grpc_client *client = make_client(place);
+    expect_echo(client, 5);
+    int kept = dup(grpc_server_listener(place->server));
+    grpc_server_leave_socket(place->server);
+    place_stop(place);
+
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    snprintf(address.sun_path, sizeof address.sun_path, "%s", place->path);
+    int waiting = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(connect(waiting, (struct sockaddr *)&address, sizeof address), 0);
+    assert_int_equal(
+        grpc_server_start_on(&place->server, kept, place->path, place->methods, 6, NULL), 0);
+    char byte; /* of its settings */
+    assert_int_equal(read(waiting, &byte, 1), 1);
+    close(waiting);
+    expect_echo(client, 5);
+    grpc_client_free(client);
+    place_stop(place);
+    assert_int_equal(unlink(place->path), 0);
+}
+
 /* ---- the client against what is no proper server ---- */
 
 struct liar {
@@ -328,6 +353,7 @@ int main(void)
         TEST(connections_are_made_anew),
         TEST(a_stop_lets_handlers_answer),
         TEST(only_dead_sockets_are_replaced),
+        TEST(a_socket_that_is_kept),
         TEST(a_client_survives_liars),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
