@@ -96,6 +96,9 @@ static int configure_fuse(int context, int connection, struct error **error)
         set_number(context, "user_id", geteuid(), error) < 0 ||
         set_number(context, "group_id", getegid(), error) < 0)
         return -1;
+    /* The kernel refuses a server that lets owners be mapped (fuse_negotiated.h) without it. */
+    if (fsconfig(context, FSCONFIG_SET_FLAG, "default_permissions", NULL, 0) < 0)
+        return refused(context, "default_permissions", error);
     return create(context, error);
 }
 
