@@ -5,8 +5,9 @@ import json
 import os
 import signal
 import subprocess
+import tempfile
 
-from tools import container_images, images, tree
+from tools import container_images, images, model, random_layers, rounds, tree
 from tools.container_images import PROGRAM
 from tools.counting_proxy import CountingProxy
 from tools.layers import LayerWriter
@@ -253,6 +254,28 @@ class LayerStore(PodmanNode):
         finally:
             self.registry.start()
         self.podman("rmi", reference)
+        self.assert_nothing_left()
+
+
+class RandomLayersInPodman(PodmanNode):
+    """Layers made of a few names, each by itself and stacked by overlayfs."""
+
+    def test_random_layers(self):
+        for number, generator in rounds.of(self._testMethodName, 5):
+            with self.subTest(round=number), \
+                    tempfile.TemporaryDirectory(dir=self.directory) as work:
+                tars, possible = random_layers.write(work, generator, model.is_possible)
+                if not possible:
+                    continue
+                layout = Layout(os.path.join(work, "layout"))
+                images.add(layout, f"random-{number}", tars, ("gzip",) * len(tars), work)
+                reference = self.publish(images.Image(layout, f"random-{number}", tars))
+                self.podman.pull(reference)
+                # For overlayfs a link into another layer is a copy.
+                lines = tree.differences(model.Tree(tars).nodes, self.seen(self.podman, reference),
+                                         ("links", "same_as"), directory_times=True)
+                self.assertEqual([], lines[:20], f"{len(lines)} differences")
+                self.podman("rmi", reference)
         self.assert_nothing_left()
 
 
