@@ -43,6 +43,10 @@ class Fetch(SluicedNode):
         done, _ = self.export("k8s.io", reference, check=False)
         self.assertNotEqual(0, done.returncode)
         self.assertIn("not found", done.stderr)
+        done = self.containerd.ctr("-n", "k8s.io", "images", "convert", "--uncompress", reference,
+                                   "plain", check=False)
+        self.assertNotEqual(0, done.returncode)
+        self.assertIn("not found", done.stderr)
         copy = f"{self.registry.name}/copy:latest"
         done = self.containerd.ctr("-n", "k8s.io", "images", "push", "--plain-http", copy,
                                    reference, check=False)
@@ -61,6 +65,8 @@ class Fetch(SluicedNode):
         self.addCleanup(client.close)
         for digest in self.layers(image):
             self.assertTrue(client.has_blob("copy", digest))
+        self.containerd.ctr("-n", "k8s.io", "images", "convert", "--uncompress", reference, "plain")
+        self.containerd.ctr("-n", "k8s.io", "images", "rm", "--sync", "plain")
         # They stay as long as the image, and go with it.
         self.containerd.ctr("-n", "k8s.io", "images", "tag", reference, "other")
         self.containerd.ctr("-n", "k8s.io", "images", "rm", "--sync", "other")
