@@ -6,6 +6,7 @@
 #include "base/cleanup.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "base/parallel.h"
 #include "deploytool/command.h"
 #include "deploytool/mountpoint.h"
 #include "deploytool/status_text.h"
@@ -22,17 +23,61 @@ static json_t *query(const char *socket, struct error **error)
     return status;
 }
 
-/* A server that has just ended is no error in a list; one that does not answer is worth a line. */
-static void add_to_list(void *context, const char *socket)
+/* ---- all of them ---- */
+
+/* Each has so long to answer, so they are asked at once. */
+#define ASKED_AT_ONCE 64u
+
+struct asked {
+    char *socket;
+    json_t *status;
+    bool silent; /* somebody listens, and does not answer */
+    bool shown;
+};
+
+struct listing {
+    struct asked *asked;
+    size_t count, capacity;
+    json_t *list;
+};
+
+static void listing_free(struct listing *listing)
 {
-    json_t *list = context;
-    struct error *error = NULL;
-    json_t *status = query(socket, &error);
-    if (status)
-        json_array_append_new(list, status);
-    else if (error_kind_of(error) != ERROR_NOT_FOUND)
-        log_warning("%s", error_message(error));
-    error_free(error);
+    for (size_t i = 0; i < listing->count; i++) {
+        free(listing->asked[i].socket);
+        json_decref(listing->asked[i].status);
+    }
+    free(listing->asked);
+    json_decref(listing->list);
+}
+
+static void add_socket(void *context, const char *socket)
+{
+    struct listing *listing = context;
+    if (listing->count == listing->capacity) {
+        size_t capacity = 2 * listing->capacity + 16;
+        struct asked *asked = reallocarray(listing->asked, capacity, sizeof *asked);
+        if (!asked) return;
+        listing->asked = asked;
+        listing->capacity = capacity;
+    }
+    struct asked asked = { .socket = strdup(socket) };
+    if (asked.socket) listing->asked[listing->count++] = asked;
+}
+
+/* parallel_work. A server that has just ended is no error in a list. */
+static int ask(void *context, size_t position, struct error **error)
+{
+    struct listing *listing = context;
+    struct asked *asked = &listing->asked[position];
+    struct error *reason = NULL;
+    (void)error;
+    asked->status = query(asked->socket, &reason);
+    asked->silent = !asked->status && error_kind_of(reason) == ERROR_UNREACHABLE;
+    if (!asked->status && !asked->silent && error_kind_of(reason) != ERROR_NOT_FOUND)
+        log_warning("%s", error_message(reason));
+    error_free(reason);
+    return 0;
 }
 
 /* Whether sluiced has told of this mount. */
@@ -50,18 +95,83 @@ static bool is_of_daemon(const json_t *list, const char *mountpoint)
     return false;
 }
 
-/* A mount whose server was killed, or of which only sluiced could tell. */
+static bool is_silent_at(struct listing *listing, const char *directory)
+{
+    cleanup_free char *socket = control_socket_path(directory, NULL);
+    for (size_t i = 0; socket && i < listing->count; i++)
+        if (listing->asked[i].silent && strcmp(listing->asked[i].socket, socket) == 0)
+            return listing->asked[i].shown = true;
+    return false;
+}
+
+/* Whether the server of this mount, or sluiced below whose root it is, does not answer. */
+static bool is_silent(struct listing *listing, const char *mountpoint)
+{
+    cleanup_free char *directory = strdup(mountpoint);
+    while (directory && *directory) {
+        if (is_silent_at(listing, directory)) return true;
+        char *slash = strrchr(directory, '/');
+        if (!slash) break;
+        *slash = 0;
+    }
+    return false;
+}
+
+/* A mount whose server was killed or does not answer, or of which only sluiced could tell. */
 static void add_unserved(void *context, const struct our_mount *mount)
 {
-    json_t *list = context;
-    if (is_of_daemon(list, mount->path)) return;
-    bool waits = mountpoint_is_of_sluiced(mount->path);
-    if (!waits && !mountpoint_is_dead(mount->path)) return;
+    struct listing *listing = context;
+    if (is_of_daemon(listing->list, mount->path)) return;
+    bool silent = is_silent(listing, mount->path);
+    bool waits = !silent && mountpoint_is_of_sluiced(mount->path);
+    if (!silent && !waits && !mountpoint_is_dead(mount->path)) return;
     json_t *unserved =
-        json_pack("{s:o, s:o, s:b, s:b}", "reference", json_any_text(mount->image), "mountpoint",
-                  json_any_text(mount->path), "dead", (int)!waits, "waits_for_sluiced", (int)waits);
-    if (unserved) json_array_append_new(list, unserved);
+        json_pack("{s:o, s:o, s:b, s:b, s:b}", "reference", json_any_text(mount->image),
+                  "mountpoint", json_any_text(mount->path), "dead", (int)(!waits && !silent),
+                  "waits_for_sluiced", (int)waits, "silent", (int)silent);
+    if (unserved) json_array_append_new(listing->list, unserved);
 }
+
+static int list_all(struct listing *ret, struct error **error)
+{
+    ret->list = json_array();
+    if (!ret->list) return error_set_memory(error);
+    if (control_list(add_socket, ret, error) < 0 ||
+        parallel_run(ret->count, ASKED_AT_ONCE, ask, ret, error) < 0)
+        return -1;
+    for (size_t i = 0; i < ret->count; i++)
+        if (ret->asked[i].status) json_array_append(ret->list, ret->asked[i].status);
+    if (mount_table_each(add_unserved, ret, error) < 0) return -1;
+    for (size_t i = 0; i < ret->count; i++)
+        if (ret->asked[i].silent && !ret->asked[i].shown)
+            log_warning("the server behind '%s' does not answer", ret->asked[i].socket);
+    return 0;
+}
+
+static void print_list(json_t *list, bool json)
+{
+    size_t i;
+    json_t *status;
+    if (json) {
+        json_dumpf(list, stdout, JSON_INDENT(2));
+        putchar('\n');
+        return;
+    }
+    json_array_foreach(list, i, status) status_print(status);
+    if (json_array_size(list) == 0) puts("no image is mounted");
+}
+
+static enum exit_code print_all(bool json)
+{
+    struct error *error = NULL;
+    struct listing listing = { 0 };
+    int result = list_all(&listing, &error);
+    if (result == 0) print_list(listing.list, json);
+    listing_free(&listing);
+    return result < 0 ? command_failed(error) : command_finish();
+}
+
+/* ---- one ---- */
 
 /* Why nobody answers for `path`: nothing of ours is there, or what is there has lost its server. */
 static int not_served(const char *path, struct error **error)
@@ -101,26 +211,6 @@ static enum exit_code print_one(const char *directory, bool json)
     } else {
         status_print(status);
     }
-    return command_finish();
-}
-
-static enum exit_code print_all(bool json)
-{
-    struct error *error = NULL;
-    cleanup_json json_t *list = json_array();
-    if (!list) error_set_memory(&error);
-    if (!list || control_list(add_to_list, list, &error) < 0 ||
-        mount_table_each(add_unserved, list, &error) < 0)
-        return command_failed(error);
-    if (json) {
-        json_dumpf(list, stdout, JSON_INDENT(2));
-        putchar('\n');
-        return command_finish();
-    }
-    size_t i;
-    json_t *status;
-    json_array_foreach(list, i, status) status_print(status);
-    if (json_array_size(list) == 0) puts("no image is mounted");
     return command_finish();
 }
 

@@ -114,6 +114,12 @@ static void print_dead(const json_t *status)
            text_of(status, "mountpoint"));
 }
 
+static void print_silent(const json_t *status)
+{
+    printf("%s on %s\n", text_of(status, "reference"), text_of(status, "mountpoint"));
+    puts("  silent    its server does not answer: it is stopped, or hangs");
+}
+
 static void print_waiting(const json_t *status)
 {
     printf("%s on %s\n", text_of(status, "reference"), text_of(status, "mountpoint"));
@@ -291,7 +297,7 @@ static void print_daemon(json_t *status)
                plural(size_of(server, "chunks_fetched")));
         print_served(server);
     } else {
-        printf("  server    does not run: %s\n", text_of(server, "reason"));
+        printf("  server    cannot be asked: %s\n", text_of(server, "reason"));
     }
     print_images(status);
 }
@@ -301,6 +307,8 @@ void status_print(json_t *status)
     escape_fields(status);
     if (json_is_true(json_object_get(status, "dead")))
         print_dead(status);
+    else if (json_is_true(json_object_get(status, "silent")))
+        print_silent(status);
     else if (json_is_true(json_object_get(status, "waits_for_sluiced")))
         print_waiting(status);
     else if (json_is_object(json_object_get(status, "daemon")))

@@ -11,7 +11,22 @@
 
 #define ANSWER_DONE 0
 
+#define SEND_TIMEOUT_MS 10000
+
 /* ---- who asks ---- */
+
+/* One that has stopped to read leaves no room at some time. */
+static int wait_for_room(const struct question_peer *peer, int timeout_ms, struct error **error)
+{
+    struct pollfd watched = { .fd = peer->socket, .events = POLLOUT };
+    int ready;
+    do
+        ready = poll(&watched, 1, timeout_ms);
+    while (ready < 0 && errno == EINTR);
+    if (ready < 0) return error_set_errno(error, errno, "wait for %s", peer->name);
+    if (ready == 0) return error_set(error, ERROR_UNREACHABLE, "%s does not answer", peer->name);
+    return 0;
+}
 
 int question_send(const struct question_peer *peer, const void *text, size_t length,
                   struct error **error)
@@ -19,6 +34,7 @@ int question_send(const struct question_peer *peer, const void *text, size_t len
     int pair[2];
     if (length > QUESTION_LENGTH_MAX)
         return error_set(error, ERROR_INVALID, "a question to %s is too long", peer->name);
+    if (wait_for_room(peer, SEND_TIMEOUT_MS, error) < 0) return -1;
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
         return error_set_errno(error, errno, "make a socket");
     cleanup_close int ours = pair[0];

@@ -25,7 +25,8 @@ struct question_peer {
     const char *name; /* for errors */
 };
 
-/* Sends a question. The socket for its answer, or -1. */
+/* Sends a question. The socket for its answer, or -1; ERROR_UNREACHABLE when the peer has so many
+ * to read that there has been no room for ten seconds. */
 int question_send(const struct question_peer *peer, const void *text, size_t length,
                   struct error **error);
 /* Waits for the answer at `from`: its text goes to `ret`, its descriptor (or -1) to

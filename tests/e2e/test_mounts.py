@@ -1,5 +1,6 @@
 """Places to mount on, and what status tells of them."""
 
+import concurrent.futures
 import hashlib
 import json
 import os
@@ -99,6 +100,28 @@ class Mounts(EndToEnd):
         self.sluice("umount", points[1])
         self.assertNotIn(points[1], self.sluice("status").stdout)
         self.assertEqual([os.path.exists(path) for path in left], [False, False])
+
+    def test_servers_that_do_not_answer(self):
+        """They hold up nobody who asks for the status of all."""
+        points = [self.mount(self.image_reference, name=name) for name in ("well", "one", "two")]
+        stopped = [pid for point in points[1:] for pid, _ in servers_under(point)]
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            with concurrent.futures.ThreadPoolExecutor() as pool:
+                told = pool.submit(self.sluice, "status", "--json")
+                text = pool.submit(self.sluice, "status")
+                self.fails("status", points[1], says=(points[1], "no answer in time"))
+        finally:
+            for pid in stopped:
+                os.kill(pid, signal.SIGCONT)
+        listed = {mount.get("mountpoint"): mount for mount in json.loads(told.result().stdout)}
+        self.assertEqual([None, True, True], [listed[point].get("silent") for point in points])
+        self.assertEqual([False] * 3, [listed[point]["dead"] for point in points])
+        self.assertEqual(self.image_reference, listed[points[1]]["reference"])
+        for point in points[1:]:
+            self.assertIn(f"{self.image_reference} on {point}\n  silent    its server does not answer",
+                          text.result().stdout)
 
     def test_a_name_that_is_not_utf8(self):
         name = os.fsdecode(b"caf\xe9")

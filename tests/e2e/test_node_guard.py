@@ -5,6 +5,8 @@ import re
 import signal
 
 from e2e.test_image_node import ImageNodeTest
+from tools.container_images import PROGRAM, TREE, family_sums
+from tools.sluiced_node import SluicedNode
 
 class Guard(ImageNodeTest):
     """Faults of servers are those of node_driver.c."""
@@ -112,3 +114,28 @@ class Watchdog(ImageNodeTest):
         return (status["server"] and status["servers_hung"] == hangs and
                 status["servers_started"] == hangs + 1 and
                 all(image["state"] == "open" for image in status["images"]))
+
+
+class HangingServer(SluicedNode):
+    """That of sluiced, with a container that reads."""
+
+    configuration = '[lazy]\nfill = "off"\n[server]\nwatchdog = "5s"\n'
+
+    @classmethod
+    def start_daemons(cls, proxies=None):
+        cls.push_family(1)
+        super().start_daemons(proxies)
+
+    def test_it_is_told_and_nobody_notices(self):
+        reference = self.reference("family-0")
+        self.cri.pull(reference)
+        container = self.cri.start(self.pod(), "reads", reference, PROGRAM, "pause")
+        os.kill(self.sluiced.server(), signal.SIGSTOP)
+        self.assertIn("does not answer", str(self.sluiced_status()["server"]["reason"]))
+        self.assertEqual((0, family_sums(0)), self.cri.execute(container, PROGRAM, "sum", TREE))
+        server = self.sluiced_status()["server"]
+        self.assertEqual((1, 2), (server["hangs"], server["starts"]))
+        self.assertIn("it hangs, and is killed", self.sluiced.log())
+        self.cri.remove_all_pods()
+        self.remove_images()
+        self.assert_nothing_left()
