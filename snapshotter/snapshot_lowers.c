@@ -15,16 +15,19 @@ void snapshot_lowers_free(struct snapshot_lowers *lowers)
     *lowers = (struct snapshot_lowers){ 0 };
 }
 
+static char *mounted_path(const struct lazy_source *lazy, const struct lazy_use *use,
+                          struct error **error)
+{
+    if (lazy) return lazy->path(lazy->context, use, error);
+    error_set(error, ERROR_UNREACHABLE, "its image is lazy, and lazy images are switched off");
+    return NULL;
+}
+
 static char *lazy_path(struct snapshotter *snapshotter, const struct snapshot_record *keeper,
                        const struct lazy_use *use, struct error **error)
 {
     struct error *reason = NULL;
-    char *path = NULL;
-    if (snapshotter->lazy)
-        path = snapshotter->lazy->path(snapshotter->lazy->context, use, &reason);
-    else
-        error_set(&reason, ERROR_UNREACHABLE,
-                  "its image is lazy, and lazy images are switched off");
+    char *path = mounted_path(snapshotter->lazy, use, &reason);
     if (path) return path;
     if (snapshot_store_has_id(snapshotter->store, keeper->id, NULL) != 0) {
         error_move(error, reason);
