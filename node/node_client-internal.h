@@ -65,6 +65,8 @@ struct node_client {
 
     pthread_mutex_t lock;
     pthread_cond_t changed;
+    bool cancelled; /* no image is opened any more; those that are open go on */
+    int cancel;     /* eventfd, readable then */
     bool stopping;
     bool running;     /* a server can be asked */
     int commands;     /* the server's socket, or -1; whoever uses it without the lock has a copy */
@@ -106,7 +108,7 @@ void client_images_lost(struct node_client *client);
 /* And how: those that it was opening may be why. */
 void client_images_blame(struct node_client *client, enum server_end end);
 
-/* ERROR_CANCELLED: the client is stopping. */
+/* ERROR_CANCELLED: the client has been cancelled. */
 int client_cancelled(struct error **error);
 /* Waits for a change; false once it is `deadline`. */
 bool client_wait(struct node_client *client, uint64_t deadline);
@@ -138,10 +140,10 @@ struct question_peer;
 bool client_image_can_resume(const struct client_image *image);
 /* The command that tells a server to. NULL with the error set. */
 json_t *client_image_resume_command(const struct client_image *image, struct error **error);
-/* Has a server open the image, by client_image_resume_command() if it is to resume. *ret_connection
- * (-1 before) is the descriptor that comes with the answer. */
+/* Has a server open the image, by client_image_resume_command() if it is to resume, until `cancel`
+ * (or -1) is readable. *ret_connection (-1 before) is the descriptor that comes with the answer. */
 int client_image_ask(const struct client_image *image, const struct question_peer *peer,
-                     const char *text, bool resume, int timeout_ms, struct buffer *ret,
+                     const char *text, bool resume, int cancel, int timeout_ms, struct buffer *ret,
                      int *ret_connection, struct error **error);
 
 /* ---- node_held.c ---- */

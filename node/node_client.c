@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -44,7 +45,7 @@ static int open_or_wait(struct node_client *client, struct client_image *image, 
                         struct error **error)
 {
     while (image->state == IMAGE_OPENING || image->state == IMAGE_LOST)
-        if (client->stopping)
+        if (client->cancelled)
             return client_cancelled(error);
         else if (!client_wait(client, deadline))
             return error_set(error, ERROR_UNREACHABLE, "'%s' was not mounted in time",
@@ -282,6 +283,8 @@ static int wait_for_first(struct node_client *client, struct error **error)
 
 static int start(struct node_client *client, struct error **error)
 {
+    client->cancel = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (client->cancel < 0) return error_set_errno(error, errno, "eventfd");
     if (client_held_start(client, error) < 0) return -1;
     /* The server ends with the thread that has started it: prctl(2), PR_SET_PDEATHSIG. */
     if (thread_start(&client->supervisor, "sluice-super", node_supervise, client, error) < 0)
@@ -305,7 +308,7 @@ int node_client_start(struct node_client **ret, const struct node_client_options
     struct node_client *client = calloc(1, sizeof *client);
     if (!client) return error_set_memory(error);
     client->options = *options;
-    client->commands = client->requests = -1;
+    client->commands = client->requests = client->cancel = -1;
     client->journal = -1;
     client->last_end = SERVER_KILLED; /* by the end of who has started it */
     LIST_INIT(&client->images);
@@ -330,24 +333,35 @@ static void free_images(struct node_client *client)
 void node_client_cancel(struct node_client *client)
 {
     pthread_mutex_lock(&client->lock);
+    client->cancelled = true;
+    if (client->cancel >= 0) eventfd_write(client->cancel, 1);
+    pthread_cond_broadcast(&client->changed);
+    pthread_mutex_unlock(&client->lock);
+}
+
+static void stop_threads(struct node_client *client)
+{
+    pthread_mutex_lock(&client->lock);
     client->stopping = true;
     /* The second one is for a server that hangs: the supervisor ends it then. */
     if (client->commands >= 0) shutdown(client->commands, SHUT_RDWR);
     if (client->requests >= 0) shutdown(client->requests, SHUT_RDWR);
     pthread_cond_broadcast(&client->changed);
     pthread_mutex_unlock(&client->lock);
+    if (client->supervisor_runs) pthread_join(client->supervisor, NULL);
+    if (client->watchdog_runs) pthread_join(client->watchdog, NULL);
+    if (client->restorer_runs) pthread_join(client->restorer, NULL);
 }
 
 void node_client_stop(struct node_client *client)
 {
     if (!client) return;
     node_client_cancel(client);
-    if (client->supervisor_runs) pthread_join(client->supervisor, NULL);
-    if (client->watchdog_runs) pthread_join(client->watchdog, NULL);
-    if (client->restorer_runs) pthread_join(client->restorer, NULL);
+    stop_threads(client);
     client_give_back_stop(client);
     free_images(client);
     client_held_stop(client);
+    if (client->cancel >= 0) close(client->cancel);
     error_free(client->failure);
     /* A search that goes on uses the client. */
     if (!credential_searches_end(&client->searches)) return;

@@ -76,8 +76,8 @@ int node_client_open(struct node_client *client, const struct node_image_request
  * may be used again. */
 void node_client_close(struct node_client *client, uint64_t id);
 
-/* Ends the server and all waiting for it: opens fail as ERROR_CANCELLED from now on. What is
- * mounted stays. */
+/* Ends all waiting for images to be opened: that fails as ERROR_CANCELLED from now on. What is open
+ * is served until node_client_stop(). */
 void node_client_cancel(struct node_client *client);
 
 /* Nobody but images that are open needs what has these cache keys: the rest is removed from the

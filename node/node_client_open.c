@@ -79,12 +79,18 @@ static void end_turn(struct node_client *client, const struct client_image *imag
 
 /* ---- waiting for a server ---- */
 
+/* Who reads from what is mounted waits for the next server, and may be one of our own threads. */
+static bool is_cancelled(const struct node_client *client, const struct client_image *image)
+{
+    return client->stopping || (client->cancelled && !client_image_can_resume(image));
+}
+
 static int wait_for_server(struct node_client *client, const struct client_image *image,
                            uint64_t deadline, struct error **error)
 {
-    while (!client->running && !client->stopping && image->state == IMAGE_OPENING)
+    while (!client->running && !is_cancelled(client, image) && image->state == IMAGE_OPENING)
         if (!client_wait(client, deadline)) break;
-    if (client->stopping) return client_cancelled(error);
+    if (is_cancelled(client, image)) return client_cancelled(error);
     if (image->state != IMAGE_OPENING)
         return error_set(error, ERROR_CANCELLED, "the image was closed");
     if (client->running) return 0;
@@ -131,18 +137,25 @@ static bool is_whole(const struct buffer *answer)
     return object != NULL;
 }
 
+static bool was_cancelled(int result, struct error **error)
+{
+    return result < 0 && *error && error_kind_of(*error) == ERROR_CANCELLED;
+}
+
 /* Without the lock. *ret_ended: there is no answer because the server has died. */
-static int ask_once(const struct client_image *image, const char *text, bool resume, int commands,
-                    uint64_t deadline, struct buffer *ret, int *ret_connection, bool *ret_ended,
-                    struct error **error)
+static int ask_once(const struct client_image *image, const char *text, bool resume, int cancel,
+                    int commands, uint64_t deadline, struct buffer *ret, int *ret_connection,
+                    bool *ret_ended, struct error **error)
 {
     const struct question_peer peer = { commands, "the server" };
     uint64_t now = clock_ms();
     int left = deadline > now ? (int)(deadline - now) : 0;
     if (image->mountpoint && !resume) mount_keeper_renew((struct mount_keeper *)&image->keeper);
-    int result = client_image_ask(image, &peer, text, resume, left, ret, ret_connection, error);
+    int result = client_image_ask(image, &peer, text, resume, resume ? -1 : cancel, left, ret,
+                                  ret_connection, error);
     /* The kernel closes the descriptors of who is killed in any order. */
-    *ret_ended = result < 0 ? has_ended(commands, ret->length > 0 ? 0 : DYING_MS) : !is_whole(ret);
+    int patience_ms = ret->length > 0 || was_cancelled(result, error) ? 0 : DYING_MS;
+    *ret_ended = result < 0 ? has_ended(commands, patience_ms) : !is_whole(ret);
     /* It may still be at it. */
     if (result < 0 && image->mountpoint && !resume)
         mount_keeper_close((struct mount_keeper *)&image->keeper);
@@ -226,8 +239,8 @@ static int open_once(struct node_client *client, struct client_image *image, uin
     if (commands < 0) return error_set_errno(error, errno, "copy a descriptor");
     unsigned server = image->asked = client->servers;
     pthread_mutex_unlock(&client->lock);
-    int result =
-        ask_once(image, text, resume, commands, deadline, &answer, &connection, &ended, &reason);
+    int result = ask_once(image, text, resume, client->cancel, commands, deadline, &answer,
+                          &connection, &ended, &reason);
     pthread_mutex_lock(&client->lock);
     if (ended) {
         error_free(reason);

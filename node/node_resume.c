@@ -95,12 +95,12 @@ static int send_one(const struct question_peer *peer, int to, int descriptor, st
 }
 
 int client_image_ask(const struct client_image *image, const struct question_peer *peer,
-                     const char *text, bool resume, int timeout_ms, struct buffer *ret,
+                     const char *text, bool resume, int cancel, int timeout_ms, struct buffer *ret,
                      int *ret_connection, struct error **error)
 {
     cleanup_close int from = question_send(peer, text, strlen(text), error);
     if (from < 0 || (resume && (send_one(peer, from, image->keeper.connection, error) < 0 ||
                                 send_one(peer, from, image->keeper.end, error) < 0)))
         return -1;
-    return question_wait(peer, from, -1, timeout_ms, ret, ret_connection, error);
+    return question_wait(peer, from, cancel, timeout_ms, ret, ret_connection, error);
 }

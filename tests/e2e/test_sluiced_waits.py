@@ -10,8 +10,10 @@ import threading
 
 import grpc
 
+from tools.container_images import PROGRAM
 from tools.services import Definitions, Service, connect
 from tools.sluiced import Sluiced
+from tools.sluiced_node import SluicedNode
 from tools.testcase import EndToEnd
 
 _API = "github.com/containerd/containerd/api/services/snapshots/v1/snapshots.proto"
@@ -72,7 +74,6 @@ class Silence(EndToEnd):
         self.wait_until(lambda: self.silent.connections, "the registry was asked")
 
 
-
 class Waits(Silence):
     def test_others_are_answered(self):
         """As many as a node has of pulls at once do not keep a container from its start."""
@@ -110,3 +111,45 @@ class Budget(Silence):
         self.assertEqual(grpc.StatusCode.OK, self.prepare(1))
         self.assertIn("no decision within 1000 ms", self.sluiced.log())
         self.service.call("Mounts", key="layer-1")
+
+
+class Reads(SluicedNode):
+    """sluiced reads from its own mounts, too."""
+
+    configuration = '[lazy]\nfront = "fuse"\nfill = "off"\n[server]\nwatchdog = "0s"\n'
+
+    @classmethod
+    def start_daemons(cls, proxies=None):
+        cls.push_family(1)
+        super().start_daemons(proxies)
+
+    def test_stop_while_the_server_dies(self):
+        """The next server answers what a call of containerd has asked of the last one."""
+        reference = self.reference("family-0")
+        self.cri.pull(reference)
+        pod = self.pod()
+        server = self.sluiced.server()
+        os.kill(server, signal.SIGSTOP)
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(self.cri.create, pod, "waits", reference, PROGRAM, "pause")
+            self.wait_until(self.sluiced_waits, "sluiced reads from its mount")
+            self.sluiced.process.send_signal(signal.SIGTERM)
+            self.wait_until(lambda: "ending" in self.sluiced.log(), "it is about to end")
+            os.kill(server, signal.SIGKILL)
+            self.assertEqual(0, self.sluiced.process.wait(30))
+            self.sluiced.start()
+            waiting.exception()  # it was made, or the next call makes it
+        self.wait_until(self.is_reached, "containerd has connected again")
+        container = self.cri.start(pod, "later", reference, PROGRAM, "pause")
+        self.cri.remove(container)
+        self.cri.remove_pod(pod)
+        self.remove_images()
+        self.assert_nothing_left()
+
+    def sluiced_waits(self):
+        for task in os.listdir(f"/proc/{self.sluiced.process.pid}/task"):
+            with open(f"/proc/{self.sluiced.process.pid}/task/{task}/stack",
+                      encoding="ascii") as file:
+                if "fuse_" in file.read():
+                    return True
+        return False
