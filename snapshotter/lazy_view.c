@@ -1,5 +1,6 @@
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -184,12 +185,21 @@ static void clear(struct lazy_images *images, const struct lazy_view *view, cons
     if (rmdir(path) < 0) log_warning("remove '%s': %s", path, strerror(errno));
 }
 
+/* The record, and what somebody who was killed has begun to write of one. */
+static void remove_files(const char *directory)
+{
+    DIR *entries = opendir(directory);
+    const struct dirent *entry;
+    while (entries && (entry = readdir(entries)))
+        unlinkat(dirfd(entries), entry->d_name, 0); /* not of directories, which may be mounted */
+    if (entries) closedir(entries);
+}
+
 void lazy_view_clear(struct lazy_images *images, uint64_t number)
 {
     cleanup_free char *directory = lazy_view_directory(images, number);
-    cleanup_free char *record = lazy_view_record_path(images, number);
     views_each(images, number, clear, NULL);
-    if (record) unlink(record);
+    if (directory) remove_files(directory);
     if (directory && rmdir(directory) < 0 && errno != ENOENT)
         log_warning("remove '%s': %s", directory, strerror(errno));
 }

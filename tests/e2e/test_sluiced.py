@@ -1,5 +1,7 @@
 """Pods and containers with sluiced as containerd's snapshotter: images without an index."""
 
+import os
+
 from tools.container_images import PROGRAM
 from tools.node import Workloads
 from tools.sluiced_node import Restarts, SluicedNode
@@ -31,6 +33,17 @@ class OrdinaryImages(Workloads, Restarts, SluicedNode):
         self.containerd.ctr("-n", "two", "images", "rm", "--sync", reference)
         self.wait_until(lambda: not self.snapshots("two"), "no snapshot is left")
         self.assert_nothing_left()
+
+    def test_what_a_crash_has_left(self):
+        """The directory of an image that nothing uses, whose record was being written."""
+        left = os.path.join(self.sluiced.root, "lazy", "77")
+        self.sluiced.end()
+        os.makedirs(os.path.join(left, "rootfs"))
+        with open(os.path.join(left, "image.json.aBcDeF"), "wb") as file:
+            file.write(b'{"na')
+        self.sluiced.start()
+        self.wait_until(self.is_reached, "containerd has connected again")
+        self.assertFalse(os.path.exists(left))
 
 
 class OrdinaryImagesNewer(Workloads, Restarts, SluicedNode):

@@ -134,7 +134,8 @@ class Status(SluicedNode):
             lines = re.findall(rf"(?m)^.*{re.escape(reference)} {decision} "
                                r"\(decided in \d+ ms\): .+$", log)
             self.assertEqual(1, len(lines), "one decision is one line")
-        self.assertEqual(0, self.cri.execute(container, PROGRAM, "sum", TREE)[0])
+        self.wait_until(lambda: self.cri.execute(container, PROGRAM, "sum", TREE)[0] == 0,
+                        "the image can be read again")
         self.cri.remove_all_pods()
         self.remove_images()
         self.assert_nothing_left()

@@ -213,7 +213,7 @@ int main(int argc, char **argv)
     const char *watchdog = getenv("NODE_DRIVER_WATCHDOG");
     const struct node_client_options options = {
         .node = { .cache = argv[1], .read_timeout_seconds = 20 },
-        .watchdog_ms = watchdog ? (unsigned)atoi(watchdog) : 0,
+        .watchdog_ms = watchdog ? (unsigned)strtoul(watchdog, NULL, 10) : 0,
         .holder = argv[2],
         .holder_program = argc > 3 ? argv[3] : NULL
     };
