@@ -29,12 +29,13 @@ static size_t bytes_behind(const struct data_path *path)
     return link_speed_round_trip_bytes(&path->link) / 3 * 2;
 }
 
-/* Nothing is wanted but what the run takes along. */
+/* Nothing is wanted but what the run takes along, and what is filled, which can wait: a reader is
+ * more likely to want what lies beside his chunk. */
 static bool link_is_idle(const struct run *run)
 {
     const struct data_path *path = run->device->path;
     const struct active_chunk *record;
-    for (unsigned i = 0; i < URGENCIES; i++) {
+    for (unsigned i = 0; i < URGENCY_FILL; i++) {
         TAILQ_FOREACH(record, &path->wanted[i], queue)
         if (record->device != run->device || record->chunk < run->first ||
             record->chunk > run->last)
