@@ -100,9 +100,10 @@ struct lazy_image *lazy_image_add(struct lazy_images *images, uint64_t number,
                                   struct lazy_record *record, struct error **error);
 /* An image whose use is over; under the lock. It goes when nobody else uses it. */
 void lazy_image_unuse(struct lazy_images *images, struct lazy_image *image, unsigned user);
-/* What may be asked of an image without the lock, until lazy_image_let_go(). NULL: there is none.
- */
-struct lazy_image *lazy_image_get(struct lazy_images *images, uint64_t number);
+/* What may be asked of an image without the lock, until lazy_image_let_go(). NULL: there is none,
+ * and the error, of this kind, says so. */
+struct lazy_image *lazy_image_get(struct lazy_images *images, uint64_t number, enum error_kind kind,
+                                  struct error **error);
 void lazy_image_let_go(struct lazy_images *images, struct lazy_image *image);
 /* Under the lock; the last one has the image unmounted and removed, if it is not in the table. */
 void lazy_image_release(struct lazy_images *images, struct lazy_image *image);

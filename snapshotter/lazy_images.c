@@ -238,13 +238,17 @@ static void unused(void *context, uint64_t number)
     pthread_mutex_unlock(&images->lock);
 }
 
-struct lazy_image *lazy_image_get(struct lazy_images *images, uint64_t number)
+struct lazy_image *lazy_image_get(struct lazy_images *images, uint64_t number, enum error_kind kind,
+                                  struct error **error)
 {
     pthread_mutex_lock(&images->lock);
     struct lazy_image *image = lazy_image_find(images, number);
     if (image) image->references++;
     pthread_mutex_unlock(&images->lock);
-    return image;
+    if (image) return image;
+    error_set(error, kind, "what is known of lazy image %" PRIu64 " was lost", number);
+    error_hint(error, "remove the image and pull it again");
+    return NULL;
 }
 
 void lazy_image_let_go(struct lazy_images *images, struct lazy_image *image)
@@ -258,13 +262,8 @@ static char *path(void *context, const struct lazy_use *use, struct error **erro
 {
     struct lazy_images *images = context;
     char *result = NULL;
-    struct lazy_image *image = lazy_image_get(images, use->image);
-    if (!image) {
-        error_set(error, ERROR_UNREACHABLE, "what is known of lazy image %" PRIu64 " was lost",
-                  use->image);
-        error_hint(error, "remove the image and pull it again");
-        return NULL;
-    }
+    struct lazy_image *image = lazy_image_get(images, use->image, ERROR_UNREACHABLE, error);
+    if (!image) return NULL;
     struct lazy_view view = lazy_view_of(image, use->layers);
     struct error *reason = NULL;
     if (lazy_view_open(images, &view, PATH_MS, NULL, &reason) == 0) {

@@ -1,6 +1,5 @@
 #include "snapshotter/lazy_layers.h"
 
-#include <inttypes.h>
 #include <string.h>
 
 #include "base/cleanup.h"
@@ -44,13 +43,8 @@ char *lazy_layer_path(struct lazy_images *images, const struct lazy_use *use,
 {
     struct node_image_answer answer;
     char *path = NULL;
-    struct lazy_image *image = lazy_image_get(images, use->image);
-    if (!image) {
-        error_set(error, ERROR_NOT_FOUND, "what is known of lazy image %" PRIu64 " was lost",
-                  use->image);
-        error_hint(error, "remove the image and pull it again");
-        return NULL;
-    }
+    struct lazy_image *image = lazy_image_get(images, use->image, ERROR_NOT_FOUND, error);
+    if (!image) return NULL;
     struct lazy_view view = lazy_view_of(image, use->layers);
     view.difference = true;
     if (lazy_view_open(images, &view, LAYER_MS, &answer, error) == 0) {

@@ -4,7 +4,6 @@
 
 #include <dirent.h>
 #include <errno.h>
-#include <sched.h>
 #include <sys/mount.h>
 
 #include "snapshotter/id_mapping-internal.h"
@@ -226,8 +225,7 @@ static void test_lines_for_the_kernel(void **state)
 
 int main(void)
 {
-    may_mount = geteuid() == 0 && unshare(CLONE_NEWNS) == 0 &&
-                mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0;
+    may_mount = snapshots_mount_alone();
     const struct CMUnitTest tests[] = {
         MAPPED_TEST(test_owners_are_mapped),
         MAPPED_TEST(test_they_stay_and_come_back),

@@ -3,7 +3,6 @@
 #include "tests/unit/snapshot_fixture.h"
 
 #include <errno.h>
-#include <sched.h>
 #include <stdio.h>
 #include <sys/mount.h>
 
@@ -270,8 +269,7 @@ static void test_above_a_lazy_image(void **state)
 
 int main(void)
 {
-    may_mount = geteuid() == 0 && unshare(CLONE_NEWNS) == 0 &&
-                mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0;
+    may_mount = snapshots_mount_alone();
     const struct CMUnitTest tests[] = {
         MOUNT_TEST(test_layers),
         MOUNT_TEST(test_containers_are_apart),
