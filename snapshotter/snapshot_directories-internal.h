@@ -1,7 +1,7 @@
 /*
  * The directories of ordinary snapshots: ROOT/snapshots/ID with `fs`, what the snapshot has, and
- * for an active one overlayfs's `work`. What is removed goes to ROOT/removed at once, where a
- * thread takes it apart.
+ * for an active one overlayfs's `work`. What is removed is called removed-... at once, and a thread
+ * takes it apart.
  */
 #ifndef SLUICE_SNAPSHOTTER_SNAPSHOT_DIRECTORIES_INTERNAL_H
 #define SLUICE_SNAPSHOTTER_SNAPSHOT_DIRECTORIES_INTERNAL_H

@@ -12,15 +12,16 @@
 
 #include "base/cleanup.h"
 #include "base/file.h"
+#include "base/log.h"
 #include "base/thread.h"
 #include "snapshotter/tree_removal-internal.h"
 
 #define SNAPSHOTS "snapshots"
-#define REMOVED   "removed"
+#define REMOVED   "removed-" /* what was removed is called so until it is taken apart */
 
 struct snapshot_directories {
-    char *snapshots, *removed; /* paths */
-    int snapshots_descriptor, removed_descriptor;
+    char *path;
+    int descriptor;
     pthread_t remover;
     bool remover_runs;
     atomic_bool stop;
@@ -34,11 +35,31 @@ struct id_name {
     char text[24];
 };
 
+static bool was_removed(const char *name)
+{
+    return strncmp(name, REMOVED, sizeof REMOVED - 1) == 0;
+}
+
 static struct id_name name_of(int64_t id)
 {
     struct id_name name;
     snprintf(name.text, sizeof name.text, "%" PRId64, id);
     return name;
+}
+
+static void take_apart(struct snapshot_directories *directories)
+{
+    DIR *entries = opendir(directories->path);
+    if (!entries) {
+        log_warning("read '%s': %s", directories->path, strerror(errno));
+        return;
+    }
+    const struct dirent *entry;
+    while (!atomic_load(&directories->stop) && (entry = readdir(entries)))
+        if (was_removed(entry->d_name))
+            tree_removal_run(directories->descriptor, entry->d_name, directories->path,
+                             &directories->stop);
+    closedir(entries);
 }
 
 static void *run_remover(void *argument)
@@ -52,8 +73,7 @@ static void *run_remover(void *argument)
         }
         uint64_t up_to = directories->asked;
         pthread_mutex_unlock(&directories->lock);
-        tree_removal_empty(directories->removed_descriptor, directories->removed,
-                           &directories->stop);
+        take_apart(directories);
         pthread_mutex_lock(&directories->lock);
         directories->done = up_to;
         pthread_cond_broadcast(&directories->changed);
@@ -70,20 +90,9 @@ static void wake_remover(struct snapshot_directories *directories)
     pthread_mutex_unlock(&directories->lock);
 }
 
-static int open_directory(const char *root, const char *name, char **ret_path, int *ret,
-                          struct error **error)
+bool snapshot_directories_have_any(const char *root)
 {
-    *ret_path = format_text("%s/%s", root, name);
-    if (!*ret_path) return error_set_memory(error);
-    if (directory_make(*ret_path, 0700, error) < 0) return -1;
-    *ret = open(*ret_path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    if (*ret < 0) return error_set_errno(error, errno, "open directory '%s'", *ret_path);
-    return 0;
-}
-
-static bool has_entries(const char *root, const char *name)
-{
-    cleanup_free char *path = format_text("%s/%s", root, name);
+    cleanup_free char *path = format_text("%s/" SNAPSHOTS, root);
     DIR *entries = path ? opendir(path) : NULL;
     const struct dirent *entry;
     bool found = false;
@@ -93,9 +102,17 @@ static bool has_entries(const char *root, const char *name)
     return found;
 }
 
-bool snapshot_directories_have_any(const char *root)
+static int open_directory(struct snapshot_directories *directories, const char *root,
+                          struct error **error)
 {
-    return has_entries(root, SNAPSHOTS) || has_entries(root, REMOVED);
+    directories->path = format_text("%s/" SNAPSHOTS, root);
+    if (!directories->path) return error_set_memory(error);
+    if (directory_make(directories->path, 0700, error) < 0) return -1;
+    directories->descriptor =
+        open(directories->path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (directories->descriptor < 0)
+        return error_set_errno(error, errno, "open directory '%s'", directories->path);
+    return 0;
 }
 
 int snapshot_directories_open(struct snapshot_directories **ret, const char *root,
@@ -103,14 +120,11 @@ int snapshot_directories_open(struct snapshot_directories **ret, const char *roo
 {
     struct snapshot_directories *directories = calloc(1, sizeof *directories);
     if (!directories) return error_set_memory(error);
-    directories->snapshots_descriptor = directories->removed_descriptor = -1;
+    directories->descriptor = -1;
     pthread_mutex_init(&directories->lock, NULL);
     pthread_cond_init(&directories->changed, NULL);
     directories->asked = 1; /* what the last process has left */
-    if (open_directory(root, SNAPSHOTS, &directories->snapshots, &directories->snapshots_descriptor,
-                       error) < 0 ||
-        open_directory(root, REMOVED, &directories->removed, &directories->removed_descriptor,
-                       error) < 0 ||
+    if (open_directory(directories, root, error) < 0 ||
         thread_start(&directories->remover, "remover", run_remover, directories, error) < 0) {
         snapshot_directories_close(directories);
         return -1;
@@ -128,28 +142,26 @@ void snapshot_directories_close(struct snapshot_directories *directories)
     pthread_cond_broadcast(&directories->changed);
     pthread_mutex_unlock(&directories->lock);
     if (directories->remover_runs) pthread_join(directories->remover, NULL);
-    if (directories->snapshots_descriptor >= 0) close(directories->snapshots_descriptor);
-    if (directories->removed_descriptor >= 0) close(directories->removed_descriptor);
+    if (directories->descriptor >= 0) close(directories->descriptor);
     pthread_cond_destroy(&directories->changed);
     pthread_mutex_destroy(&directories->lock);
-    free(directories->snapshots);
-    free(directories->removed);
+    free(directories->path);
     free(directories);
 }
 
 const char *snapshot_directories_all(const struct snapshot_directories *directories)
 {
-    return directories->snapshots;
+    return directories->path;
 }
 
 char *snapshot_directories_fs(const struct snapshot_directories *directories, int64_t id)
 {
-    return format_text("%s/%" PRId64 "/fs", directories->snapshots, id);
+    return format_text("%s/%" PRId64 "/fs", directories->path, id);
 }
 
 char *snapshot_directories_work(const struct snapshot_directories *directories, int64_t id)
 {
-    return format_text("%s/%" PRId64 "/work", directories->snapshots, id);
+    return format_text("%s/%" PRId64 "/work", directories->path, id);
 }
 
 /* 0 also where there is nothing of that name. */
@@ -159,12 +171,13 @@ static int put_away(struct snapshot_directories *directories, const char *name,
     uint64_t number;
     if (getrandom(&number, sizeof number, 0) != sizeof number)
         return error_set_errno(error, errno, "getrandom");
-    struct id_name fresh;
-    snprintf(fresh.text, sizeof fresh.text, "%016" PRIx64, number);
-    if (renameat2(directories->snapshots_descriptor, name, directories->removed_descriptor,
-                  fresh.text, RENAME_NOREPLACE) < 0) {
+    char fresh[sizeof REMOVED + 16];
+    snprintf(fresh, sizeof fresh, REMOVED "%016" PRIx64, number);
+    /* Within one directory: see tree_removal_run(). */
+    if (renameat2(directories->descriptor, name, directories->descriptor, fresh, RENAME_NOREPLACE) <
+        0) {
         if (errno == ENOENT) return 0;
-        return error_set_errno(error, errno, "remove '%s/%s'", directories->snapshots, name);
+        return error_set_errno(error, errno, "remove '%s/%s'", directories->path, name);
     }
     wake_remover(directories);
     return 0;
@@ -192,9 +205,9 @@ static int make_in(int parent, bool with_work, const struct stat *like)
 static int make_all(struct snapshot_directories *directories, const char *name, bool with_work,
                     const struct stat *like)
 {
-    if (mkdirat(directories->snapshots_descriptor, name, 0700) < 0) return -1;
-    cleanup_close int made = openat(directories->snapshots_descriptor, name,
-                                    O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (mkdirat(directories->descriptor, name, 0700) < 0) return -1;
+    cleanup_close int made =
+        openat(directories->descriptor, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     return made < 0 ? -1 : make_in(made, with_work, like);
 }
 
@@ -208,7 +221,7 @@ int snapshot_directories_make(struct snapshot_directories *directories, int64_t 
         result = make_all(directories, name.text, with_work, like);
     }
     if (result == 0) return 0;
-    error_set_errno(error, errno, "make directory '%s/%s'", directories->snapshots, name.text);
+    error_set_errno(error, errno, "make directory '%s/%s'", directories->path, name.text);
     put_away(directories, name.text, NULL);
     return -1;
 }
@@ -228,13 +241,13 @@ int snapshot_directories_keep(struct snapshot_directories *directories,
                               int (*wanted)(void *context, int64_t id, struct error **error),
                               void *context, struct error **error)
 {
-    DIR *entries = opendir(directories->snapshots);
-    if (!entries) return error_set_errno(error, errno, "read '%s'", directories->snapshots);
+    DIR *entries = opendir(directories->path);
+    if (!entries) return error_set_errno(error, errno, "read '%s'", directories->path);
     int result = 0;
     const struct dirent *entry;
     while (result == 0 && (entry = readdir(entries))) {
         const char *name = entry->d_name;
-        if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0) continue;
+        if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0 || was_removed(name)) continue;
         int64_t id = id_of(name);
         int keep = id ? wanted(context, id, error) : 0;
         if (keep == 0)

@@ -235,15 +235,17 @@ static inline int count_one(void *context, const struct snapshot_info *info, str
     return 0;
 }
 
-/* Of a directory of the state directory. */
-static inline int count_entries(const struct snapshots *snapshots, const char *name)
+/* Directories of snapshots; with `removed`, those that are to be taken apart instead. */
+static inline int count_directories(const struct snapshots *snapshots, bool removed)
 {
-    char *path = format_text("%s/%s", snapshots->root, name);
+    char *path = format_text("%s/snapshots", snapshots->root);
     DIR *entries = opendir(path);
-    int count = -2; /* "." and ".." */
+    const struct dirent *entry;
+    int count = 0;
     assert_non_null(entries);
-    while (readdir(entries))
-        count++;
+    while ((entry = readdir(entries)))
+        if (*entry->d_name != '.' && (strncmp(entry->d_name, "removed-", 8) == 0) == removed)
+            count++;
     closedir(entries);
     free(path);
     return count;

@@ -96,8 +96,8 @@ static void use_first_processor(void)
     sched_setaffinity(0, sizeof first, &first);
 }
 
-/* A process that runs, or sleeps, for ever. `important`: or it is given what the others leave. */
-static pid_t start(bool important, bool runs)
+/* A process that runs for ever. `important`: or it is given what the others leave. */
+static pid_t start_running(bool important)
 {
     pid_t process = fork();
     assert_true(process >= 0);
@@ -108,8 +108,24 @@ static pid_t start(bool important, bool runs)
         setpriority(PRIO_PROCESS, 0, -20);
     else
         sched_setscheduler(0, SCHED_IDLE, &(struct sched_param){ 0 });
-    for (;;)
-        if (!runs) pause();
+    for (;;) {
+    }
+}
+
+/* A process that has nothing to do; it has come to rest when this returns. */
+static pid_t start_resting(void)
+{
+    int status;
+    pid_t process = fork();
+    assert_true(process >= 0);
+    if (process == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        for (;;)
+            raise(SIGSTOP);
+    }
+    assert_int_equal(waitpid(process, &status, WUNTRACED), process);
+    assert_true(WIFSTOPPED(status));
+    return process;
 }
 
 static void end(pid_t process)
@@ -135,20 +151,20 @@ static void who_is_given_no_processor_is_starved(void **state)
 {
     (void)state;
     if (geteuid() != 0) skip();
-    pid_t hogs[HOGS], process = start(false, true), sleeps = start(false, false);
+    pid_t hogs[HOGS], process = start_running(false), rests = start_resting();
     for (unsigned i = 0; i < HOGS; i++)
-        hogs[i] = start(true, true);
+        hogs[i] = start_running(true);
     assert_true(comes_to_be(process, true));
     struct process_share share = { 0 };
     for (unsigned i = 0; i < 5; i++) {
-        assert_false(process_is_starved(sleeps, &share));
+        assert_false(process_is_starved(rests, &share));
         usleep(20000);
     }
     for (unsigned i = 0; i < HOGS; i++)
         end(hogs[i]);
     assert_true(comes_to_be(process, false));
     end(process);
-    end(sleeps);
+    end(rests);
     assert_false(process_is_starved(process, &share));
 }
 
