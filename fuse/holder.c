@@ -15,9 +15,18 @@
 #include "base/log.h"
 #include "fuse/holder-internal.h"
 
-#define CLIENTS_MAX    64u
-#define SUCCESSOR_MS   5000
-#define CLIENT_SECONDS 10 /* for what a client has to take or to say at once */
+#define CLIENTS_MAX  64u
+#define SUCCESSOR_MS 5000
+/* For what a client has to take or to say at once; others, who wait for it, have more patience. */
+#define CLIENT_SECONDS 3
+/* Without descriptors who knocks stays in the queue. */
+#define ACCEPT_PAUSE_MS 100
+
+struct client {
+    int socket;
+    bool spoke;    /* has asked for something that there is */
+    int64_t since; /* ms; when it did so last, or came */
+};
 
 struct holder {
     const struct holder_options *options;
@@ -25,10 +34,11 @@ struct holder {
     struct holder_entries entries;
     struct holder_message *message;
     int signals; /* signalfd */
-    int clients[CLIENTS_MAX];
+    struct client clients[CLIENTS_MAX];
     size_t client_count;
-    int64_t alone_since; /* ms */
-    bool ending;         /* as soon as nothing is held */
+    int64_t accept_after; /* ms */
+    int64_t alone_since;  /* ms */
+    bool ending;          /* as soon as nothing is held */
     bool ended;
     bool replaced; /* the socket is another holder's */
 };
@@ -165,25 +175,52 @@ static bool may_connect(int client)
     return peer.uid == 0 || peer.uid == geteuid();
 }
 
+static void remove_client(struct holder *holder, size_t position)
+{
+    close(holder->clients[position].socket);
+    holder->clients[position] = holder->clients[--holder->client_count];
+    if (holder->client_count == 0) holder->alone_since = now_ms();
+}
+
+/* Who never said anything, else who has been silent for longest: it comes again when it wants to.
+ */
+static void make_room(struct holder *holder)
+{
+    size_t chosen = 0;
+    for (size_t i = 1; i < holder->client_count; i++) {
+        const struct client *best = &holder->clients[chosen], *other = &holder->clients[i];
+        if (other->spoke != best->spoke ? best->spoke : other->since < best->since) chosen = i;
+    }
+    remove_client(holder, chosen);
+}
+
 static void accept_client(struct holder *holder)
 {
     struct timeval bound = { .tv_sec = CLIENT_SECONDS };
-    int client = accept4(holder->place.listener, NULL, NULL, SOCK_CLOEXEC);
-    if (client < 0) return;
-    if (!may_connect(client) || holder->client_count == CLIENTS_MAX) {
-        close(client);
+    int socket = accept4(holder->place.listener, NULL, NULL, SOCK_CLOEXEC);
+    if (socket < 0) {
+        if (errno != EAGAIN && errno != ECONNABORTED && errno != EINTR)
+            holder->accept_after = now_ms() + ACCEPT_PAUSE_MS;
         return;
     }
-    setsockopt(client, SOL_SOCKET, SO_SNDTIMEO, &bound, sizeof bound);
-    setsockopt(client, SOL_SOCKET, SO_RCVTIMEO, &bound, sizeof bound);
-    holder->clients[holder->client_count++] = client;
+    if (!may_connect(socket)) {
+        close(socket);
+        return;
+    }
+    setsockopt(socket, SOL_SOCKET, SO_SNDTIMEO, &bound, sizeof bound);
+    setsockopt(socket, SOL_SOCKET, SO_RCVTIMEO, &bound, sizeof bound);
+    if (holder->client_count == CLIENTS_MAX) make_room(holder);
+    holder->clients[holder->client_count++] =
+        (struct client){ .socket = socket, .since = now_ms() };
 }
 
-static void remove_client(struct holder *holder, size_t position)
+/* False: it is of no use any more. */
+static bool attend(struct holder *holder, struct client *client)
 {
-    close(holder->clients[position]);
-    holder->clients[position] = holder->clients[--holder->client_count];
-    if (holder->client_count == 0) holder->alone_since = now_ms();
+    if (handle(holder, client->socket) < 0) return false;
+    client->spoke = true;
+    client->since = now_ms();
+    return true;
 }
 
 /* ---- the loop ---- */
@@ -205,13 +242,20 @@ static bool matters(const struct holder *holder)
     return holder->entries.count > 0 || holder->options->end_when_idle;
 }
 
-/* How long poll(2) may sleep. */
+/* Until nobody has come for too long; -1: that is not awaited. */
 static int time_left(const struct holder *holder)
 {
     if (holder->client_count > 0 || !matters(holder)) return -1;
     int64_t left = holder->alone_since + (int64_t)holder->options->grace_seconds * 1000 - now_ms();
     if (left > INT32_MAX) return INT32_MAX;
     return left > 0 ? (int)left : 0;
+}
+
+/* How long poll(2) may sleep. */
+static int sleep_time(const struct holder *holder, bool accepts)
+{
+    int left = time_left(holder);
+    return accepts || (left >= 0 && left < ACCEPT_PAUSE_MS) ? left : ACCEPT_PAUSE_MS;
 }
 
 static void end_grace(struct holder *holder)
@@ -231,16 +275,17 @@ static void end_grace(struct holder *holder)
 static void serve(struct holder *holder)
 {
     struct pollfd watched[2 + CLIENTS_MAX];
+    bool accepts = now_ms() >= holder->accept_after;
     watched[0] = (struct pollfd){ .fd = holder->signals, .events = POLLIN };
-    watched[1] = (struct pollfd){ .fd = holder->place.listener, .events = POLLIN };
+    watched[1] = (struct pollfd){ .fd = accepts ? holder->place.listener : -1, .events = POLLIN };
     size_t count = holder->client_count;
     for (size_t i = 0; i < count; i++)
-        watched[2 + i] = (struct pollfd){ .fd = holder->clients[i], .events = POLLIN };
-    if (poll(watched, 2 + count, time_left(holder)) < 0) return;
+        watched[2 + i] = (struct pollfd){ .fd = holder->clients[i].socket, .events = POLLIN };
+    if (poll(watched, 2 + count, sleep_time(holder, accepts)) < 0) return;
     if (watched[0].revents) take_signal(holder);
     /* From the last on, because one that is removed makes the last one take its place. */
     for (size_t i = count; i-- > 0 && !holder->ended;)
-        if (watched[2 + i].revents && handle(holder, holder->clients[i]) < 0)
+        if (watched[2 + i].revents && !attend(holder, &holder->clients[i]))
             remove_client(holder, i);
     if (holder->ended) return;
     if (watched[1].revents) accept_client(holder);
@@ -278,7 +323,7 @@ static int take_place(struct holder *holder, struct error **error)
 static void close_all(struct holder *holder)
 {
     for (size_t i = 0; i < holder->client_count; i++)
-        close(holder->clients[i]);
+        close(holder->clients[i].socket);
     holder_entries_clear(&holder->entries);
     if (holder->place.listener >= 0) {
         if (!holder->replaced) unlink(holder->options->socket);

@@ -35,7 +35,7 @@ static int make_directory(const char *path, struct error **error)
     if (!slash || slash == path) return 0;
     cleanup_free char *directory = strndup(path, (size_t)(slash - path));
     if (!directory) return error_set_memory(error);
-    return directory_make(directory, 0711, error);
+    return directory_make(directory, 0700, error);
 }
 
 static int listen_at(const char *path, struct error **error)
@@ -45,6 +45,9 @@ static int listen_at(const char *path, struct error **error)
     cleanup_close int listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (listener < 0) return error_set_errno(error, errno, "holder: make a socket");
     /* Left by one that has ended, as the lock says. */
+    struct stat status;
+    if (lstat(path, &status) == 0 && !S_ISSOCK(status.st_mode))
+        return error_set(error, ERROR_INVALID, "holder: '%s' is there, and is no socket", path);
     unlink(path);
     mode_t before = umask(0177);
     int result = bind(listener, (const struct sockaddr *)&address, sizeof address);

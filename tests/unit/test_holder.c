@@ -9,10 +9,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <setjmp.h>
@@ -239,6 +241,90 @@ static void test_nonsense(void **state)
     close(writer);
 }
 
+static rlim_t limit_descriptors(pid_t process, rlim_t limit)
+{
+    struct rlimit before, now;
+    assert_int_equal(prlimit(process, RLIMIT_NOFILE, NULL, &before), 0);
+    now = before;
+    now.rlim_cur = limit;
+    assert_int_equal(prlimit(process, RLIMIT_NOFILE, &now, NULL), 0);
+    return before.rlim_cur;
+}
+
+/* More than it has places for: who has something held does not notice, and others get in. */
+static void test_crowd(void **state)
+{
+    (void)state;
+    int silent[100];
+    start_holder(false, 60);
+    struct holder_client *client = connected();
+    int connection = holder_client_descriptor(client);
+    int writer = put_pipe(client, "a", "data");
+    for (size_t i = 0; i < sizeof silent / sizeof *silent; i++)
+        silent[i] = connect_raw();
+    struct holder_client *other = connected();
+    check_held(other, "a", "data", writer);
+    struct pollfd first = { .fd = connection, .events = POLLIN };
+    assert_int_equal(poll(&first, 1, 0), 0);
+    check_held(client, "a", "data", writer);
+    for (size_t i = 0; i < sizeof silent / sizeof *silent; i++)
+        close(silent[i]);
+    holder_disconnect(other);
+    holder_disconnect(client);
+    close(writer);
+}
+
+static uint64_t processor_ns(pid_t process)
+{
+    clockid_t clock;
+    struct timespec used;
+    assert_int_equal(clock_getcpuclockid(process, &clock), 0);
+    assert_int_equal(clock_gettime(clock, &used), 0);
+    return (uint64_t)used.tv_sec * 1000000000 + (uint64_t)used.tv_nsec;
+}
+
+/* Who cannot be let in waits, and is no reason to spin. */
+static void test_no_descriptors_left(void **state)
+{
+    (void)state;
+    pid_t holder = start_holder(false, 60);
+    struct holder_client *client = connected();
+    int writer = put_pipe(client, "a", "data");
+    rlim_t limit = limit_descriptors(holder, 3);
+    int waiting = connect_raw();
+    uint64_t used = processor_ns(holder);
+    usleep(300000);
+    assert_in_range(processor_ns(holder) - used, 0, 100000000);
+    check_held(client, "a", "data", writer);
+    limit_descriptors(holder, limit);
+    struct holder_client *other = connected();
+    check_held(other, "a", "data", writer);
+    close(waiting);
+    holder_disconnect(other);
+    holder_disconnect(client);
+    close(writer);
+}
+
+/* What is at the place but no socket is somebody else's file. */
+static void test_place_of_a_file(void **state)
+{
+    (void)state;
+    struct stat status;
+    pid_t holder = start_holder(false, 1);
+    assert_int_equal(end_of(holder), 0);
+    char *slash = strrchr(socket_path, '/');
+    *slash = 0;
+    assert_int_equal(stat(socket_path, &status), 0);
+    assert_int_equal(status.st_mode & 0777, 0700);
+    *slash = '/';
+    int file = open(socket_path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    assert_true(file >= 0);
+    close(file);
+    assert_int_equal(start_holder(false, 60), -1);
+    assert_int_equal(lstat(socket_path, &status), 0);
+    assert_true(S_ISREG(status.st_mode));
+}
+
 static void test_grace(void **state)
 {
     (void)state;
@@ -406,11 +492,13 @@ int main(void)
     signal(SIGPIPE, SIG_IGN);
     log_set_level(LOG_ERROR);
     const struct CMUnitTest tests[] = {
-        held_test(test_holds),     held_test(test_limits),
-        held_test(test_nonsense),  held_test(test_grace),
-        held_test(test_signals),   held_test(test_abort),
-        held_test(test_only_one),  held_test(test_nobody_to_take_over_from),
-        held_test(test_take_over), held_test(test_taker_that_dies),
+        held_test(test_holds),           held_test(test_limits),
+        held_test(test_nonsense),        held_test(test_grace),
+        held_test(test_signals),         held_test(test_abort),
+        held_test(test_only_one),        held_test(test_nobody_to_take_over_from),
+        held_test(test_take_over),       held_test(test_taker_that_dies),
+        held_test(test_crowd),           held_test(test_no_descriptors_left),
+        held_test(test_place_of_a_file),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
