@@ -48,9 +48,10 @@ static void escape_field(json_t *status, const char *field)
 
 static void escape_fields(json_t *status)
 {
-    static const char *const fields[] = { "reference",  "mountpoint", "cache",  "front_reason",
-                                          "last_error", "name",       "reason", "address",
-                                          "root",       "index" };
+    static const char *const fields[] = { "reference",    "mountpoint",     "cache",
+                                          "front_reason", "last_error",     "name",
+                                          "reason",       "address",        "root",
+                                          "index",        "metrics_problem" };
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
         escape_field(status, fields[i]);
     json_t *fill = json_object_get(status, "fill");
@@ -282,6 +283,8 @@ static void print_daemon(json_t *status)
            text_of(daemon, "root"), text_of(daemon, "address"));
     printf("  daemon    %llu, up %llu s\n", (unsigned long long)size_of(daemon, "pid"),
            (unsigned long long)size_of(daemon, "uptime_seconds"));
+    if (json_optional_text(daemon, "metrics_problem"))
+        printf("  metrics   not told: %s\n", text_of(daemon, "metrics_problem"));
     if (json_is_true(json_object_get(server, "running"))) {
         printf("  server    %llu, up %llu s, started %llu time%s, cache %s\n",
                (unsigned long long)size_of(server, "pid"),

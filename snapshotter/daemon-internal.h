@@ -27,9 +27,9 @@ struct daemon {
     struct lazy_images *lazy;
     struct layer_store *layers;
     struct snapshotter *snapshotter;
-    struct cri_proxy *cri; /* or NULL */
+    struct cri_proxy *cri;            /* or NULL */
+    struct metrics_listener *metrics; /* or NULL */
     struct control_server *control;
-    struct metrics_listener *metrics;
     struct snapshots_service service;
     struct grpc_method methods[SNAPSHOTS_METHOD_COUNT];
     struct grpc_server *server;

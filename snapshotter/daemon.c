@@ -140,11 +140,12 @@ static int listen_for_people(struct daemon *daemon, struct error **error)
                                            .status = metrics_status,
                                            .unhealthy = metrics_unhealthy,
                                            .context = daemon };
+    const char *address = config->metrics.address;
+    if (address && metrics_listener_start(&daemon->metrics, address, &source, error) < 0) return -1;
     cleanup_free char *socket = control_socket_path(config->root, error);
     if (!socket || control_server_start(&daemon->control, socket, write_status, daemon, error) < 0)
         return error_prefix(error, "status of '%s'", config->root);
-    if (!config->metrics.address) return 0;
-    return metrics_listener_start(&daemon->metrics, config->metrics.address, &source, error);
+    return 0;
 }
 
 /* Which socket a path names: another one there later is not the one that was kept. */
@@ -204,8 +205,8 @@ void daemon_stop(struct daemon *daemon)
 {
     if (!daemon) return;
     lazy_images_stop(daemon->lazy);
-    metrics_listener_stop(daemon->metrics);
     control_server_stop(daemon->control);
+    metrics_listener_stop(daemon->metrics);
     cri_proxy_stop(daemon->cri);
     grpc_server_stop(daemon->server);
     layer_store_free(daemon->layers);

@@ -34,11 +34,13 @@ static json_int_t open_files(void)
 
 static json_t *process_part(const struct daemon *daemon)
 {
-    return json_pack("{s:s, s:I, s:I, s:I, s:s, s:s, s:I, s:I}", "version", SLUICE_VERSION, "pid",
-                     (json_int_t)getpid(), "started", (json_int_t)daemon->started, "uptime_seconds",
-                     (json_int_t)(time(NULL) - daemon->started), "address", daemon->config->address,
-                     "root", daemon->config->root, "resident_bytes", resident_bytes(getpid()),
-                     "open_files", open_files());
+    cleanup_free char *problem = metrics_listener_problem(daemon->metrics);
+    return json_pack("{s:s, s:I, s:I, s:I, s:s, s:s, s:I, s:I, s:s*}", "version", SLUICE_VERSION,
+                     "pid", (json_int_t)getpid(), "started", (json_int_t)daemon->started,
+                     "uptime_seconds", (json_int_t)(time(NULL) - daemon->started), "address",
+                     daemon->config->address, "root", daemon->config->root, "resident_bytes",
+                     resident_bytes(getpid()), "open_files", open_files(), "metrics_problem",
+                     problem);
 }
 
 /* A new reference; NULL: there is none. */

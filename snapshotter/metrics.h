@@ -27,8 +27,12 @@ struct metrics_listener;
 /* An address is "host:port", "[v6]:port" or ":port", the host a number. ERROR_INVALID otherwise. */
 int metrics_address_check(const char *address, struct error **error);
 
+/* An address that cannot be had now (another program has it) is logged, and tried again each
+ * second: images can be served without. *ret is set before `source` is asked. */
 int metrics_listener_start(struct metrics_listener **ret, const char *address,
                            const struct metrics_source *source, struct error **error);
+/* Why nobody can be told anything now, in fresh memory; NULL: they can. NULL is fine. */
+char *metrics_listener_problem(struct metrics_listener *listener);
 /* NULL is fine. */
 void metrics_listener_stop(struct metrics_listener *listener);
 

@@ -8,19 +8,29 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/thread.h"
 #include "snapshotter/metrics.h"
 
 #define CONNECTIONS_MAX    16u
 #define CONNECTION_MEMORY  (16u << 10)
 #define CONNECTION_SECONDS 10u
+#define AGAIN_MS           1000u
 #define PROMETHEUS_MEDIA   "text/plain; version=0.0.4; charset=utf-8"
 #define PLAIN_MEDIA        "text/plain; charset=utf-8"
 
 struct metrics_listener {
     struct metrics_source source;
-    struct MHD_Daemon *daemon;
+    char *address;
+    pthread_mutex_t lock; /* of what follows */
+    pthread_cond_t changed;
+    struct MHD_Daemon *daemon; /* NULL: it does not listen yet */
+    char *problem;             /* why, or NULL */
+    bool stopping;
+    pthread_t again; /* tries until it listens */
+    bool again_runs;
 };
 
 /* ---- answers ---- */
@@ -138,32 +148,111 @@ static int listen_on(const char *address, struct error **error)
     return descriptor;
 }
 
+static int listen_once(struct metrics_listener *listener, struct error **error)
+{
+    cleanup_close int descriptor = listen_on(listener->address, error);
+    if (descriptor < 0) return -1;
+    listener->daemon = MHD_start_daemon(
+        MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_AUTO, 0, NULL, NULL, answer, listener,
+        MHD_OPTION_LISTEN_SOCKET, descriptor, MHD_OPTION_CONNECTION_LIMIT, CONNECTIONS_MAX,
+        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY,
+        MHD_OPTION_CONNECTION_TIMEOUT, CONNECTION_SECONDS, MHD_OPTION_END);
+    if (!listener->daemon)
+        return error_set(error, ERROR_SYSTEM, "listen for metrics on %s: no thread or memory",
+                         listener->address);
+    (void)take_descriptor(&descriptor);
+    return 0;
+}
+
+/* ---- until it listens: with the lock ---- */
+
+/* What was told already is not told each time. */
+static void note_problem(struct metrics_listener *listener, const struct error *reason)
+{
+    const char *text = error_message(reason);
+    if (listener->problem && strcmp(listener->problem, text) == 0) return;
+    free(listener->problem);
+    listener->problem = strdup(text);
+    log_error("%s; there are no metrics and no health until that works", text);
+}
+
+static bool try_once(struct metrics_listener *listener)
+{
+    cleanup_error struct error *reason = NULL;
+    if (listen_once(listener, &reason) < 0) {
+        note_problem(listener, reason);
+        return false;
+    }
+    if (listener->problem) log_info("metrics are told on %s now", listener->address);
+    free(take_pointer(&listener->problem));
+    return true;
+}
+
+static void *try_again(void *argument)
+{
+    struct metrics_listener *listener = argument;
+    pthread_mutex_lock(&listener->lock);
+    do {
+        uint64_t until = clock_ms() + AGAIN_MS;
+        while (!listener->stopping && clock_ms() < until)
+            clock_wait(&listener->changed, &listener->lock, until);
+    } while (!listener->stopping && !try_once(listener));
+    pthread_mutex_unlock(&listener->lock);
+    return NULL;
+}
+
+/* ---- start and end ---- */
+
+static int start(struct metrics_listener *listener, struct error **error)
+{
+    pthread_mutex_lock(&listener->lock);
+    bool listens = try_once(listener);
+    pthread_mutex_unlock(&listener->lock);
+    if (listens) return 0;
+    if (thread_start(&listener->again, "sluice-metrics", try_again, listener, error) < 0) return -1;
+    listener->again_runs = true;
+    return 0;
+}
+
 int metrics_listener_start(struct metrics_listener **ret, const char *address,
                            const struct metrics_source *source, struct error **error)
 {
-    int descriptor = listen_on(address, error);
-    if (descriptor < 0) return -1;
+    if (metrics_address_check(address, error) < 0) return -1;
     struct metrics_listener *listener = calloc(1, sizeof *listener);
-    if (listener) {
-        listener->source = *source;
-        listener->daemon = MHD_start_daemon(
-            MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_AUTO, 0, NULL, NULL, answer, listener,
-            MHD_OPTION_LISTEN_SOCKET, descriptor, MHD_OPTION_CONNECTION_LIMIT, CONNECTIONS_MAX,
-            MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY,
-            MHD_OPTION_CONNECTION_TIMEOUT, CONNECTION_SECONDS, MHD_OPTION_END);
-    }
-    if (!listener || !listener->daemon) {
-        close(descriptor);
-        free(listener);
-        return error_set(error, ERROR_SYSTEM, "cannot listen for metrics on %s", address);
-    }
+    if (!listener) return error_set_memory(error);
+    listener->source = *source;
+    pthread_mutex_init(&listener->lock, NULL);
+    clock_condition_init(&listener->changed);
     *ret = listener;
-    return 0;
+    listener->address = strdup(address);
+    int result = listener->address ? start(listener, error) : error_set_memory(error);
+    if (result == 0) return 0;
+    *ret = NULL;
+    metrics_listener_stop(listener);
+    return -1;
+}
+
+char *metrics_listener_problem(struct metrics_listener *listener)
+{
+    if (!listener) return NULL;
+    pthread_mutex_lock(&listener->lock);
+    char *text = listener->problem ? strdup(listener->problem) : NULL;
+    pthread_mutex_unlock(&listener->lock);
+    return text;
 }
 
 void metrics_listener_stop(struct metrics_listener *listener)
 {
     if (!listener) return;
-    MHD_stop_daemon(listener->daemon);
+    pthread_mutex_lock(&listener->lock);
+    listener->stopping = true;
+    pthread_cond_signal(&listener->changed);
+    pthread_mutex_unlock(&listener->lock);
+    if (listener->again_runs) pthread_join(listener->again, NULL);
+    if (listener->daemon) MHD_stop_daemon(listener->daemon);
+    pthread_cond_destroy(&listener->changed);
+    pthread_mutex_destroy(&listener->lock);
+    free(listener->problem);
+    free(listener->address);
     free(listener);
 }

@@ -252,6 +252,35 @@ static void what_is_no_address_is_an_error(void **state)
     }
 }
 
+/* Another program's port must not keep images from being served. */
+static void an_address_that_is_taken_is_tried_again(void **state)
+{
+    (void)state;
+    const struct metrics_source source = { .status = make_status, .unhealthy = why_unhealthy };
+    struct sockaddr_in place = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    socklen_t length = sizeof place;
+    char address[32], answer[16384];
+    int other = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(other, (struct sockaddr *)&place, length), 0);
+    assert_int_equal(getsockname(other, (struct sockaddr *)&place, &length), 0);
+    assert_int_equal(listen(other, 1), 0);
+    port = ntohs(place.sin_port);
+    snprintf(address, sizeof address, "127.0.0.1:%u", port);
+    assert_int_equal(metrics_listener_start(&listener, address, &source, NULL), 0);
+    char *problem = metrics_listener_problem(listener);
+    assert_non_null(problem);
+    assert_non_null(strstr(problem, address));
+    free(problem);
+    close(other);
+    while ((problem = metrics_listener_problem(listener))) {
+        free(problem);
+        usleep(10000);
+    }
+    ask(REQUEST("GET", "/healthz"), answer, sizeof answer);
+    assert_non_null(strstr(answer, "200 OK"));
+    metrics_listener_stop(listener);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -264,6 +293,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(clients_that_say_nothing_do_not_stop_others_for_ever, start,
                                         stop),
         cmocka_unit_test(what_is_no_address_is_an_error),
+        cmocka_unit_test(an_address_that_is_taken_is_tried_again),
     };
     return cmocka_run_group_tests_name("metrics", tests, NULL, NULL);
 }
