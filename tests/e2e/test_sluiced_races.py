@@ -285,7 +285,6 @@ class Races(EndToEnd):
         ordinary = [name for name, info in found.items() if not self.is_lazy(info)]
         self.assertEqual(len(ordinary),
                          len(os.listdir(os.path.join(self.sluiced.root, "snapshots"))))
-        self.assertEqual([], os.listdir(os.path.join(self.sluiced.root, "removed")))
 
     def check_mounts(self, mounts):
         """All that they name is there."""
@@ -315,7 +314,6 @@ class Races(EndToEnd):
     def check_nothing_left(self):
         root = self.sluiced.root
         self.assertEqual([], os.listdir(os.path.join(root, "snapshots")))
-        self.assertEqual([], os.listdir(os.path.join(root, "removed")))
 
         def unused():
             every = json.loads(self.sluice("status", "--json").stdout)

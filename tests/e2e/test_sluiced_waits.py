@@ -1,19 +1,22 @@
-"""Calls that wait for a registry or a server which never answers: the others are answered, and
-sluiced can be stopped."""
+"""Calls and reads that wait for a registry or a server which does not answer: the others are
+answered, and sluiced can be stopped, or killed."""
 
 import concurrent.futures
 import contextlib
 import os
 import signal
 import socket
+import subprocess
 import threading
 
 import grpc
 
-from tools.container_images import PROGRAM
+from tools import small_disk
+from tools.container_images import PROGRAM, TREE
 from tools.services import Definitions, Service, connect
 from tools.sluiced import Sluiced
 from tools.sluiced_node import SluicedNode
+from tools.snapshots import Mounted
 from tools.testcase import EndToEnd
 
 _API = "github.com/containerd/containerd/api/services/snapshots/v1/snapshots.proto"
@@ -147,9 +150,66 @@ class Reads(SluicedNode):
         self.assert_nothing_left()
 
     def sluiced_waits(self):
-        for task in os.listdir(f"/proc/{self.sluiced.process.pid}/task"):
-            with open(f"/proc/{self.sluiced.process.pid}/task/{task}/stack",
-                      encoding="ascii") as file:
-                if "fuse_" in file.read():
-                    return True
-        return False
+        return any("fuse_" in stack_of(task)
+                   for task in os.listdir(f"/proc/{self.sluiced.process.pid}/task"))
+
+
+class CopyUps(SluicedNode):
+    """While overlayfs copies a directory of an image up it asks the image's server for attributes,
+    and the kernel makes whoever renames between directories of that disk wait: a disk of its own
+    here, for the sake of others."""
+
+    configuration = '[lazy]\nfront = "fuse"\nfill = "off"\n[server]\nwatchdog = "0s"\n'
+
+    @classmethod
+    def start_daemons(cls, proxies=None):
+        cls.push_family(1)
+        root = os.path.join(cls.directory, "sluiced", "root")
+        os.makedirs(root)
+        cls.addClassCleanup(small_disk.mount(root, "20m"))
+        super().start_daemons(proxies)
+
+    def prepare_container(self, service):
+        """The mounts of a snapshot on the image that was pulled."""
+        infos = [info for answer in service.call("List") for info in answer.info]
+        parent, = {info.name for info in infos} - {info.parent for info in infos}
+        return service.call("Prepare", key="container", parent=parent).mounts
+
+    def give_up(self, change):
+        """Nothing else ends it, nor whoever waits for it."""
+        if change.poll() is None:
+            for point in self.lazy_mounts():
+                subprocess.run(["umount", "-f", point], check=False)
+
+    def test_killed_while_one_waits(self):
+        self.cri.pull(self.reference("family-0"))
+        channel = connect(self.sluiced.address)
+        self.addCleanup(channel.close)
+        service = Service(channel, Definitions(_API), "containerd.services.snapshots.v1.Snapshots")
+        with Mounted(self.prepare_container(service), self.make_directory("tree")) as tree:
+            directory = tree + TREE
+            os.stat(directory)
+            server = self.sluiced.server()
+            os.kill(server, signal.SIGSTOP)
+            change = subprocess.Popen(["chmod", "0700", directory])
+            self.addCleanup(self.give_up, change)
+            self.wait_until(lambda: "ovl_copy_up" in stack_of(change.pid), "it is copied up")
+            service.call("Prepare", key="other", deadline=60)
+            service.call("Remove", key="other", deadline=60)
+            os.kill(server, signal.SIGKILL)
+            self.sluiced.end(signal.SIGKILL)
+            self.assertIsNone(change.poll())
+            self.sluiced.start()
+            self.assertEqual(0, change.wait(60))
+            self.assertEqual(0o700, os.stat(directory).st_mode & 0o777)
+        self.wait_until(self.is_reached, "containerd has connected again")
+        with contextlib.closing(connect(self.sluiced.address)) as channel:
+            Service(channel, Definitions(_API), "containerd.services.snapshots.v1.Snapshots").call(
+                "Remove", key="container")
+        self.remove_images()
+        self.assert_nothing_left()
+
+
+def stack_of(task):
+    with open(f"/proc/{task}/stack", encoding="ascii") as file:
+        return file.read()
