@@ -107,13 +107,16 @@ static int format_plain(char **ret, enum log_level level, const char *message)
     return length;
 }
 
-static int format_json(char **ret, enum log_level level, const char *message)
+/* `image`: or NULL. */
+static int format_json(char **ret, enum log_level level, const char *image, const char *message)
 {
     char stamp[40];
     cleanup_json json_t *text = json_any_text(message);
+    cleanup_json json_t *about = image ? json_any_text(image) : NULL;
     cleanup_json json_t *line =
-        text ? json_pack("{s:s, s:s, s:s, s:O}", "time", format_time(stamp), "level",
-                         level_name(level), "program", atomic_load(&program), "message", text)
+        text ? json_pack("{s:s, s:s, s:s, s:O, s:O*}", "time", format_time(stamp), "level",
+                         level_name(level), "program", atomic_load(&program), "message", text,
+                         "image", about)
              : NULL;
     cleanup_free char *dumped = line ? json_dumps(line, JSON_COMPACT) : NULL;
     return dumped ? asprintf(ret, "%s\n", dumped) : -1;
@@ -121,11 +124,12 @@ static int format_json(char **ret, enum log_level level, const char *message)
 
 /* One write a line, so that lines of several processes do not mix. A log that
  * cannot be written is not worth failing for. */
-static void write_line(enum log_level level, const char *message)
+static void write_line(enum log_level level, const char *image, const char *message)
 {
     char *formatted = NULL;
-    int length = log_get_format() == LOG_FORMAT_JSON ? format_json(&formatted, level, message)
-                                                     : format_plain(&formatted, level, message);
+    int length = log_get_format() == LOG_FORMAT_JSON
+                     ? format_json(&formatted, level, image, message)
+                     : format_plain(&formatted, level, message);
     if (length < 0) return;
     cleanup_free char *line = formatted;
     ssize_t written = write(descriptor, line, (size_t)length);
@@ -140,7 +144,7 @@ static bool within_rate(void)
         if (left_out) {
             char message[64];
             snprintf(message, sizeof message, "%u lines left out", left_out);
-            write_line(LOG_WARNING, message);
+            write_line(LOG_WARNING, NULL, message);
         }
         current_second = now;
         lines_in_second = 0;
@@ -154,19 +158,30 @@ static bool within_rate(void)
     return false;
 }
 
-void log_line(enum log_level level, const char *format, ...)
+static void write_formatted(enum log_level level, const char *image, const char *format,
+                            va_list arguments)
 {
     if (!log_enabled(level)) return;
-    cleanup_free char *message = NULL;
+    char *formatted;
+    if (vasprintf(&formatted, format, arguments) < 0) return;
+    cleanup_free char *message = formatted;
+    pthread_mutex_lock(&lock);
+    if (level > LOG_WARNING || within_rate()) write_line(level, image, message);
+    pthread_mutex_unlock(&lock);
+}
+
+void log_line(enum log_level level, const char *format, ...)
+{
     va_list arguments;
     va_start(arguments, format);
-    int length = vasprintf(&message, format, arguments);
+    write_formatted(level, NULL, format, arguments);
     va_end(arguments);
-    if (length < 0) {
-        message = NULL;
-        return;
-    }
-    pthread_mutex_lock(&lock);
-    if (level > LOG_WARNING || within_rate()) write_line(level, message);
-    pthread_mutex_unlock(&lock);
+}
+
+void log_about(enum log_level level, const char *image, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    write_formatted(level, image, format, arguments);
+    va_end(arguments);
 }

@@ -14,7 +14,7 @@ enum log_level { LOG_ERROR, LOG_WARNING, LOG_INFO, LOG_DEBUG };
 
 enum log_format {
     LOG_FORMAT_TEXT,
-    LOG_FORMAT_JSON,    /* each line an object: "time", "level", "program", "message" */
+    LOG_FORMAT_JSON,    /* each line an object: "time", "level", "program", "message", "image" */
     LOG_FORMAT_JOURNAL, /* text behind its level as sd-daemon(3) has it: "<6>" */
 };
 
@@ -37,6 +37,9 @@ bool log_is_journal(void);
 /* Writes one line; control characters are shown as '?'. At most 50 lines of
  * LOG_ERROR and LOG_WARNING a second are written, then one line tells how many were left out. */
 void log_line(enum log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* A line about an image, which JSON has as "image"; the text names it where it matters. */
+void log_about(enum log_level level, const char *image, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 
 #define log_error(...)   log_line(LOG_ERROR, __VA_ARGS__)
 #define log_warning(...) log_line(LOG_WARNING, __VA_ARGS__)

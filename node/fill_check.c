@@ -51,12 +51,13 @@ static void refuse(struct checker *checker, const bool *wrong, enum concerned co
     const struct node_image *node = fill->options.node;
     const char *reason = error_message(finding);
     struct error *error = NULL;
-    log_error("image %s: its index %s does not tell the truth: %s; %s", node->image.name,
-              digest_format(&node->index_digest, digest), reason,
+    log_about(LOG_ERROR, node->image.name, "image %s: its index %s does not tell the truth: %s; %s",
+              node->image.name, digest_format(&node->index_digest, digest), reason,
               fill->options.force ? "going on, as --force asks" : "reads of it fail from now on");
     if (index_refuse(fill->options.cache, &node->image, &node->index_digest, of_image, reason,
                      &error) < 0)
-        log_error("%s; the next mount will not know", error_message(error));
+        log_about(LOG_ERROR, node->image.name, "%s; the next mount will not know",
+                  error_message(error));
     error_free(error);
     if (!fill->options.force) refuse_layers(fill, wrong, concerned, reason);
     pthread_mutex_lock(&fill->lock);
@@ -137,7 +138,8 @@ static enum check_result check_tree(struct checker *checker, struct error **erro
     if (result == CHECK_FALSE) refuse(checker, NULL, CONCERNS_IMAGE, false, finding);
     bool too_large = result == CHECK_UNKNOWN && error_kind_of(finding) == ERROR_UNSUPPORTED;
     if (too_large)
-        log_warning("%s: %s", checker->fill->options.node->image.name, error_message(finding));
+        log_about(LOG_WARNING, checker->fill->options.node->image.name, "%s: %s",
+                  checker->fill->options.node->image.name, error_message(finding));
     if (too_large || result == CHECK_TRUE) end_well(checker, !too_large);
     if (finding) error_move(error, finding);
     return too_large ? CHECK_TRUE : result;
@@ -182,9 +184,9 @@ static enum check_result take_step(struct checker *checker, enum step step, size
     /* Busy: another server checks the same layer. */
     if (error && result == CHECK_UNKNOWN && error_kind_of(error) != ERROR_CANCELLED &&
         error_errno(error) != EBUSY)
-        log_warning("check of %s: %s; trying again in %u s",
-                    checker->fill->options.node->image.name, error_message(error),
-                    checker->again_ms / 1000);
+        log_about(LOG_WARNING, checker->fill->options.node->image.name,
+                  "check of %s: %s; trying again in %u s", checker->fill->options.node->image.name,
+                  error_message(error), checker->again_ms / 1000);
     error_free(error);
     return result;
 }

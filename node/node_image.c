@@ -100,8 +100,8 @@ static int is_current(struct loader *loader, const struct memory *known, struct 
         return digest_equal(&now, &known->target);
     enum error_kind kind = error_kind_of(reason);
     if (kind != ERROR_UNREACHABLE && kind != ERROR_DENIED) return error_move(error, reason);
-    log_warning("%s; using what %s last meant on this node: %s", error_message(reason), image->name,
-                digest_format(&known->target, text));
+    log_about(LOG_WARNING, image->name, "%s; using what %s last meant on this node: %s",
+              error_message(reason), image->name, digest_format(&known->target, text));
     error_free(reason);
     return 1;
 }
@@ -177,9 +177,9 @@ static int load_index(struct loader *loader, const struct node_image_options *op
         return -1;
     node->index_digest = chosen.digest;
     node->trust = chosen.trust;
-    log_info("%s is %s; its index is %s (%s%s)", node->image.name,
-             digest_format(&node->image.digest, manifest), digest_format(&chosen.digest, index),
-             index_trust_name(chosen.trust), known ? ", known on this node" : "");
+    log_about(LOG_INFO, node->image.name, "%s is %s; its index is %s (%s%s)", node->image.name,
+              digest_format(&node->image.digest, manifest), digest_format(&chosen.digest, index),
+              index_trust_name(chosen.trust), known ? ", known on this node" : "");
     if (load_artifact(loader, error) < 0 || choose_layers(node, options, error) < 0) return -1;
     if (options->artifact_known) options->artifact_known(options->context, node);
     return node_parts_load(loader, error);
@@ -209,7 +209,8 @@ static int load(struct loader *loader, const struct node_image_options *options,
         error_kind_of(reason) == ERROR_NOT_FOUND) {
         /* Of the index that the node remembers something was lost here, and the registry has it no
          * more: another may have taken its place. */
-        log_info("%s; looking for another index", error_message(reason));
+        log_about(LOG_INFO, node->image.name, "%s; looking for another index",
+                  error_message(reason));
         error_free(reason);
         reason = NULL;
         free_index(node);
@@ -220,8 +221,9 @@ static int load(struct loader *loader, const struct node_image_options *options,
     /* A pinned index must not become what the bare name means. */
     if ((known && digest_equal(&known->index, &node->index_digest)) || options->pinned) return 0;
     if (remember(loader->cache, node, &reason) < 0) {
-        log_warning("%s; without the registry this node will not know the image",
-                    error_message(reason));
+        log_about(LOG_WARNING, node->image.name,
+                  "%s; without the registry this node will not know the image",
+                  error_message(reason));
         error_free(reason);
     }
     return 0;

@@ -125,7 +125,8 @@ static void tell_failure(struct served_image *served, const struct error *error)
     if (served->to >= 0)
         question_answer(served->to, error, NULL, -1);
     else
-        log_error("%s: %s", served->open.options.reference, error_message(error));
+        log_about(LOG_ERROR, served->open.options.reference, "%s: %s",
+                  served->open.options.reference, error_message(error));
 }
 
 static void close_resumed(struct served_image *served)

@@ -142,8 +142,9 @@ static int start_prefetch(struct profile_player *player, struct error **error)
         prefetch_start(&prefetch, player->path, player->devices, &profile, player->limit, error);
     profile_free(&profile);
     if (result < 0) return -1;
-    log_info("fetching %llu chunks ahead, as the index's profile has them",
-             (unsigned long long)chunks);
+    log_about(LOG_INFO, node->image.name,
+              "fetching %llu chunks ahead, as the index's profile has them",
+              (unsigned long long)chunks);
     pthread_mutex_lock(&player->lock);
     player->prefetch = prefetch;
     player->state = PLAYER_PLAYING;
@@ -153,8 +154,9 @@ static int start_prefetch(struct profile_player *player, struct error **error)
 
 static void give_up(struct profile_player *player, struct error *reason)
 {
-    log_warning("index of %s: %s; going on without its profile", player->node->image.name,
-                error_message(reason));
+    log_about(LOG_WARNING, player->node->image.name,
+              "index of %s: %s; going on without its profile", player->node->image.name,
+              error_message(reason));
     error_free(reason);
     pthread_mutex_lock(&player->lock);
     player->state = PLAYER_FAILED;

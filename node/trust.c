@@ -85,8 +85,9 @@ int index_require_truth(struct cache *cache, const struct image *image, const st
     if (!reason) return 0;
     digest_format(index, text);
     if (force) {
-        log_warning("image %s: its index %s does not tell the truth (%s); using it all the same",
-                    image->name, text, reason);
+        log_about(LOG_WARNING, image->name,
+                  "image %s: its index %s does not tell the truth (%s); using it all the same",
+                  image->name, text, reason);
         return 0;
     }
     error_set(error, ERROR_DENIED, "image %s: its index %s was found not to tell the truth (%s)",

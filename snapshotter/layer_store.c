@@ -22,7 +22,8 @@ bool layer_store_find(struct layer_store *store, const char *image, const struct
     /* What is in use stays what it is, whatever the name means by now. */
     if (layer_uses_find(store->uses, image, blob, ret)) return true;
     int result = lazy_layer_find(store->images, image, blob, ret, &error);
-    if (result < 0) log_warning("%s is pulled ordinarily: %s", image, error_message(error));
+    if (result < 0)
+        log_about(LOG_WARNING, image, "%s is pulled ordinarily: %s", image, error_message(error));
     return result > 0;
 }
 
@@ -61,8 +62,8 @@ int layer_store_show(struct layer_store *store, const char *image, const struct 
     char *path = lazy_layer_path(store->images, use, &layer, &error);
     if (!path) {
         bool in_use = layer_uses_find(store->uses, image, blob, &ignored);
-        log_warning("layer %s of %s %s: %s", digest_format(blob, digest), image,
-                    in_use ? "cannot be mounted" : "is pulled ordinarily", error_message(error));
+        log_about(LOG_WARNING, image, "layer %s of %s %s: %s", digest_format(blob, digest), image,
+                  in_use ? "cannot be mounted" : "is pulled ordinarily", error_message(error));
         return in_use ? EIO : ENOENT;
     }
     *ret = (struct store_layer){ .path = path,
@@ -80,11 +81,12 @@ void layer_store_used(struct layer_store *store, const char *image, const struct
 {
     cleanup_error struct error *error = NULL;
     if (!lazy_layers_used(store->images, use->image))
-        log_warning("a layer of %s is used, which is gone; remove the image and pull it again",
-                    image);
-    if (layer_uses_add(store->uses, image, blob, use, &error) < 0)
-        log_error("%s; after a restart, %s may have to be pulled again", error_message(error),
+        log_about(LOG_WARNING, image,
+                  "a layer of %s is used, which is gone; remove the image and pull it again",
                   image);
+    if (layer_uses_add(store->uses, image, blob, use, &error) < 0)
+        log_about(LOG_ERROR, image, "%s; after a restart, %s may have to be pulled again",
+                  error_message(error), image);
 }
 
 void layer_store_unused(struct layer_store *store, const char *image, const struct digest *blob)
@@ -92,7 +94,8 @@ void layer_store_unused(struct layer_store *store, const char *image, const stru
     cleanup_error struct error *error = NULL;
     uint64_t unused;
     if (layer_uses_drop(store->uses, image, blob, &unused, &error) < 0)
-        log_error("%s; layers of %s may stay mounted", error_message(error), image);
+        log_about(LOG_ERROR, image, "%s; layers of %s may stay mounted", error_message(error),
+                  image);
     if (unused) lazy_layers_unused(store->images, unused);
 }
 

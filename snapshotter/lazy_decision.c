@@ -114,8 +114,8 @@ static void settle_ordinary(struct decision *decision, const char *reason, enum 
 {
     struct lazy_images *images = decision->images;
     uint64_t now = clock_ms();
-    log_info("%s is pulled ordinarily (decided in %" PRIu64 " ms): %s", decision->name,
-             now - decision->begun, reason);
+    log_about(LOG_INFO, decision->name, "%s is pulled ordinarily (decided in %" PRIu64 " ms): %s",
+              decision->name, now - decision->begun, reason);
     pthread_mutex_lock(&images->lock);
     decision->state = DECISION_ORDINARY;
     decision->reason = strdup(reason);
@@ -156,8 +156,9 @@ static void settle_on(struct decision *decision, struct lazy_image *image, const
     decision->decided = clock_ms();
     uint64_t took = decision->decided - decision->begun;
     if (!image->decision_ms && !image->users) image->decision_ms = took;
-    log_info("%s is lazy (decided in %" PRIu64 " ms): %s%s", decision->name, took, how,
-             decision->late ? "; too late for who has asked, but not for the next pull" : "");
+    log_about(LOG_INFO, decision->name, "%s is lazy (decided in %" PRIu64 " ms): %s%s",
+              decision->name, took, how,
+              decision->late ? "; too late for who has asked, but not for the next pull" : "");
     decision->images->decided[DECIDED_LAZY]++;
     pthread_cond_broadcast(&decision->images->changed);
 }
@@ -339,8 +340,9 @@ static void note_late(struct lazy_images *images, struct decision *decision)
     if (decision->late) return;
     decision->late = true;
     images->decided[DECIDED_LATE]++;
-    log_info("%s is pulled ordinarily: no decision within %" PRIu64 " ms (lazy.budget)",
-             decision->name, images->config->lazy.budget_ms);
+    log_about(LOG_INFO, decision->name,
+              "%s is pulled ordinarily: no decision within %" PRIu64 " ms (lazy.budget)",
+              decision->name, images->config->lazy.budget_ms);
 }
 
 int decision_make(struct lazy_images *images, const struct lazy_layer *layer, uint64_t *ret,
@@ -374,8 +376,9 @@ void decision_count_mismatch(struct lazy_images *images, const struct lazy_layer
                              const char *reason)
 {
     char digest[DIGEST_TEXT_SIZE];
-    log_warning("layer %s of %s is pulled ordinarily, though the image is lazy: %s",
-                digest_format(&layer->layer, digest), layer->image_name, reason);
+    log_about(LOG_WARNING, layer->image_name,
+              "layer %s of %s is pulled ordinarily, though the image is lazy: %s",
+              digest_format(&layer->layer, digest), layer->image_name, reason);
     pthread_mutex_lock(&images->lock);
     images->decided[DECIDED_MISMATCH]++;
     pthread_mutex_unlock(&images->lock);

@@ -135,7 +135,8 @@ static void *clear(void *argument)
 {
     struct lazy_image *image = argument;
     struct lazy_images *images = image->images;
-    log_info("%s is no longer used: it is unmounted", image->record.name);
+    log_about(LOG_INFO, image->record.name, "%s is no longer used: it is unmounted",
+              image->record.name);
     lazy_view_clear(images, image->number);
     give_back(images, &image->record);
     lazy_image_free(image);
@@ -148,8 +149,8 @@ void lazy_image_release(struct lazy_images *images, struct lazy_image *image)
     cleanup_error struct error *error = NULL;
     if (--image->references > 0) return;
     if (lazy_thread_start(images, "clear", clear, image, &error) == 0) return;
-    log_warning("%s stays mounted until the next start: %s", image->record.name,
-                error_message(error));
+    log_about(LOG_WARNING, image->record.name, "%s stays mounted until the next start: %s",
+              image->record.name, error_message(error));
     lazy_image_free(image);
 }
 
@@ -205,7 +206,8 @@ static int want(void *context, const struct lazy_layer *layer, struct lazy_use *
     int result = decision_make(images, layer, &number, &why);
     if (result < 0 && is_stopping(images)) return error_move(error, take_pointer(&why));
     if (result < 0)
-        log_warning("%s is pulled ordinarily: %s", layer->image_name, error_message(why));
+        log_about(LOG_WARNING, layer->image_name, "%s is pulled ordinarily: %s", layer->image_name,
+                  error_message(why));
     if (result <= 0) return 0;
     pthread_mutex_lock(&images->lock);
     const struct lazy_image *image = lazy_image_find(images, number);

@@ -160,7 +160,8 @@ static void restore(struct lazy_images *images, const struct lazy_view *found, c
     view.difference = found->difference;
     if (!is_mounted(path)) return;
     if (lazy_view_open(images, &view, RESTORE_MS, NULL, &error) < 0)
-        log_error("%s was mounted, and cannot be served now: %s; containers that use it get "
+        log_about(LOG_ERROR, record->name,
+                  "%s was mounted, and cannot be served now: %s; containers that use it get "
                   "errors until it can",
                   record->name, error_message(error));
 }

@@ -90,6 +90,15 @@ static void json_is_an_object_a_line(void **state)
     assert_string_equal(json_optional_text(line, "level"), "warning");
     assert_string_equal(json_optional_text(line, "program"), "sluiced");
     assert_string_equal(json_optional_text(line, "message"), "it says \"no\n\"");
+    assert_null(json_object_get(line, "image"));
+    json_decref(line);
+
+    begin(&seen);
+    log_about(LOG_ERROR, "registry.example.com/a:1", "%d wrong", 2);
+    text = end(&seen);
+    line = json_read_object(text, strlen(text), "a line", NULL);
+    assert_string_equal(json_optional_text(line, "image"), "registry.example.com/a:1");
+    assert_string_equal(json_optional_text(line, "message"), "2 wrong");
     json_decref(line);
 }
 
