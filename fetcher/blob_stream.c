@@ -60,10 +60,7 @@ static int begin(struct request *request, struct error **error)
 {
     struct blob_stream *stream = container_of(request, struct blob_stream, request);
     uint64_t whole = request->range_length ? 0 : stream->whole;
-    if (ranged_begin(&stream->ranged, request, whole, error) < 0) return -1;
-    deliveries_note(&request->client->deliveries, request->host, &stream->digest,
-                    stream->ranged.offset, stream->ranged.length);
-    return 0;
+    return ranged_begin(&stream->ranged, request, whole, error);
 }
 
 static void put(struct blob_stream *stream, const uint8_t *data, size_t length)
@@ -111,6 +108,9 @@ static enum taken take_bytes(struct request *request, const uint8_t *data, size_
         return TAKEN_TOO_MUCH;
     }
     if (!offer(stream, data, wanted)) return TAKEN_NOTHING;
+    if (wanted > 0)
+        deliveries_note(&request->client->deliveries, request->host, &stream->digest,
+                        stream->ranged.offset, wanted);
     bool more = ranged_advance(&stream->ranged, request, length);
     if (stream->ranged.offset - stream->progress_at >= PROGRESS_BYTES) {
         stream->progress_at = stream->ranged.offset;

@@ -23,6 +23,7 @@ struct deliveries {
     size_t next;
 };
 
+/* What follows what the host gave before goes with that. */
 void deliveries_note(struct deliveries *deliveries, struct registry_host *host,
                      const struct digest *digest, uint64_t offset, uint64_t length);
 /* Sets aside whoever gave bytes of this range. */

@@ -9,7 +9,15 @@
 void deliveries_note(struct deliveries *deliveries, struct registry_host *host,
                      const struct digest *digest, uint64_t offset, uint64_t length)
 {
-    struct delivery *delivery = &deliveries->kept[deliveries->next];
+    struct delivery *delivery = deliveries->kept;
+    for (size_t i = 0; i < DELIVERIES_KEPT; i++, delivery++) {
+        if (delivery->host != host || delivery->end != offset ||
+            !digest_equal(&delivery->digest, digest))
+            continue;
+        delivery->end += length;
+        return;
+    }
+    delivery = &deliveries->kept[deliveries->next];
     deliveries->next = (deliveries->next + 1) % DELIVERIES_KEPT;
     *delivery = (struct delivery){ host, *digest, offset, offset + length };
 }
@@ -23,7 +31,7 @@ void deliveries_distrust(struct deliveries *deliveries, const struct digest *dig
             !digest_equal(&delivery->digest, digest))
             continue;
         log_warning("host %s gave wrong bytes; others are asked first", delivery->host->name);
-        host_set_aside(delivery->host, aside_ms);
+        host_distrust(delivery->host, aside_ms);
         delivery->host = NULL;
     }
 }

@@ -20,6 +20,7 @@ struct registry_host {
     struct host_settings own;
     struct exchange_settings settings; /* `own` and what the client is set to */
     uint64_t aside_until;              /* clock_ms(); others are asked first until then; 0: not */
+    bool distrusted;                   /* until then, however well it answers */
 
     struct pace pace; /* of range.c */
 
@@ -55,6 +56,8 @@ void registries_stop(struct registry_client *client);
 struct registry_host *registry_choose(struct registry *registry, unsigned needed, uint32_t asked);
 /* Whether registry_choose() would give one more. */
 bool registry_has_more(const struct registry *registry, unsigned needed, uint32_t asked);
+/* Whether there is one that is not set aside among them. */
+bool registry_has_well(const struct registry *registry, unsigned needed, uint32_t asked);
 /* The one that an address which a registry has named belongs to. NULL: none can do this. */
 struct registry_host *registry_host_at(const struct registry *registry, unsigned needed,
                                        const char *url);
@@ -63,6 +66,8 @@ const struct registry_host *registry_authority(const struct registry *registry, 
 
 /* It failed: others are asked first for a while. */
 void host_set_aside(struct registry_host *host, uint64_t milliseconds);
+/* It gave wrong bytes, and will answer others that are under way. */
+void host_distrust(struct registry_host *host, uint64_t milliseconds);
 /* It answered. */
 void host_take_back(struct registry_host *host);
 

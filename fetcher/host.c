@@ -181,6 +181,7 @@ static bool is_aside(struct registry_host *host)
     if (!host->aside_until) return false;
     if (host->aside_until > now) return true;
     host->aside_until = now + PROBE_MS;
+    host->distrusted = false;
     return false;
 }
 
@@ -203,6 +204,16 @@ bool registry_has_more(const struct registry *registry, unsigned needed, uint32_
 {
     for (size_t i = 0; i < registry->count && !(needed & HOST_PUSH); i++)
         if (is_capable(registry->hosts[i], needed) && !(asked & (UINT32_C(1) << i))) return true;
+    return false;
+}
+
+bool registry_has_well(const struct registry *registry, unsigned needed, uint32_t asked)
+{
+    uint64_t now = clock_ms();
+    for (size_t i = 0; i < registry->count; i++)
+        if (is_capable(registry->hosts[i], needed) && registry->hosts[i]->aside_until <= now &&
+            !(asked & (UINT32_C(1) << i)))
+            return true;
     return false;
 }
 
@@ -230,11 +241,18 @@ struct registry_host *registry_host_at(const struct registry *registry, unsigned
 
 void host_set_aside(struct registry_host *host, uint64_t milliseconds)
 {
+    uint64_t until = clock_ms() + milliseconds;
     if (!host->aside_until) log_info("host %s is asked last for a while", host->name);
-    host->aside_until = clock_ms() + milliseconds;
+    if (!host->distrusted || host->aside_until < until) host->aside_until = until;
+}
+
+void host_distrust(struct registry_host *host, uint64_t milliseconds)
+{
+    host_set_aside(host, milliseconds);
+    host->distrusted = true;
 }
 
 void host_take_back(struct registry_host *host)
 {
-    host->aside_until = 0;
+    if (!host->distrusted) host->aside_until = 0;
 }

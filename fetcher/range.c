@@ -105,19 +105,18 @@ static int begin(struct request *request, struct error **error)
     note_wait(request);
     question->begins_at = clock_ms();
     question->began_with = question->ranged.length;
-    deliveries_note(&request->client->deliveries, request->host, &question->range->digest,
-                    question->ranged.offset, question->ranged.length);
     return 0;
 }
 
 /* Of bytes that are at `offset` in the blob: those that are missing. */
-static int deliver(struct range *range, uint64_t offset, const uint8_t *data, size_t length,
-                   struct error **error)
+static int deliver(struct range *range, struct registry_host *from, uint64_t offset,
+                   const uint8_t *data, size_t length, struct error **error)
 {
     uint64_t known = range->at - offset;
     if (known >= length) return 0;
     data += known;
     length -= (size_t)known;
+    deliveries_note(&range->client->deliveries, from, &range->digest, range->at, length);
     range->at += length;
     if (range->part) {
         range->part(range->context, data, length);
@@ -139,7 +138,8 @@ static enum taken take_bytes(struct request *request, const uint8_t *data, size_
     size_t wanted = length;
     range->received += length;
     ranged_trim(&question->ranged, &data, &wanted);
-    if (deliver(range, question->ranged.offset, data, wanted, error) < 0) return TAKEN_TOO_MUCH;
+    if (deliver(range, request->host, question->ranged.offset, data, wanted, error) < 0)
+        return TAKEN_TOO_MUCH;
     return ranged_advance(&question->ranged, request, length) ? TAKEN : TAKEN_ENOUGH;
 }
 

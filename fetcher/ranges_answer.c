@@ -23,12 +23,16 @@ static bool awaits_more(const struct ranges *ranges)
 /* ---- bytes ---- */
 
 /* `length` bytes that are the next of those that were asked for. */
-static int hand_over(struct wanted_range *wanted, const uint8_t *data, size_t length,
-                     struct error **error)
+static int hand_over(struct ranges *ranges, struct wanted_range *wanted, const uint8_t *data,
+                     size_t length, struct error **error)
 {
     const struct registry_range *asked = &wanted->asked;
+    struct request *request = &ranges->request;
+    if (length == 0) return 0;
+    deliveries_note(&request->client->deliveries, request->host, &ranges->digest,
+                    wanted->ranged.offset, length);
     if (asked->part) {
-        if (length > 0) asked->part(asked->context, data, length);
+        asked->part(asked->context, data, length);
         return 0;
     }
     if (!wanted->body.data) {
@@ -57,7 +61,6 @@ static void complete(struct ranges *ranges, struct wanted_range *wanted)
  * next to nothing else? */
 static int begin_part(struct ranges *ranges, uint64_t first, uint64_t last, struct error **error)
 {
-    struct request *request = &ranges->request;
     uint64_t gap = last - first + 1, end = last + 1;
     bool begins = false, ends = false, cuts = false;
     for (size_t i = 0; i < ranges->count; i++) {
@@ -76,8 +79,6 @@ static int begin_part(struct ranges *ranges, uint64_t first, uint64_t last, stru
                          (unsigned long long)first, (unsigned long long)last);
     ranges->part_at = first;
     ranges->part_end = end;
-    deliveries_note(&request->client->deliveries, request->host, &ranges->digest, first,
-                    end - first);
     return 0;
 }
 
@@ -105,7 +106,7 @@ static int take_part(struct ranges *ranges, const uint8_t *data, size_t length,
     while (length > 0) {
         struct wanted_range *wanted;
         size_t count = find_owner(ranges, length, &wanted);
-        if (wanted && hand_over(wanted, data, count, error) < 0) return -1;
+        if (wanted && hand_over(ranges, wanted, data, count, error) < 0) return -1;
         ranges->part_at += count;
         data += count;
         length -= count;
@@ -153,10 +154,7 @@ int ranges_begin(struct request *request, struct error **error)
     }
     struct ranged *ranged = &ranges->single->ranged;
     ranges->shape = ANSWER_ONE;
-    if (ranged_begin(ranged, request, 0, error) < 0) return -1;
-    deliveries_note(&request->client->deliveries, request->host, &ranges->digest, ranged->offset,
-                    ranged->length);
-    return 0;
+    return ranged_begin(ranged, request, 0, error);
 }
 
 static enum taken take_single(struct ranges *ranges, const uint8_t *data, size_t length,
@@ -165,7 +163,7 @@ static enum taken take_single(struct ranges *ranges, const uint8_t *data, size_t
     struct wanted_range *wanted = ranges->single;
     size_t count = length;
     ranged_trim(&wanted->ranged, &data, &count);
-    if (hand_over(wanted, data, count, error) < 0) return TAKEN_TOO_MUCH;
+    if (hand_over(ranges, wanted, data, count, error) < 0) return TAKEN_TOO_MUCH;
     bool more = ranged_advance(&wanted->ranged, &ranges->request, length);
     if (wanted->ranged.length == 0 && !wanted->settled) complete(ranges, wanted);
     return more ? TAKEN : TAKEN_ENOUGH;

@@ -65,7 +65,7 @@ struct request {
     const char *method;
     enum access access;
     unsigned needed;  /* enum host_capability */
-    uint32_t shunned; /* hosts that the first attempt leaves out, if there are others; bits by
+    uint32_t shunned; /* hosts that the first attempt leaves out, if others are well; bits by
                          position */
     const struct exchange_settings *settings; /* with ACCESS_NONE */
     char *authorization; /* owned; the value of the header, sent to the origin of `url` only */

@@ -89,7 +89,7 @@ static void begin(struct transfer_task *task)
         request_finish(request, error);
         return;
     }
-    if (request->of && registry_has_more(request->of, request->needed, request->shunned))
+    if (request->of && registry_has_well(request->of, request->needed, request->shunned))
         request->asked = request->shunned;
     if (request->timeout_ms)
         transfer_timer_start(client->thread, &request->deadline, request->timeout_ms);

@@ -121,13 +121,23 @@ static bool may_try_again(struct run *run)
     return ++run->attempts < DAMAGED_ATTEMPTS;
 }
 
+/* Whoever gave the bytes of the chunk at which decoding failed: others of the range may have come
+ * from somebody else. */
+static void report_damage(const struct run *run)
+{
+    const struct layer_device *device = run->device;
+    uint64_t offset = run->start, length = run->fetched - run->start;
+    if (device->table->chunks[run->next].start != CHUNK_CONTINUES)
+        chunk_table_blob_range(device->table, run->next, run->next, &offset, &length);
+    registry_report_damage(device->path->client, &device->table->blob_digest, offset, length);
+}
+
 static void decoding_failed(struct run *run, struct error *error, struct actions *actions)
 {
     bool damaged = error_kind_of(error) == ERROR_INVALID;
     if (damaged) {
         atomic_fetch_add(&run->device->path->counters.chunks_damaged, 1);
-        registry_report_damage(run->device->path->client, &run->device->table->blob_digest,
-                               run->start, run->fetched - run->start);
+        report_damage(run);
     }
     if (run->device->closing)
         run_end(run, actions);

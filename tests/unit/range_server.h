@@ -26,8 +26,10 @@ struct range_server {
     _Atomic unsigned ranges; /* answered or stalled */
     _Atomic bool stalls;     /* takes requests and answers nothing */
     _Atomic int stall_next;  /* so many of the next answers stall, as long as this is not below 0 */
+    size_t stall_from;       /* of those that begin at this byte of the blob or behind */
     _Atomic size_t stall_at; /* before this byte of their bodies */
     _Atomic size_t first;    /* of the newest range */
+    _Atomic unsigned behind; /* how many of `ranges` begin at `stall_from` or behind */
     int listener;
     pthread_t acceptor;
     pthread_mutex_t lock;
@@ -73,10 +75,12 @@ static inline bool range_server_answer(struct range_server *server, int socket, 
     if (!range)
         return range_server_send(socket, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", 38);
     sscanf(range + 14, "%llu-%llu", &first, &last);
-    atomic_fetch_add(&server->ranges, 1);
     atomic_store(&server->first, (size_t)first);
-    bool stalls =
-        atomic_load(&server->stall_next) > 0 && atomic_fetch_sub(&server->stall_next, 1) > 0;
+    atomic_fetch_add(&server->ranges, 1);
+    bool behind = first >= server->stall_from;
+    if (behind) atomic_fetch_add(&server->behind, 1);
+    bool stalls = behind && atomic_load(&server->stall_next) > 0 &&
+                  atomic_fetch_sub(&server->stall_next, 1) > 0;
     while (server->stalls)
         if (!range_server_pause(socket)) return false;
     if (first > last || last >= server->length) return false;
