@@ -118,7 +118,7 @@ class Station:
 
     def __init__(self, directory):
         self.directory = directory
-        self.registry = Registry(os.path.join(directory, "registry"))
+        self.registry = Registry(os.path.join(directory, "registry"), syncs=True)
         self.point = os.path.join(directory, "mnt")
         os.mkdir(self.point)
         self.environment = {**os.environ, "HOME": directory}

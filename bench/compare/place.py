@@ -26,7 +26,7 @@ class Place:
         self.layout = images.make(names)
         self.directory = workplace.fresh_directory("bench-peers")
         storage = os.path.join(images.directory(), "registry")
-        self.registry = Registry(self.make_directory("registry"), storage=storage)
+        self.registry = Registry(self.make_directory("registry"), storage=storage, syncs=True)
         self.stack = contextlib.ExitStack()
         self.stack.callback(shutil.rmtree, self.directory, ignore_errors=True)
         self.stack.callback(self.registry.stop)
@@ -56,7 +56,7 @@ class Place:
         authority = Authority(self.make_directory("tls"), names=[NAME])
         certificate, key = authority.issue("registry")
         registry = Registry(self.make_directory("secure"), storage=self.registry.storage,
-                            tls=(certificate, key))
+                            tls=(certificate, key), syncs=True)
         self.stack.callback(registry.stop)
         return registry, authority.certificate
 

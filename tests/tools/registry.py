@@ -6,12 +6,15 @@ import http.client
 import json
 import os
 import re
+import socket
 import subprocess
 import tempfile
 import time
 import urllib.parse
 
 from tools.layout import IMAGE_INDEX, MANIFEST
+
+WITHOUT_SYNC = os.path.join(os.path.dirname(os.path.abspath(__file__)), "without_sync.py")
 
 CONFIGURATION = """\
 version: 0.1
@@ -26,15 +29,18 @@ http: {{addr: "127.0.0.1:{port}", relativeurls: true{tls}}}
 
 
 class Registry:
-    """Starts at once; stop() and start() keep storage and port. `tls`: (certificate, key)."""
+    """Starts at once; stop() and start() keep storage and port. `tls`: (certificate, key). Where it
+    `syncs`, a push is answered when it is on disk: on a busy one, that takes minutes."""
 
-    def __init__(self, directory, auth="", storage=None, tls=None):
+    def __init__(self, directory, auth="", storage=None, tls=None, syncs=False):
         self.directory = directory
         self.storage = storage or os.path.join(directory, "storage")
         os.makedirs(self.storage, exist_ok=True)
         self.auth = auth
         self.tls = ", tls: {certificate: %s, key: %s}" % tls if tls else ""
+        self.command = [] if syncs else ["/usr/bin/python3", WITHOUT_SYNC]
         self.port = 0
+        self.kept_port = None
         self.process = None
         self.start()
 
@@ -49,17 +55,20 @@ class Registry:
                                             tls=self.tls))
         self.log_path = os.path.join(self.directory, "log")
         with open(self.log_path, "wb") as log:
-            self.process = subprocess.Popen(["docker-registry", "serve", path], stdout=log,
-                                            stderr=log, stdin=subprocess.DEVNULL)
+            self.process = subprocess.Popen([*self.command, "docker-registry", "serve", path],
+                                            stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         try:
             self.port = self._wait_for_port()
         except BaseException:
             self.stop()
             raise
+        if self.kept_port:
+            self.kept_port.close()
+            self.kept_port = None
 
     def _wait_for_port(self):
         """The registry chooses a free port itself and tells it in its log."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline and self.process.poll() is None:
             with open(self.log_path, encoding="utf-8", errors="replace") as log:
                 found = re.search(r"listening on 127\.0\.0\.1:(\d+)", log.read())
@@ -74,6 +83,14 @@ class Registry:
             self.process.kill()
             self.process.wait()
             self.process = None
+            self._keep_port()
+
+    def _keep_port(self):
+        """Nobody listens there, and the kernel gives it to nobody else."""
+        if self.port and not self.kept_port:
+            self.kept_port = socket.socket()
+            self.kept_port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self.kept_port.bind(("127.0.0.1", self.port))
 
     def blob_file(self, digest):
         """Where the registry keeps the bytes of a blob."""
