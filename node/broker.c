@@ -70,6 +70,7 @@ int broker_main(int argc, char **argv)
     mount_keeper_init(&keeper, argv[1], strcmp(argv[2], "suid") == 0, strcmp(argv[3], "dev") == 0);
     credential_searches_init(&searches, NULL, NULL);
     outlive_signals();
+    child_process_show_name(BROKER_NAME);
     if (chdir("/") < 0) return EXIT_FAILED;
     serve(&keeper, &searches);
     /* So that their helpers are ended. One that goes on uses what is on this stack. */

@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <spawn.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -85,4 +86,9 @@ bool child_process_take_socket(int descriptor)
     struct stat status;
     return fstat(descriptor, &status) == 0 && S_ISSOCK(status.st_mode) &&
            fcntl(descriptor, F_SETFD, FD_CLOEXEC) == 0;
+}
+
+void child_process_show_name(const char *name)
+{
+    prctl(PR_SET_NAME, name);
 }

@@ -24,5 +24,8 @@ int child_process_start(pid_t *ret, const struct child_process *child, struct er
 /* For the child: whether a descriptor is a socket, as it is where we have started it; and keeps it
  * from what the child starts. */
 bool child_process_take_socket(int descriptor);
+/* For the child: what ps, top and the journal call it, and each of its threads that starts later.
+ * The kernel has it from the file's name, which is "exe" where the program is this one. */
+void child_process_show_name(const char *name);
 
 #endif

@@ -412,6 +412,7 @@ int node_server_main(int argc, char **argv)
     setsid();
     server.started = time(NULL);
     log_set_program(NODE_SERVER_NAME);
+    child_process_show_name(NODE_SERVER_NAME);
     if (chdir("/") < 0 || answer_start(&server) < 0) _exit(EXIT_FAILED);
     serve_commands(&server);
     /* Trees are served to the last moment: whatever is in memory is on disk or may be lost. */
