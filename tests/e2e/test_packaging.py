@@ -52,6 +52,8 @@ class Install(Scratch):
         """What systemd says against the units, on a machine that has them and its own ones."""
         os.makedirs(self.path("usr/lib/systemd"), exist_ok=True)
         os.symlink("usr/lib", self.path("lib"))
+        os.makedirs(self.path("bin"), exist_ok=True)
+        shutil.copy("/bin/true", self.path("bin/sh"))
         system = self.path("usr/lib/systemd/system")
         os.makedirs(system, exist_ok=True)
         for unit in glob.glob("/lib/systemd/system/*.target"):

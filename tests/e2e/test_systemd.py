@@ -140,6 +140,9 @@ class Units(EndToEnd):
         holder, daemon = self.process_of("sluice-holder"), self.process_of("sluiced")
         self.assertTrue(holder and daemon)
         self.assertIn("daemon", self.inside("sluice", "status").stdout)
+        self.assertIn("sluiced-server", self.inside(
+            "sh", "-c", f"cat /proc/{daemon}/task/*/children | xargs -n 1 sh -c 'cat /proc/$0/comm'"
+        ).stdout.split(), "people see what it is")
         self.assertIn("HOME=/root", self.inside("cat", f"/proc/{daemon}/environ").stdout.split("\0"),
                       "credentials of root's are found")
 
@@ -170,3 +173,17 @@ class Units(EndToEnd):
         self.assertFalse(os.path.exists(self.cgroup + "/system.slice/sluiced.service"),
                          "its server has ended, too")
         self.assertTrue(self.process_of("sluice-holder"))
+
+    def test_wrong_configuration(self):
+        """It is tried again, at leisure, until somebody has mended it."""
+        self.inside("sh", "-c", "mkdir -p /etc/sluice && echo wrong > /etc/sluice/config.toml")
+        self.systemctl("start", "--no-block", "sluice-holder", "sluiced")
+
+        def pauses():
+            return self.systemctl("show", "--property=SubState", "sluiced").strip() == \
+                "SubState=stop-post"
+
+        self.wait_until(pauses, "it pauses before the next start")
+        self.inside("rm", "/etc/sluice/config.toml")
+        self.wait_until(lambda: self.process_of("sluiced"), "it has started")
+        self.systemctl("stop", "sluiced")
