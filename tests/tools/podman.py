@@ -8,14 +8,11 @@ import shutil
 import subprocess
 import tempfile
 
-_STORAGE = """\
-[storage]
-driver = "overlay"
-graphroot = "{directory}/storage"
-runroot = "{short}/run"
-[storage.options]
-additionallayerstores = [{stores}]
-"""
+from tools import workplace
+
+# The file that nodes get, and what of it is of another place here.
+_STORAGE = os.path.join(workplace.PROJECT, "packaging", "containers", "storage.conf")
+_STORE = '"/var/lib/sluice/layers:ref"'
 _ENGINE = """\
 [engine]
 tmp_dir = "{short}/tmp"
@@ -36,10 +33,17 @@ class Podman:
         self.directory = directory
         # Names of sockets are short; else Podman waits 20 seconds for each container's end.
         self.short = tempfile.mkdtemp(prefix="sluice-podman-", dir="/tmp")
-        stores = f'"{layer_store}:ref"' if layer_store else ""
-        for name, text in (("storage.conf", _STORAGE), ("containers.conf", _ENGINE)):
+        with open(_STORAGE, encoding="utf-8") as file:
+            storage = file.read()
+        for place, here in (("/run/containers/storage", f"{self.short}/run"),
+                            ("/var/lib/containers/storage", f"{directory}/storage"),
+                            (_STORE, f'"{layer_store}:ref"' if layer_store else "")):
+            assert place in storage, place
+            storage = storage.replace(place, here)
+        engine = _ENGINE.format(directory=directory, short=self.short)
+        for name, text in (("storage.conf", storage), ("containers.conf", engine)):
             with open(os.path.join(directory, name), "w", encoding="utf-8") as file:
-                file.write(text.format(directory=directory, short=self.short, stores=stores))
+                file.write(text)
         self.environment = {**environment,
                             "CONTAINERS_STORAGE_CONF": os.path.join(directory, "storage.conf"),
                             "CONTAINERS_CONF": os.path.join(directory, "containers.conf")}
