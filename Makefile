@@ -43,8 +43,6 @@ ifneq ($(SANITIZE),)
 # These need a runtime library of C++'s own, which linking as C leaves out.
 override CXXFLAGS += -fno-sanitize=vptr$(if $(findstring clang,$(CXX)),$(comma)function)
 endif
-# sluice needs less than all of it.
-override LDFLAGS += -Wl,--as-needed
 LDLIBS = $(shell pkg-config --libs $(LIBRARIES)) -lstdc++ -pthread
 
 FOLDERS         := base fetcher index cache grpc fuse node credentials snapshotter
