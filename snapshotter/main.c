@@ -24,15 +24,24 @@ static const char help[] =
     "  --root DIR          snapshots, and what is known of images (/var/lib/sluice)\n"
     "  --config FILE       configuration (/etc/sluice/config.toml, if it is there)\n"
     "  --log-level LEVEL   error, warning, info or debug\n"
+    "  --check             say whether options and configuration are right, and end\n"
     "  -h, --help          this text\n"
     "      --version       the version\n"
     "\n"
     "Options go before what the file says. 'sluice status' tells what it does.\n";
 
-enum { OPTION_ADDRESS = 256, OPTION_ROOT, OPTION_CONFIG, OPTION_LOG_LEVEL, OPTION_VERSION };
+enum {
+    OPTION_ADDRESS = 256,
+    OPTION_ROOT,
+    OPTION_CONFIG,
+    OPTION_LOG_LEVEL,
+    OPTION_CHECK,
+    OPTION_VERSION
+};
 
 struct options {
     const char *address, *root, *config, *log_level;
+    bool check;
 };
 
 static enum exit_code usage(const char *what, const char *value)
@@ -49,6 +58,7 @@ static bool read_options(int argc, char **argv, struct options *ret, enum exit_c
         { "root", required_argument, NULL, OPTION_ROOT },
         { "config", required_argument, NULL, OPTION_CONFIG },
         { "log-level", required_argument, NULL, OPTION_LOG_LEVEL },
+        { "check", no_argument, NULL, OPTION_CHECK },
         { "help", no_argument, NULL, 'h' },
         { "version", no_argument, NULL, OPTION_VERSION },
         { 0 },
@@ -68,6 +78,9 @@ static bool read_options(int argc, char **argv, struct options *ret, enum exit_c
             break;
         case OPTION_LOG_LEVEL:
             ret->log_level = optarg;
+            break;
+        case OPTION_CHECK:
+            ret->check = true;
             break;
         case 'h':
             fputs(help, stdout);
@@ -159,7 +172,7 @@ int main(int argc, char **argv)
         log_set_level(config.log.level);
         bool marked = config.log.format == LOG_FORMAT_TEXT && log_is_journal();
         log_set_format(marked ? LOG_FORMAT_JOURNAL : config.log.format);
-        code = run(&config, &error) == 0 ? EXIT_OK : EXIT_FAILED;
+        code = options.check || run(&config, &error) == 0 ? EXIT_OK : EXIT_FAILED;
         config_free(&config);
     }
     if (code != EXIT_OK) log_error("%s", error_message(error));

@@ -81,3 +81,16 @@ class Configuration(EndToEnd):
         self.expect_refusal("", "--root", "absolute", options=("--root", "relative"))
         self.expect_refusal("", "--address", "absolute", options=("--address", "relative"))
         self.expect_refusal("", "level", options=("--log-level", "loud"))
+
+    def test_check(self):
+        """Says the same without a start."""
+        self.expect_refusal("lazy = 5", "lazy", options=("--check",))
+        path = os.path.join(self.directory, "right.toml")
+        root = os.path.join(self.directory, "root")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write("[cache]\nsize = '5G'\n")
+        done = subprocess.run([workplace.SLUICED, "--check", "--config", path, "--root", root],
+                              env=self.environment, stdin=subprocess.DEVNULL, capture_output=True,
+                              text=True, timeout=60, check=False)
+        self.assertEqual((0, "", ""), (done.returncode, done.stdout, done.stderr))
+        self.assertFalse(os.path.exists(root))
