@@ -145,15 +145,17 @@ class SnippetsNewer(Snippets):
 # fields that it uses. A type is what the value must be; a list means a list of such.
 _RESOURCES = {"requests": {"cpu": str, "memory": str}, "limits": {"cpu": str, "memory": str}}
 _SECURITY = {"privileged": bool, "allowPrivilegeEscalation": bool, "readOnlyRootFilesystem": bool,
-             "capabilities": {"add": [str], "drop": [str]}}
+             "capabilities": {"add": [str], "drop": [str]}, "runAsNonRoot": bool,
+             "runAsUser": int, "seccompProfile": {"type": str}}
 _CONTAINER = {"name": str, "image": str, "command": [str], "env": [{"name": str, "value": str}],
               "securityContext": _SECURITY, "resources": _RESOURCES,
-              "volumeMounts": [{"name": str, "mountPath": str}]}
+              "volumeMounts": [{"name": str, "mountPath": str, "readOnly": bool}]}
 _POD = {"automountServiceAccountToken": bool, "hostPID": bool, "priorityClassName": str,
         "nodeSelector": dict, "tolerations": [{"key": str, "operator": str, "effect": str}],
         "initContainers": [_CONTAINER], "containers": [_CONTAINER],
         "terminationGracePeriodSeconds": int,
-        "volumes": [{"name": str, "hostPath": {"path": str, "type": str}}]}
+        "volumes": [{"name": str, "hostPath": {"path": str, "type": str},
+                     "configMap": {"name": str, "optional": bool}}]}
 _METADATA = {"name": str, "namespace": str, "labels": dict}
 _KINDS = {
     ("v1", "Namespace"): {"apiVersion": str, "kind": str, "metadata": _METADATA},
@@ -229,7 +231,7 @@ class InstallOnHost(Scratch):
 
     def setUp(self):
         super().setUp()
-        for name in ("host/etc/containerd", "files/bin", "files/lib/sluice", "path"):
+        for name in ("host/etc/containerd", "host/run", "files/bin", "files/lib/sluice", "path"):
             os.makedirs(self.path(name))
         for name in _PROGRAMS:
             self.write("files/bin/" + name, name)
@@ -253,6 +255,7 @@ class InstallOnHost(Scratch):
             stdin=subprocess.DEVNULL, capture_output=True,
             env={"PATH": self.path("path") + ":" + os.environ["PATH"],
                  "SLUICE_HOST": self.path("host"), "SLUICE_FILES": self.path("files"),
+                 "SLUICE_CONFIGURATION": self.path("config.toml"),
                  **environment})
         self.assertEqual(expect, done.returncode, done.stderr)
         commands = self.read("host/commands").splitlines()
@@ -289,6 +292,37 @@ class InstallOnHost(Scratch):
         self.assertIn("systemctl reload sluice-holder.service", commands)
         self.assertFalse([each for each in commands if "holder" in each and (
             "restart" in each or "stop" in each or "--now" in each)])
+
+    def test_once_more(self):
+        """A pod that is started again disturbs nothing; one that was cut off is made up for."""
+        self.run_it()
+        commands, _ = self.run_it(FAKE_ACTIVE="1")
+        self.assertFalse([each for each in commands if "restart" in each or "reload " in each])
+        self.assertEqual(["systemctl restart sluiced.service"],
+                         [each for each in self.run_it()[0] if "restart" in each])
+        self.write("host/run/sluice-install", "")
+        commands, _ = self.run_it(FAKE_ACTIVE="1")
+        self.assertIn("systemctl reload sluice-holder.service", commands)
+        self.assertIn("systemctl restart sluiced.service", commands)
+
+    def test_configuration(self):
+        """What sluiced cannot use does not get there."""
+        self.write("config.toml", "right")
+        self.run_it()
+        self.assertEqual("right", self.read("host/etc/sluice/config.toml"))
+        self.write("config.toml", "wrong")
+        self.write("files/bin/sluiced", "newer")
+        commands, said = self.run_it(expect=1, FAKE_ACTIVE="1")
+        self.assertIn("the ConfigMap", said)
+        self.assertFalse([each for each in commands if "systemctl" in each])
+        self.assertEqual("right", self.read("host/etc/sluice/config.toml"))
+        self.assertEqual("sluiced", self.read("host/usr/local/bin/sluiced"))
+        self.assertEqual(["config.toml"], os.listdir(self.path("host/etc/sluice")))
+        self.write("config.toml", "other")
+        self.assertIn("systemctl restart sluiced.service", self.run_it(FAKE_ACTIVE="1")[0])
+        os.unlink(self.path("config.toml"))
+        self.run_it(FAKE_ACTIVE="1")
+        self.assertEqual("other", self.read("host/etc/sluice/config.toml"))
 
     def test_programs_that_do_not_run_there(self):
         """Those that do are kept, and so is the configuration."""
