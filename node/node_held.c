@@ -18,6 +18,7 @@
 #include "base/log.h"
 #include "base/thread.h"
 #include "node/child_process.h"
+#include "node/held_text-internal.h"
 #include "node/node_client-internal.h"
 
 #define JOURNAL      "journal"
@@ -162,8 +163,8 @@ void client_image_hold(struct node_client *client, struct client_image *image)
     if (image->keeper.connection >= 0) descriptors[count++] = image->keeper.connection;
     if (image->keeper.end >= 0) descriptors[count++] = image->keeper.end;
     if (!holds_images(client)) hold_journal(client);
-    image->is_held = holder_put(client->holder, name_of(image->connection, name), text,
-                                strlen(text), descriptors, count, &error) == 0;
+    image->is_held = held_text_put(client->holder, name_of(image->connection, name), text,
+                                   descriptors, count, &error) == 0;
     if (!image->is_held)
         log_warning("'%s' does not outlive this process: %s", image->mountpoint,
                     error_message(error));
@@ -235,6 +236,7 @@ static int find_holder(struct node_client *client, struct error **error)
 
 static int adopt_image(struct node_client *client, struct holder_entry *entry, struct error **error)
 {
+    if (held_text_take(entry, error) < 0) return -1;
     cleanup_json json_t *root =
         json_read_object(entry->data.data, entry->data.length, "what is held", error);
     struct client_image *image = root ? calloc(1, sizeof *image) : NULL;

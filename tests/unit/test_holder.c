@@ -26,6 +26,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "fuse/holder.h"
+#include "node/held_text-internal.h"
 #include "tests/unit/temporary_directory.h"
 
 #define HOLDERS_MAX 64
@@ -185,6 +186,41 @@ static void test_holds(void **state)
     close(first);
     close(second);
     close(other);
+}
+
+/* What is known of an image with hundreds of layers is longer than what the holder takes. */
+static void test_long_texts(void **state)
+{
+    (void)state;
+    static const size_t lengths[] = { 1, HOLDER_DATA_MAX, HOLDER_DATA_MAX + 1, HELD_TEXT_MAX };
+    start_holder(false, 60);
+    struct holder_client *client = connected();
+    char *text = malloc(HELD_TEXT_MAX + 2);
+    int ends[2];
+    assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
+    for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+        struct holder_entry entry;
+        char byte = 0;
+        memset(text, 'a' + (int)i, lengths[i]);
+        text[lengths[i]] = 0;
+        must(held_text_put(client, "a", text, ends, 1, &error));
+        must(holder_get(client, "a", &entry, &error));
+        must(held_text_take(&entry, &error));
+        assert_int_equal(entry.data.length, lengths[i]);
+        assert_memory_equal(entry.data.data, text, lengths[i]);
+        assert_int_equal(entry.descriptor_count, 1);
+        assert_int_equal(write(ends[1], "x", 1), 1);
+        assert_int_equal(read(entry.descriptors[0], &byte, 1), 1);
+        holder_entry_free(&entry);
+    }
+    memset(text, 'z', HELD_TEXT_MAX + 1);
+    text[HELD_TEXT_MAX + 1] = 0;
+    cleanup_error struct error *error = NULL;
+    assert_int_equal(held_text_put(client, "a", text, ends, 1, &error), -1);
+    free(text);
+    close(ends[0]);
+    close(ends[1]);
+    holder_disconnect(client);
 }
 
 static void test_limits(void **state)
@@ -492,12 +528,19 @@ int main(void)
     signal(SIGPIPE, SIG_IGN);
     log_set_level(LOG_ERROR);
     const struct CMUnitTest tests[] = {
-        held_test(test_holds),           held_test(test_limits),
-        held_test(test_nonsense),        held_test(test_grace),
-        held_test(test_signals),         held_test(test_abort),
-        held_test(test_only_one),        held_test(test_nobody_to_take_over_from),
-        held_test(test_take_over),       held_test(test_taker_that_dies),
-        held_test(test_crowd),           held_test(test_no_descriptors_left),
+        held_test(test_holds),
+        held_test(test_limits),
+        held_test(test_long_texts),
+        held_test(test_nonsense),
+        held_test(test_grace),
+        held_test(test_signals),
+        held_test(test_abort),
+        held_test(test_only_one),
+        held_test(test_nobody_to_take_over_from),
+        held_test(test_take_over),
+        held_test(test_taker_that_dies),
+        held_test(test_crowd),
+        held_test(test_no_descriptors_left),
         held_test(test_place_of_a_file),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
