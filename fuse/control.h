@@ -14,8 +14,9 @@
 #include "base/buffer.h"
 #include "base/error.h"
 
-/* No status is longer; a longer one is not sent, and not read. */
-#define CONTROL_STATUS_MAX (1u << 20)
+/* No status is longer; a longer one is not sent, and not read. (A layer takes 400 bytes, and a node
+ * may have a thousand images.) */
+#define CONTROL_STATUS_MAX (16u << 20)
 
 /* The run directory in fresh memory, made (0700) if missing; NULL: error is set (also when it
  * belongs to, or can be used by, somebody else). */

@@ -16,7 +16,7 @@
 #include "base/error.h"
 
 #define QUESTION_LENGTH_MAX 16384u
-#define ANSWER_LENGTH_MAX   (16u << 20)
+#define ANSWER_LENGTH_MAX   (64u << 20)
 
 /* ---- who asks ---- */
 

@@ -130,7 +130,8 @@ static int make_record(struct lazy_record *ret, const char *name, const char *re
 {
     *ret = (struct lazy_record){ .index = answer->index, .trust = answer->trust };
     if (answer->layer_count == 0 || answer->layer_count > LAZY_LAYERS_MAX)
-        return error_set(error, ERROR_UNSUPPORTED, "it has %zu layers", answer->layer_count);
+        return error_set(error, ERROR_UNSUPPORTED, "it has %zu layers; up to %u can be lazy",
+                         answer->layer_count, LAZY_LAYERS_MAX);
     ret->name = strdup(name);
     ret->reference = strdup(reference);
     ret->layers = calloc(answer->layer_count, sizeof *ret->layers);

@@ -80,6 +80,20 @@ static void add_layers(json_t *status, const json_t *views)
     json_object_set(status, "fill", json_object_get(widest, "fill"));
 }
 
+/* Each layer once, or an image whose layers are mounted one by one had their number squared. */
+static void shorten(json_t *views)
+{
+    size_t i;
+    json_t *view;
+    const json_t *widest = widest_of(views);
+    json_array_foreach(views, i, view)
+    {
+        json_t *shorter = view != widest ? json_copy(view) : NULL;
+        json_object_del(shorter, "layers");
+        if (shorter) json_array_set_new(views, i, shorter);
+    }
+}
+
 /* ---- reads ---- */
 
 static void add_reads(json_t *status, const json_t *views)
@@ -146,6 +160,7 @@ static json_t *image_status(const struct lazy_image *image, const json_t *mounte
     add_layers(status, views);
     add_reads(status, views);
     add_last_error(status, views);
+    shorten(views);
     json_object_set_new(status, "views", views);
     return status;
 }

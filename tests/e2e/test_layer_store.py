@@ -227,6 +227,10 @@ class LayerStore(PodmanNode):
         reference = self.publish(image)
         self.podman.pull(reference)
         container = self.podman.start(reference, PROGRAM, "pause")
+        (lazy,) = self.sluiced_status()["images"]
+        told = [len(view["layers"]) for view in lazy["views"] if "layers" in view]
+        self.assertEqual([4], told, "each layer once, in however many mounts it is")
+        self.assertGreater(len(lazy["views"]), 4)
         for number in (signal.SIGKILL, signal.SIGTERM):
             self.sluiced.end(number)
             self.sluiced.start()
