@@ -116,12 +116,15 @@ class Kills(SluicedNode):
 
     # ---- those who kill ----
 
-    def kill_server(self):
-        self.wait_until(lambda: self.sluiced.server() is not None, "there is a server")
+    def kill(self, find):
+        self.wait_until(lambda: find() is not None, "there is one to kill")
         try:
-            os.kill(self.sluiced.server(), signal.SIGKILL)
+            os.kill(find(), signal.SIGKILL)
         except (ProcessLookupError, TypeError):
             pass  # the one before has just been seen to be dead
+
+    def kill_server(self):
+        self.kill(self.sluiced.server)
 
     def aim(self, generator):
         """In the long form often at the beginning of a step."""
@@ -194,6 +197,20 @@ class KillsOfTheDaemon(Kills):
     """sluiced itself, too."""
 
     daemon_dies = True
+
+
+class KillsOfTheHolder(Kills):
+    """The holder, alone or with a server: as long as sluiced lives, nothing is lost."""
+
+    usual = 5
+
+    def kill_something(self, generator):
+        self.aim(generator)
+        self.kill(self.sluiced.holder)
+        time.sleep(generator.choice((0, 0, 0.001, 0.05)))
+        if generator.random() < 0.5:
+            self.kill_server()
+        self.forget_pages()
 
 
 class KillsNewer(Kills):
