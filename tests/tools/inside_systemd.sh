@@ -5,7 +5,7 @@
 set -eu
 if [ "${3:-}" != inside ]; then
     echo $$ > "$2/cgroup.procs"
-    exec unshare --mount --propagation private --pid --fork --kill-child=KILL --uts --ipc --cgroup \
+    exec unshare --mount --propagation slave --pid --fork --kill-child=KILL --uts --ipc --cgroup \
         "$0" "$1" "$2" inside
 fi
 cd "$1"

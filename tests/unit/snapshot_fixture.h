@@ -32,7 +32,7 @@ struct snapshots {
 static inline bool snapshots_mount_alone(void)
 {
     return geteuid() == 0 && unshare(CLONE_NEWNS) == 0 &&
-           mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0;
+           mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) == 0;
 }
 
 static inline void snapshots_open(struct snapshots *snapshots)
