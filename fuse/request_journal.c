@@ -337,9 +337,11 @@ static int lock_memory(int descriptor, struct error **error)
         int number = errno;
         if (number != EAGAIN && number != EACCES && number != EINTR)
             return error_set_errno(error, number, "journal of requests: lock");
-        if (waited >= CLAIM_WAIT_MS)
-            return error_set(error, ERROR_UNREACHABLE,
-                             "journal of requests: the server before this one does not end");
+        if (waited >= CLAIM_WAIT_MS) {
+            error_set(error, ERROR_UNREACHABLE,
+                      "journal of requests: the server before this one does not end");
+            return error_hint(error, "another sluiced needs a holder of its own: [holder] socket");
+        }
         nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
     }
     return 0;
