@@ -1,13 +1,16 @@
 """What a node needs: what is installed, systemd's units, containerd's snippets, Kubernetes' manifest."""
 
+import copy
 import glob
 import os
+import re
 import shutil
 import subprocess
 import tempfile
 import unittest
 
 import yaml
+from kubernetes.client import models
 
 from tools import container_images, workplace
 from tools.containerd import Containerd
@@ -141,61 +144,57 @@ class SnippetsNewer(Snippets):
     newer = True
 
 
-# https://kubernetes.io/docs/reference/kubernetes-api/: of the objects that the manifest has, those
-# fields that it uses. A type is what the value must be; a list means a list of such.
-_RESOURCES = {"requests": {"cpu": str, "memory": str}, "limits": {"cpu": str, "memory": str}}
-_SECURITY = {"privileged": bool, "allowPrivilegeEscalation": bool, "readOnlyRootFilesystem": bool,
-             "capabilities": {"add": [str], "drop": [str]}, "runAsNonRoot": bool,
-             "runAsUser": int, "seccompProfile": {"type": str}}
-_CONTAINER = {"name": str, "image": str, "command": [str], "env": [{"name": str, "value": str}],
-              "securityContext": _SECURITY, "resources": _RESOURCES,
-              "volumeMounts": [{"name": str, "mountPath": str, "readOnly": bool}]}
-_POD = {"automountServiceAccountToken": bool, "hostPID": bool, "priorityClassName": str,
-        "nodeSelector": dict, "tolerations": [{"key": str, "operator": str, "effect": str}],
-        "initContainers": [_CONTAINER], "containers": [_CONTAINER],
-        "terminationGracePeriodSeconds": int,
-        "volumes": [{"name": str, "hostPath": {"path": str, "type": str},
-                     "configMap": {"name": str, "optional": bool}}]}
-_METADATA = {"name": str, "namespace": str, "labels": dict}
-_KINDS = {
-    ("v1", "Namespace"): {"apiVersion": str, "kind": str, "metadata": _METADATA},
-    ("apps/v1", "DaemonSet"): {
-        "apiVersion": str, "kind": str, "metadata": _METADATA,
-        "spec": {"selector": {"matchLabels": dict},
-                 "updateStrategy": {"type": str, "rollingUpdate": {"maxUnavailable": int}},
-                 "template": {"metadata": _METADATA, "spec": _POD}}},
-}
+_KINDS = {("v1", "Namespace"): "V1Namespace", ("apps/v1", "DaemonSet"): "V1DaemonSet"}
+_PLAIN = {"str": str, "int": int, "bool": bool, "object": (str, int)}
 
 
 class Manifest(unittest.TestCase):
-    """Kubernetes' own schema is in no Debian package; this holds the manifest against what its
-    reference says of the fields that are used."""
+    """Against Kubernetes' API, as its client for Python has it: which fields an object has, of which
+    types, and which must be there."""
 
     def setUp(self):
         path = os.path.join(_PACKAGING, "kubernetes", "daemonset.yaml")
         with open(path, encoding="utf-8") as file:
             self.objects = list(yaml.safe_load_all(file))
 
-    def check(self, shape, value, where):
-        if isinstance(shape, list):
-            self.assertIsInstance(value, list, where)
-            for number, each in enumerate(value):
-                self.check(shape[0], each, f"{where}[{number}]")
-        elif isinstance(shape, dict):
-            self.assertIsInstance(value, dict, where)
-            for key, each in value.items():
-                self.assertIn(key, shape, f"{where} has no such field")
-                self.check(shape[key], each, f"{where}.{key}")
-        elif shape is dict:
-            self.assertTrue(all(isinstance(text, str) for item in value.items() for text in item),
-                            f"{where}: names and values are strings")
+    def check(self, kind, value, where):
+        several = re.fullmatch(r"(list\[|dict\(str, )(\w+)[\])]", kind)
+        if several:
+            container = list if kind.startswith("list") else dict
+            self.assertIsInstance(value, container, where)
+            for key, each in enumerate(value) if container is list else value.items():
+                self.check(several[2], each, f"{where}[{key}]")
+        elif kind in _PLAIN:
+            self.assertIsInstance(value, _PLAIN[kind], where)
+            self.assertEqual(kind == "bool", isinstance(value, bool), where)
         else:
-            self.assertIs(shape, type(value), where)
+            model = getattr(models, kind)
+            attributes = {name: attribute for attribute, name in model.attribute_map.items()}
+            self.assertIsInstance(value, dict, where)
+            self.assertLessEqual(set(value), set(attributes), f"{where} has no such field")
+            for name, each in value.items():
+                self.check(model.openapi_types[attributes[name]], each, f"{where}.{name}")
+            model(**{attributes[name]: each for name, each in value.items()})
 
     def test_fields(self):
         for each in self.objects:
-            kind = (each["apiVersion"], each["kind"])
-            self.check(_KINDS[kind], each, each["kind"])
+            self.check(_KINDS[each["apiVersion"], each["kind"]], each, each["kind"])
+
+    def test_fields_that_are_wrong(self):
+        """The check above finds what it should find."""
+        def pod(of):
+            return of["spec"]["template"]["spec"]
+
+        for spoil in (lambda of: pod(of).update(initContainer=[]),
+                      lambda of: pod(of)["containers"][0].update(command="sleep"),
+                      lambda of: pod(of)["containers"][0].pop("name"),
+                      lambda of: pod(of).update(hostPID="true"),
+                      lambda of: pod(of)["nodeSelector"].update(install=True),
+                      lambda of: of["spec"].pop("selector")):
+            daemonset = copy.deepcopy(self.objects[1])
+            spoil(daemonset)
+            with self.assertRaises((AssertionError, ValueError)):
+                self.check("V1DaemonSet", daemonset, "DaemonSet")
 
     def test_what_belongs_together(self):
         namespace, daemonset = self.objects
