@@ -60,7 +60,8 @@ class NewerDebian:
         subprocess.run(["mount", "--bind", shared, shared], check=True)
         self.process = None
         try:
-            subprocess.run(["mount", "--make-shared", shared], check=True)
+            # With that namespace alone, not with what is below it here.
+            subprocess.run(["mount", "--make-private", "--make-shared", shared], check=True)
             self.process = subprocess.Popen(
                 ["unshare", "--mount", "--propagation", "slave", "sh", "-euc", _BEGIN, "sh", shared,
                  rootfs(), *places], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
