@@ -54,7 +54,7 @@ int holder_message_form(struct holder_message *ret, enum holder_verb verb, const
 int holder_message_parse(struct holder_message *message, struct holder_entry *ret,
                          struct error **error);
 int holder_address(struct sockaddr_un *ret, const char *path, struct error **error);
-/* Connects; sends and receives on it end after ten seconds. */
+/* Connects; sends and receives on it end after five seconds, with EAGAIN. */
 int holder_socket_connect(const char *path, struct error **error);
 /* The error of an answer that is neither HOLDER_ENTRY nor HOLDER_DONE. */
 int holder_answer_error(const struct holder_message *answer, struct error **error);

@@ -38,7 +38,7 @@ struct holder_client;
 
 /* ERROR_UNREACHABLE where nobody listens. The holder counts the client as long as it is connected.
  * Each call below connects anew, once, where the connection has ended, for another holder may have
- * taken over; waits for an answer for ten seconds at most; any thread may call. */
+ * taken over; waits for an answer for five seconds at most (EAGAIN); any thread may call. */
 int holder_connect(struct holder_client **ret, const char *socket, struct error **error);
 /* Instead of what has that name now. Nothing is taken over: the holder has copies. */
 int holder_put(struct holder_client *client, const char *name, const void *data, size_t length,

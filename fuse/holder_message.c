@@ -6,7 +6,7 @@
 #include "base/cleanup.h"
 #include "fuse/holder-internal.h"
 
-#define ANSWER_SECONDS 10
+#define ANSWER_SECONDS 5
 
 int holder_message_send(int socket, const struct holder_message *message)
 {
@@ -83,6 +83,8 @@ int holder_socket_connect(const char *path, struct error **error)
     setsockopt(connection, SOL_SOCKET, SO_RCVTIMEO, &bound, sizeof bound);
     if (connect(connection, (const struct sockaddr *)&address, sizeof address) == 0)
         return take_descriptor(&connection);
+    if (errno == EAGAIN)
+        return error_set_errno(error, errno, "holder: wait for the one at '%s'", path);
     error_set(error, ERROR_UNREACHABLE, "holder: connect to '%s': %s", path, strerror(errno));
     return error_hint(error, "start sluice-holder");
 }

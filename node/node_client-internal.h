@@ -149,13 +149,22 @@ int client_image_ask(const struct client_image *image, const struct question_pee
 /* ---- node_held.c ---- */
 
 /* Before the first server: takes what a process before this one has left. Where there is no holder,
- * the log says so. */
+ * the log says so; where one does not answer, that is an error (ERROR_UNREACHABLE). */
 int client_held_start(struct node_client *client, struct error **error);
 /* What is held stays. */
 void client_held_stop(struct node_client *client);
 /* With the lock. Has the image outlive this process; or not any more. */
 void client_image_hold(struct node_client *client, struct client_image *image);
 void client_image_release(struct node_client *client, struct client_image *image);
+
+/* ---- node_held_image.c ---- */
+
+/* In fresh memory; NULL: out of memory. */
+char *client_image_describe(const struct client_image *image);
+/* Fills an image that is empty from what client_image_describe() has said (`root`), and with the
+ * descriptors of `entry`. */
+int client_image_take(struct client_image *image, const json_t *root, struct holder_entry *entry,
+                      struct error **error);
 
 /* ---- node_supervisor.c ---- */
 

@@ -81,6 +81,14 @@ int node_client_open(struct node_client *client, const struct node_image_request
     return result;
 }
 
+bool node_client_has(struct node_client *client, uint64_t id)
+{
+    pthread_mutex_lock(&client->lock);
+    bool found = client_image_of_id(client, id) != NULL;
+    pthread_mutex_unlock(&client->lock);
+    return found;
+}
+
 void node_client_close(struct node_client *client, uint64_t id)
 {
     pthread_mutex_lock(&client->lock);

@@ -72,6 +72,8 @@ void node_image_answer_free(struct node_image_answer *answer);
  */
 int node_client_open(struct node_client *client, const struct node_image_request *request,
                      unsigned timeout_ms, struct node_image_answer *ret, struct error **error);
+/* Whether an image of this number is open, or is taken over from a process before this one. */
+bool node_client_has(struct node_client *client, uint64_t id);
 /* Unmounts. Who still uses the tree is served on until the kernel says that nobody does. The number
  * may be used again. */
 void node_client_close(struct node_client *client, uint64_t id);

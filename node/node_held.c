@@ -33,106 +33,6 @@ static const char *name_of(uint64_t connection, char *ret)
     return ret;
 }
 
-/* ---- an image as text ---- */
-
-/* Of an answer what whoever comes next needs: the rest tells of another moment. */
-static json_t *shorten(const json_t *answer)
-{
-    static const char *const fields[] = { "reference", "manifest_digest", "index_digest",
-                                          "trust",     "entries",         "image_bytes",
-                                          "front",     "front_reason",    "negotiated",
-                                          "cache_keys" };
-    static const char *const layer_fields[] = { "digest",     "stream_digest", "stream_bytes",
-                                                "blob_bytes", "kind",          "device" };
-    json_t *object = json_object(), *layers = json_array(), *layer;
-    size_t position;
-    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
-        json_object_set(object, fields[i], json_object_get(answer, fields[i]));
-    json_array_foreach(json_object_get(answer, "layers"), position, layer)
-    {
-        json_t *part = json_object();
-        for (size_t i = 0; i < sizeof layer_fields / sizeof *layer_fields; i++)
-            json_object_set(part, layer_fields[i], json_object_get(layer, layer_fields[i]));
-        json_array_append_new(layers, part);
-    }
-    json_object_set_new(object, "layers", layers);
-    return object;
-}
-
-static char *describe(const struct client_image *image)
-{
-    const struct mount_keeper *keeper = &image->keeper;
-    const struct tree_mount *mount = &keeper->mount;
-    cleanup_json json_t *answer = json_loads(image->answer, 0, NULL);
-    cleanup_json json_t *root =
-        json_pack("{s:I, s:I, s:s, s:O, s:o, s:b, s:b, s:b, s:b, s:b, s:b, s:I, s:I, s:s}", "id",
-                  (json_int_t)image->id, "connection", (json_int_t)image->connection, "mountpoint",
-                  image->mountpoint, "command", image->command, "answer", shorten(answer),
-                  "has_connection", (int)(keeper->connection >= 0), "has_end",
-                  (int)(keeper->end >= 0), "allow_suid", (int)keeper->allow_suid, "allow_devices",
-                  (int)keeper->allow_devices, "by_fuse", (int)keeper->by_fuse, "attached",
-                  (int)mount->attached, "major", (json_int_t)mount->device_major, "minor",
-                  (json_int_t)mount->device_minor, "bdi", mount->bdi);
-    return root ? json_dumps(root, JSON_COMPACT) : NULL;
-}
-
-static int take_mount(struct client_image *image, const json_t *root, struct error **error)
-{
-    uint64_t major, minor;
-    struct tree_mount *mount = &image->keeper.mount;
-    const char *bdi = json_field_text(root, "bdi", error);
-    if (!bdi || json_field_size(root, "major", &major, error) < 0 ||
-        json_field_size(root, "minor", &minor, error) < 0)
-        return -1;
-    *mount = (struct tree_mount){ .mountpoint = strdup(image->mountpoint),
-                                  .device_major = (unsigned)major,
-                                  .device_minor = (unsigned)minor,
-                                  .attached = json_is_true(json_object_get(root, "attached")) };
-    if (!mount->mountpoint) return error_set_memory(error);
-    snprintf(mount->bdi, sizeof mount->bdi, "%s", bdi);
-    image->keeper.by_fuse = json_is_true(json_object_get(root, "by_fuse"));
-    image->keeper.closed = true;
-    return 0;
-}
-
-static int take_descriptors(struct client_image *image, const json_t *root,
-                            struct holder_entry *entry, struct error **error)
-{
-    bool connection = json_is_true(json_object_get(root, "has_connection"));
-    bool end = json_is_true(json_object_get(root, "has_end"));
-    if (entry->descriptor_count != (size_t)connection + end)
-        return error_set(error, ERROR_INVALID, "the number of its descriptors is another one");
-    if (connection) image->keeper.connection = take_descriptor(&entry->descriptors[0]);
-    if (end) image->keeper.end = take_descriptor(&entry->descriptors[connection]);
-    return 0;
-}
-
-/* Fills an image that is empty. */
-static int take_image(struct client_image *image, const json_t *root, struct holder_entry *entry,
-                      struct error **error)
-{
-    const char *mountpoint = json_field_text(root, "mountpoint", error);
-    json_t *command = json_object_get(root, "command"), *answer = json_object_get(root, "answer");
-    if (!mountpoint || json_field_size(root, "id", &image->id, error) < 0 ||
-        json_field_size(root, "connection", &image->connection, error) < 0)
-        return -1;
-    if (!json_is_object(command) || !json_is_object(answer))
-        return error_set(error, ERROR_INVALID, "what was asked for is missing");
-    image->mountpoint = strdup(mountpoint);
-    if (!image->mountpoint) return error_set_memory(error);
-    mount_keeper_init(&image->keeper, image->mountpoint,
-                      json_is_true(json_object_get(root, "allow_suid")),
-                      json_is_true(json_object_get(root, "allow_devices")));
-    image->keeper.keeps = true;
-    image->command = json_incref(command);
-    cleanup_free char *text = json_dumps(answer, JSON_COMPACT);
-    if (!text) return error_set_memory(error);
-    const struct buffer said = { .data = (uint8_t *)text, .length = strlen(text) };
-    if (client_image_keep_answer(image, &said, error) < 0) return -1;
-    if (take_mount(image, root, error) < 0) return -1;
-    return take_descriptors(image, root, entry, error);
-}
-
 /* ---- telling the holder: with the client's lock ---- */
 
 static bool holds_images(const struct node_client *client)
@@ -151,18 +51,26 @@ static void hold_journal(struct node_client *client)
         log_warning("%s", error_message(error));
 }
 
+/* One that did not answer is left to the thread that looks after it: nobody waits for it here
+ * again. */
+static bool can_be_told(const struct node_client *client)
+{
+    return client->holder && holder_client_descriptor(client->holder) >= 0;
+}
+
 void client_image_hold(struct node_client *client, struct client_image *image)
 {
     char name[NAME_SIZE];
     int descriptors[2];
     size_t count = 0;
     cleanup_error struct error *error = NULL;
-    if (!client->holder || !client_image_can_resume(image)) return;
-    cleanup_free char *text = describe(image);
+    if (!client_image_can_resume(image)) return;
+    if (can_be_told(client) && !holds_images(client)) hold_journal(client);
+    if (!can_be_told(client)) return;
+    cleanup_free char *text = client_image_describe(image);
     if (!text) return;
     if (image->keeper.connection >= 0) descriptors[count++] = image->keeper.connection;
     if (image->keeper.end >= 0) descriptors[count++] = image->keeper.end;
-    if (!holds_images(client)) hold_journal(client);
     image->is_held = held_text_put(client->holder, name_of(image->connection, name), text,
                                    descriptors, count, &error) == 0;
     if (!image->is_held)
@@ -176,7 +84,7 @@ void client_image_release(struct node_client *client, struct client_image *image
     cleanup_error struct error *error = NULL;
     if (!image->is_held || client->stopping) return;
     image->is_held = false;
-    if (!client->holder) return;
+    if (!can_be_told(client)) return;
     if (holder_drop(client->holder, name_of(image->connection, name), &error) < 0 ||
         (!holds_images(client) && holder_drop(client->holder, JOURNAL, &error) < 0))
         log_warning("%s", error_message(error));
@@ -189,6 +97,24 @@ static void hold_everything(struct node_client *client)
     image->is_held = false;
     LIST_FOREACH(image, &client->images, link)
     client_image_hold(client, image);
+}
+
+static bool is_image_of(const struct node_client *client, const char *name)
+{
+    char its_name[NAME_SIZE];
+    const struct client_image *image;
+    LIST_FOREACH(image, &client->images, link)
+    if (strcmp(name_of(image->connection, its_name), name) == 0) return true;
+    return false;
+}
+
+/* What was closed while the holder could not be told. */
+static void release_others(struct node_client *client, const struct holder_entry *held,
+                           size_t count)
+{
+    for (size_t i = 0; i < count && can_be_told(client); i++)
+        if (strncmp(held[i].name, IMAGE, strlen(IMAGE)) == 0 && !is_image_of(client, held[i].name))
+            holder_drop(client->holder, held[i].name, NULL);
 }
 
 /* ---- finding the holder ---- */
@@ -224,12 +150,33 @@ static int start_holder(const struct node_client_options *options, struct error 
     return error_set(error, ERROR_SYSTEM, "%s could not be started", program);
 }
 
-static int find_holder(struct node_client *client, struct error **error)
+static int find_holder(const struct node_client_options *options, struct holder_client **ret,
+                       struct error **error)
 {
-    const char *socket = client->options.holder;
-    if (holder_connect(&client->holder, socket, NULL) == 0) return 0;
-    if (start_holder(&client->options, error) < 0) return -1;
-    return holder_connect(&client->holder, socket, error);
+    struct error *reason = NULL;
+    if (holder_connect(ret, options->holder, &reason) == 0) return 0;
+    if (error_errno(reason) == EAGAIN) return error_move(error, reason);
+    error_free(reason);
+    if (start_holder(options, error) < 0) return -1;
+    return holder_connect(ret, options->holder, error);
+}
+
+/* A holder that answers, and what it has. *ret_silent: there is one that does not answer. */
+static int reach_holder(const struct node_client_options *options, struct holder_client **ret,
+                        struct holder_entry **ret_held, size_t *ret_count, bool *ret_silent,
+                        struct error **error)
+{
+    cleanup_error struct error *reason = NULL;
+    *ret_silent = false;
+    if (find_holder(options, ret, &reason) == 0) {
+        if (holder_list(*ret, ret_held, ret_count, &reason) == 0) return 0;
+        holder_disconnect(*ret);
+    }
+    *ret_silent = error_errno(reason) == EAGAIN;
+    if (!*ret_silent) return error_move(error, take_pointer(&reason));
+    error_set(error, ERROR_UNREACHABLE, "the holder at '%s' does not answer", options->holder);
+    return error_hint(error, "let it go on if it was stopped; if it is killed, readers of what it "
+                             "keeps get errors");
 }
 
 /* ---- taking what the process before has left ---- */
@@ -247,7 +194,7 @@ static int adopt_image(struct node_client *client, struct holder_entry *entry, s
     image->is_held = image->was_served = true;
     LIST_INSERT_HEAD(&client->images, image, link);
     image->is_listed = true;
-    int result = take_image(image, root, entry, error);
+    int result = client_image_take(image, root, entry, error);
     if (image->connection > client->last_number) client->last_number = image->connection;
     if (result == 0) return 0;
     image->is_held = false;
@@ -270,34 +217,37 @@ static void adopt(struct node_client *client, struct holder_entry *entry)
     }
 }
 
-static int adopt_all(struct node_client *client, struct error **error)
-{
-    struct holder_entry *entries;
-    size_t count;
-    if (holder_list(client->holder, &entries, &count, error) < 0) return -1;
-    for (size_t i = 0; i < count; i++)
-        adopt(client, &entries[i]);
-    holder_entries_free(entries, count);
-    return 0;
-}
-
 /* ---- the thread ---- */
 
-/* The holder was replaced (then it has everything), or is another one (then it has nothing). */
+/* With the client's lock, but for as long as a holder is looked for. It was replaced (then the next
+ * one has everything), is another one (then it has nothing), or did not answer. */
 static void look_after_holder(struct node_client *client)
 {
     cleanup_error struct error *error = NULL;
+    struct holder_client *found = NULL;
+    struct holder_entry *held = NULL;
+    size_t count = 0;
+    bool silent;
     struct pollfd watched = { .fd =
                                   client->holder ? holder_client_descriptor(client->holder) : -1 };
     if (watched.fd >= 0 && poll(&watched, 1, 0) == 0) return;
     bool told = !client->holder;
     holder_disconnect(client->holder);
     client->holder = NULL;
-    if (find_holder(client, &error) == 0)
-        hold_everything(client);
-    else if (!told)
-        log_error("there is no holder: images do not outlive this process: %s",
-                  error_message(error));
+    pthread_mutex_unlock(&client->lock);
+    int result = reach_holder(&client->options, &found, &held, &count, &silent, &error);
+    pthread_mutex_lock(&client->lock);
+    if (result < 0) {
+        if (!told)
+            log_error("there is no holder: images do not outlive this process: %s",
+                      error_message(error));
+        return;
+    }
+    client->holder = found;
+    release_others(client, held, count);
+    holder_entries_free(held, count);
+    hold_everything(client);
+    if (told) log_info("there is a holder again");
 }
 
 static void *look_after(void *argument)
@@ -316,13 +266,30 @@ static void *look_after(void *argument)
 
 /* ---- start and end ---- */
 
+/* Where the holder is silent nothing can start: what it keeps would be lost. */
+static int adopt_all(struct node_client *client, struct error **error)
+{
+    struct error *reason = NULL;
+    struct holder_entry *held = NULL;
+    size_t count = 0;
+    bool silent;
+    if (reach_holder(&client->options, &client->holder, &held, &count, &silent, &reason) == 0) {
+        for (size_t i = 0; i < count; i++)
+            adopt(client, &held[i]);
+        holder_entries_free(held, count);
+        return 0;
+    }
+    client->holder = NULL;
+    if (silent) return error_move(error, reason);
+    log_error("there is no holder: images do not outlive this process: %s", error_message(reason));
+    error_free(reason);
+    return 0;
+}
+
 int client_held_start(struct node_client *client, struct error **error)
 {
-    cleanup_error struct error *reason = NULL;
     bool wanted = client->options.holder != NULL;
-    if (wanted && (find_holder(client, &reason) < 0 || adopt_all(client, &reason) < 0))
-        log_error("there is no holder: images do not outlive this process: %s",
-                  error_message(reason));
+    if (wanted && adopt_all(client, error) < 0) return -1;
     if (client->journal < 0 && (client->journal = request_journal_make(error)) < 0) return -1;
     if (!wanted) return 0;
     if (thread_start(&client->keeper, "sluice-held", look_after, client, error) < 0) return -1;

@@ -159,6 +159,11 @@ static void restore(struct lazy_images *images, const struct lazy_view *found, c
         lazy_view_of(image, found->layers ? found->layers : record->layer_count);
     view.difference = found->difference;
     if (!is_mounted(path)) return;
+    if (!node_client_has(images->node, view_id(&view)))
+        log_about(LOG_ERROR, record->name,
+                  "%s was mounted, and nobody has kept its connection: containers that have used "
+                  "it get errors; start them anew",
+                  record->name);
     if (lazy_view_open(images, &view, RESTORE_MS, NULL, &error) < 0)
         log_about(LOG_ERROR, record->name,
                   "%s was mounted, and cannot be served now: %s; containers that use it get "

@@ -92,6 +92,47 @@ class LazyImages(Workloads, Restarts, LazyNode):
         self.assert_nothing_left()
         self.wait_until(lambda: not self.lazy_names(), "no image is lazy any more")
 
+    def test_holder_and_sluiced_die(self):
+        """Whoever has used an image gets errors, which is told; others have it again."""
+        reference = self.reference("chain-3")
+        self.cri.pull(reference)
+        pod = self.pod()
+        self.cri.start(pod, "loses", reference, PROGRAM, "pause")
+        os.kill(self.sluiced.holder(), signal.SIGKILL)
+        self.sluiced.end(signal.SIGKILL)
+        self.sluiced.start()
+        self.wait_until(lambda: self.told(f"{reference} was mounted, and nobody has kept"),
+                        "it is told")
+        self.wait_until(self.is_reached, "containerd has connected again")
+        self.assertEqual((0, "1 of layer 1\n" * 500),
+                         self.cri.run(pod, "has", reference, PROGRAM, "show", "/layer-1/01"))
+        self.cri.remove_pod(pod)
+        self.remove_images()
+        self.assert_nothing_left()
+
+    def test_silent_holder(self):
+        """Nobody waits for one that does not answer; when it does again, it is told what it missed."""
+        reference = self.reference("chain-3")
+        pod = self.pod()
+        holder = self.sluiced.holder()
+        os.kill(holder, signal.SIGSTOP)
+        try:
+            self.cri.pull(reference)
+            container = self.cri.start(pod, "lives", reference, PROGRAM, "pause")
+            self.wait_until(lambda: self.told("the holder at"), "it is told")
+            self.assertEqual([reference], self.lazy_names())
+        finally:
+            os.kill(holder, signal.SIGCONT)
+        self.wait_until(lambda: self.told("there is a holder again"), "it is told all")
+        self.sluiced.end(signal.SIGKILL)
+        self.sluiced.start()
+        self.wait_until(self.is_reached, "containerd has connected again")
+        self.assertEqual((0, "layer 3\n"),
+                         self.cri.execute(container, PROGRAM, "show", "/etc/top"))
+        self.cri.remove_pod(pod)
+        self.remove_images()
+        self.assert_nothing_left()
+
     def test_mounts_are_nobody_elses(self):
         """Whoever looks at them while sluiced does not run is not led to unmount them."""
         reference = self.reference("chain-3")
