@@ -1,4 +1,5 @@
 #include "base/cleanup.h"
+#include "base/log.h"
 #include "deploytool/command.h"
 #include "deploytool/mountpoint.h"
 #include "fuse/control.h"
@@ -6,8 +7,17 @@
 
 enum { OPTION_LAZY = OPTION_OWN };
 
-/* The server has nothing left to do once its tree is gone; this is a bound, not an expectation. */
-#define SERVER_END_MS 10000
+/* The server has little left to do once its tree is gone, but may wait for a busy disk; these are
+ * bounds, not expectations. */
+#define SERVER_END_TOLD_MS 5000
+#define SERVER_END_MS      60000
+
+static bool wait_for_end(const char *path, const char *socket)
+{
+    if (control_wait_gone(socket, SERVER_END_TOLD_MS)) return true;
+    log_warning("'%s' is unmounted; waiting for its server to end", path);
+    return control_wait_gone(socket, SERVER_END_MS - SERVER_END_TOLD_MS);
+}
 
 static enum exit_code umount_directory(const char *directory, bool lazy)
 {
@@ -22,7 +32,7 @@ static enum exit_code umount_directory(const char *directory, bool lazy)
     }
     if (!socket || unmount_tree(path, lazy, &error) < 0) return command_failed(error);
     /* With --lazy the server lives on for as long as something uses the tree. */
-    if (!lazy && !control_wait_gone(socket, SERVER_END_MS)) {
+    if (!lazy && !wait_for_end(path, socket)) {
         error_set(&error, ERROR_SYSTEM, "'%s' is unmounted, but its server has not ended", path);
         error_hint(&error, "something in another mount namespace may still use the tree");
         return command_failed(error);

@@ -10,7 +10,7 @@
 #include "fuse/layer_device-internal.h"
 #include "fuse/recent_failure-internal.h"
 
-#define FAILURE_HOLDS_MS 250u
+#define FAILURE_HOLDS_MS 1000u
 
 void failure_note(const struct layer_device *device, uint32_t chunk)
 {

@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -15,6 +16,8 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "fuse/request_journal-internal.h"
 
@@ -22,7 +25,8 @@
 #define SLOTS           4096u
 #define PROBES          64u
 #define AREAS           1024u
-#define CLAIM_WAIT_MS   10000
+#define CLAIM_WAIT_MS   10000u
+#define KILLED_WAIT_MS  60000u
 #define AWAITED_SERVERS 3u /* that may end before a request comes again which was answered */
 
 struct journal_area {
@@ -328,21 +332,50 @@ static void take_over(struct request_journal *journal, enum server_end end)
 
 /* ---- start and end ---- */
 
+/* Of "NAME:\tHEX", proc_pid_status(5), a mask of signals. */
+static bool has_kill(const char *status, const char *name)
+{
+    const char *line = strstr(status, name);
+    return line && (strtoull(line + strlen(name), NULL, 16) >> (SIGKILL - 1) & 1);
+}
+
+/* Whether who has the lock was killed, but still waits for something, such as a busy disk. */
+static bool owner_was_killed(int descriptor)
+{
+    struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+    cleanup_buffer struct buffer text = { 0 };
+    if (fcntl(descriptor, F_GETLK, &lock) < 0) return false;
+    if (lock.l_type == F_UNLCK) return true;
+    cleanup_free char *path = format_text("/proc/%d/status", (int)lock.l_pid);
+    if (!path || file_read(path, 16384, &text, NULL) < 0) return false;
+    if (buffer_append_u8(&text, 0) < 0) return false;
+    const char *status = (const char *)text.data;
+    return strstr(status, "\nState:\tZ") || has_kill(status, "\nSigPnd:\t") ||
+           has_kill(status, "\nShdPnd:\t");
+}
+
 /* A lock that the kernel releases when the last thread of its process is gone, so that nobody takes
  * requests any more once it can be had. */
 static int lock_memory(int descriptor, struct error **error)
 {
     struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
-    for (int waited = 0; fcntl(descriptor, F_SETLK, &lock) < 0; waited++) {
+    uint64_t begun = clock_ms();
+    bool told = false;
+    while (fcntl(descriptor, F_SETLK, &lock) < 0) {
         int number = errno;
+        uint64_t waited = clock_ms() - begun;
         if (number != EAGAIN && number != EACCES && number != EINTR)
             return error_set_errno(error, number, "journal of requests: lock");
-        if (waited >= CLAIM_WAIT_MS) {
+        if (waited >= KILLED_WAIT_MS ||
+            (waited >= CLAIM_WAIT_MS && !owner_was_killed(descriptor))) {
             error_set(error, ERROR_UNREACHABLE,
                       "journal of requests: the server before this one does not end");
             return error_hint(error, "another sluiced needs a holder of its own: [holder] socket");
         }
-        nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
+        if (waited >= CLAIM_WAIT_MS && !told)
+            log_warning("waiting for the end of the server before this one, which was killed");
+        told = waited >= CLAIM_WAIT_MS;
+        nanosleep(&(struct timespec){ .tv_nsec = told ? 20000000 : 1000000 }, NULL);
     }
     return 0;
 }

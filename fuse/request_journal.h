@@ -39,7 +39,8 @@ int request_journal_make(struct error **error);
 /* Whether it is memory of this version's journal. */
 bool request_journal_fits(int memory);
 /* Goes on where the server before has ended, or begins, with memory that is taken over, also when
- * it fails. Waits up to ten seconds for the end of that server's last thread. What the memory holds
+ * it fails. Waits up to ten seconds for the end of that server's last thread, of one that was
+ * killed up to a minute: it may wait for a disk. What the memory holds
  * is not believed where it makes no sense: that server may have crashed. */
 int request_journal_open(struct request_journal **ret, int memory, enum server_end end,
                          struct error **error);

@@ -74,6 +74,7 @@ struct node_client {
     unsigned servers; /* that were started so far */
     enum server_end last_end; /* of the server before */
     pid_t process;            /* of the server that runs */
+    pid_t starting;           /* of one that does not serve yet; 0: there is none */
     bool hung;                /* it is being killed for that */
     unsigned hangs;           /* of servers so far */
     /* Of those that may be what crashes servers the one that is being opened, and how long the

@@ -1,6 +1,7 @@
 #include "node/node_client.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -22,7 +23,7 @@
 /* Who asks for it has as much patience as fuse/control.h says, and wants to hear of the rest. */
 #define STATUS_TIMEOUT_MS 2000
 /* Longer than any start of a server. */
-#define START_PATIENCE_MS 60000u
+#define START_PATIENCE_MS 100000u
 
 /* ---- opening ---- */
 
@@ -354,6 +355,7 @@ static void stop_threads(struct node_client *client)
     /* The second one is for a server that hangs: the supervisor ends it then. */
     if (client->commands >= 0) shutdown(client->commands, SHUT_RDWR);
     if (client->requests >= 0) shutdown(client->requests, SHUT_RDWR);
+    if (client->starting) kill(client->starting, SIGKILL);
     pthread_cond_broadcast(&client->changed);
     pthread_mutex_unlock(&client->lock);
     if (client->supervisor_runs) pthread_join(client->supervisor, NULL);

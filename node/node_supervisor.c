@@ -15,7 +15,8 @@
 #include "node/node_server.h"
 #include "node/question.h"
 
-#define START_TIMEOUT_MS 30000
+/* The end of the server before is waited for by the next one: request_journal_open(). */
+#define START_TIMEOUT_MS 90000
 /* One that has lived for so long is followed by the next at once. */
 #define LIFE_MS         5000u
 #define PAUSE_SERVED_MS 50u
@@ -75,10 +76,22 @@ static int spawn(const struct node_client *client, struct started *ret, struct e
     return 0;
 }
 
+/* 0: none. Whoever stops the client does not wait for it. */
+static void note_starting(struct node_client *client, pid_t process)
+{
+    pthread_mutex_lock(&client->lock);
+    client->starting = process;
+    if (process && client->stopping) kill(process, SIGKILL);
+    pthread_mutex_unlock(&client->lock);
+}
+
 static int start_server(struct node_client *client, struct started *ret, struct error **error)
 {
     if (spawn(client, ret, error) < 0) return -1;
-    if (send_start(client, ret->commands, error) == 0) return 0;
+    note_starting(client, ret->process);
+    int result = send_start(client, ret->commands, error);
+    note_starting(client, 0);
+    if (result == 0) return 0;
     int ignored;
     end_process(ret, &ignored);
     close(ret->commands);

@@ -167,7 +167,7 @@ class RegistryGone(EndToEnd):
         time.sleep(4)  # longer than the attempts that are worth making for a mount
         self.assertEqual(result, [])
         self.registry.start()
-        thread.join(timeout=50)
+        thread.join(timeout=120)
         self.assertEqual(len(result[0]), os.path.getsize(
             os.path.join(images.unpacked(self.image), "usr/bin/perl")))
         self.assertEqual(self.status(point)["errors"], 0)
@@ -179,7 +179,7 @@ class RegistryGone(EndToEnd):
         (pid, _), = servers_under(point)
         os.kill(pid, signal.SIGTERM)
         self.wait_until(lambda: not servers_under(point), "the server has ended")
-        thread.join(timeout=50)
+        thread.join(timeout=120)
         self.assertIsInstance(result[0], OSError)
         self.assertFalse(os.path.ismount(point))
 

@@ -53,7 +53,7 @@ class Faults(EndToEnd):
         self.assertEqual(running.wrong, [])
         for failure in running.failures:
             # The kernel may ask twice, the machine be busy; without the bound it were minutes.
-            self.assertLess(failure.seconds, 3 * BOUND, failure)
+            self.assertLess(failure.seconds, 60, failure)
         self.assertEqual(len(servers_under(point)), 1, "the server lives")
         self.proxy.rate = 0
         self.assert_recovers(point)
@@ -93,10 +93,11 @@ class Faults(EndToEnd):
         self.assert_rounds(0.1)
 
     def test_one_answer_that_stalls(self):
-        """It is asked for again; else a read would wait for longer than it may."""
+        """It is asked for again, long before it would be given up; else a read would wait for longer
+        than it may."""
         self.start_proxy(self.registry, rate=0, faults={"stall": 1})
         self.proxy.most = 1
-        point = self.mount(self.image_reference, "--read-timeout", BOUND,
+        point = self.mount(self.image_reference, "--read-timeout", 14,
                            cache=os.path.join(self.directory, self._testMethodName))
         self.proxy.rate = 0.2
         self.assertEqual(readers.wrong_files(point, self.contents), [])

@@ -102,7 +102,7 @@ class Privileges(EndToEnd):
             self.wait_until(lambda: os.path.ismount(point), "mounted")
             self.assertIn("no-capabilities", self.status(point)["confinement"])
             server.send_signal(signal.SIGINT)
-            self.assertEqual(server.communicate(timeout=30)[1], b"")
+            self.assertEqual(server.communicate(timeout=120)[1], b"")
             self.assertEqual(server.returncode, 0)
         self.ends(point)
         self.assertFalse(os.path.ismount(point))
@@ -206,7 +206,7 @@ class BrokerRequests(EndToEnd):
 
     def ends(self):
         self.socket.close()
-        self.assertEqual(self.broker.wait(timeout=30), 0, self.broker.stderr.read())
+        self.assertEqual(self.broker.wait(timeout=120), 0, self.broker.stderr.read())
 
     def test_nonsense(self):
         generator = random.Random(7)

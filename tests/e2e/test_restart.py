@@ -1,12 +1,15 @@
 """Servers, who starts them, and the holder come and go; who reads notices nothing."""
 
+import contextlib
+import glob
 import os
 import shutil
 import signal
 import subprocess
+import threading
 import time
 
-from tools import images, readers, rounds, workplace
+from tools import images, readers, rounds, small_disk, workplace
 from tools.image_node import ImageNode
 from tools.layout import Layout
 from tools.testcase import EndToEnd, mounts_under
@@ -19,6 +22,16 @@ def _make(directory):
         tar = os.path.join(directory, f"{number}.tar")
         images.write_small_tree(tar, number, "tree", 60)
         images.add(layout, str(number), [tar], ["gzip"], directory)
+
+
+def states_of(pid):
+    """Of its threads: proc_pid_stat(5)."""
+    found = []
+    for path in glob.glob(f"/proc/{pid}/task/*/stat"):
+        with contextlib.suppress(OSError):
+            with open(path, encoding="ascii", errors="replace") as file:
+                found.append(file.read().rsplit(") ", 1)[1][0])
+    return found
 
 
 class Restart(EndToEnd):
@@ -35,17 +48,19 @@ class Restart(EndToEnd):
         self.holder_directory = os.path.join("/tmp", f"sluice-restart-{os.getpid()}")
         self.addCleanup(shutil.rmtree, self.holder_directory, ignore_errors=True)
         self.socket = os.path.join(self.holder_directory, "holder.sock")
+        self.disk = self.make_directory("disk")
+        self.addCleanup(small_disk.mount(self.disk, "300m"))
         self.node = None
         self.addCleanup(self.end)
         self.start_node()
 
     def start_node(self):
-        self.node = ImageNode(os.path.join(self.directory, f"{self._testMethodName}-cache"),
-                              self.environment, (self.socket, HOLDER))
+        self.node = ImageNode(os.path.join(self.disk, "cache"), self.environment,
+                              (self.socket, HOLDER))
         self.assertEqual(self.node.started, {}, self.node.log)
 
     def end(self):
-        for point in mounts_under(self.directory):
+        for point in self.mounted():
             subprocess.run(["umount", "-l", point], check=False)
         if self.node and self.node.process.poll() is None:
             self.node.stop()
@@ -54,7 +69,7 @@ class Restart(EndToEnd):
 
     def holder(self, *arguments):
         return subprocess.run([HOLDER, "--socket", self.socket, *arguments], check=False,
-                              stderr=subprocess.DEVNULL, timeout=30)
+                              stderr=subprocess.DEVNULL, timeout=120)
 
     def holder_processes(self):
         found = []
@@ -67,6 +82,9 @@ class Restart(EndToEnd):
             except OSError:
                 continue
         return found
+
+    def mounted(self):
+        return [point for point in mounts_under(self.directory) if not point.startswith(self.disk)]
 
     def open_both(self):
         self.points = []
@@ -138,7 +156,7 @@ class Restart(EndToEnd):
     def test_killed_servers(self):
         self.open_both()
         self.while_it_is_read(lambda: self.kill_servers("killed servers", 20))
-        self.assertEqual(len(mounts_under(self.directory)), 2)
+        self.assertEqual(len(self.mounted()), 2)
 
     def test_who_starts_them_is_killed(self):
         self.open_both()
@@ -157,7 +175,7 @@ class Restart(EndToEnd):
         self.next_node()
         self.wait_until(self.is_served, "the other is served")
         self.assertEqual([image["id"] for image in self.node.status()["images"]], [2])
-        self.assertEqual(mounts_under(self.directory), [self.points[1]])
+        self.assertEqual(self.mounted(), [self.points[1]])
 
     def test_who_starts_them_is_stopped(self):
         self.open_both()
@@ -167,6 +185,30 @@ class Restart(EndToEnd):
             time.sleep(0.2)
             self.start_node()
         self.while_it_is_read(disturb)
+
+    def test_killed_while_the_disk_stalls(self):
+        """What waits for the disk goes when that has answered, and so long the next one waits."""
+        self.open_both()
+        subprocess.run(["fsfreeze", "--freeze", self.disk], check=True)
+        thaw = threading.Timer(12, self.thaw)
+        try:
+            self.node.send_open(3, self.references[0], os.path.join(self.directory, "stalls"))
+            server = self.node.server()
+            self.wait_until(lambda: "D" in states_of(server), "it waits for the disk")
+            self.node.process.send_signal(signal.SIGKILL)
+            self.node.process.wait()
+            thaw.start()
+            self.start_node()
+        finally:
+            thaw.cancel()
+            self.thaw()
+        self.wait_until(self.is_served, "all is served")
+        self.forget_pages()
+        self.assertEqual([self.read_all(point) for point in self.points], self.contents)
+
+    def thaw(self):
+        subprocess.run(["fsfreeze", "--unfreeze", self.disk], check=False,
+                       stderr=subprocess.DEVNULL)
 
     def test_another_holder_takes_over(self):
         self.open_both()
@@ -202,7 +244,7 @@ class Restart(EndToEnd):
         kept = [os.open(point, os.O_RDONLY | os.O_DIRECTORY) for point in self.points]
         for number in (1, 2):
             self.node.close(number)
-        self.assertEqual(mounts_under(self.directory), [])
+        self.assertEqual(self.mounted(), [])
         for restart in (self.kill_server, self.next_node, self.kill_server):
             restart()
             for descriptor, contents in zip(kept, self.contents):
@@ -231,7 +273,7 @@ class Restart(EndToEnd):
         for number, point in enumerate(self.points, 1):
             self.assertNotIn("error", self.node.open(number, self.references[number - 1], point))
             self.assertEqual(self.read_all(point), self.contents[number - 1])
-        self.assertEqual(len(mounts_under(self.directory)), 2)
+        self.assertEqual(len(self.mounted()), 2)
 
     def fails_to_read(self, point):
         try:

@@ -10,7 +10,7 @@ from tools.counting_proxy import CountingProxy
 from tools.testcase import EndToEnd, servers_under
 
 
-READ_TIMEOUT = 10  # seconds
+READ_TIMEOUT = 20  # seconds
 
 
 class SlowRegistry(EndToEnd):
@@ -87,8 +87,13 @@ class SlowRegistry(EndToEnd):
         self.assertTrue(self.read("etc/passwd"))
         self.proxy.hold_blobs.set()
         truth = tree.content_digest(os.path.join(images.unpacked(self.image), path))
-        time.sleep(0.5)
-        self.assertEqual(tree.content_digest(os.path.join(self.point, path)), truth)
+
+        def is_right():
+            try:
+                return tree.content_digest(os.path.join(self.point, path)) == truth
+            except OSError:
+                return False  # what failed is remembered for a moment
+        self.wait_until(is_right, "it can be read")
 
     def test_server_ends_while_reads_wait(self):
         threads, results = self.start_readers(self.large_files(5))

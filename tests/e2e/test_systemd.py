@@ -105,11 +105,11 @@ class Units(EndToEnd):
         return subprocess.run(["nsenter", "--target", child[0], "--mount", "--pid", "--uts",
                                "--ipc", "env", "PATH=/usr/local/bin:/usr/sbin:/usr/bin:/bin",
                                *command], check=False, stdin=subprocess.DEVNULL, text=True,
-                              capture_output=True, timeout=60)
+                              capture_output=True, timeout=240)
 
     @classmethod
     def wait_for_systemd(cls):
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240
         while time.monotonic() < deadline:
             said = cls.inside("systemctl", "is-system-running").stdout.strip()
             if said in ("running", "degraded"):

@@ -163,7 +163,7 @@ class Containerd:
             raise
 
     def _wait(self):
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while time.monotonic() < deadline and self.process.poll() is None:
             if self.ctr("version", check=False).returncode == 0:
                 return

@@ -35,7 +35,7 @@ class Cri:
         self.images, self.runtime = (
             Service(self.channel, self.definitions, f"runtime.v1.{name}Service")
             for name in ("Image", "Runtime"))
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while (problem := self._problem()) and time.monotonic() < deadline:
             time.sleep(0.05)
         if problem:

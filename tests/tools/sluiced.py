@@ -49,7 +49,7 @@ class Sluiced:
             self.process = subprocess.Popen(
                 self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 env=self.environment)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while not os.path.exists(self.address):
             if time.monotonic() > deadline or self.process.poll() is not None:
                 self.stop()
@@ -83,7 +83,7 @@ class Sluiced:
     def end(self, number=signal.SIGTERM):
         """Its exit code; the sockets stay where they are named."""
         self.process.send_signal(number)
-        code = self.process.wait(60)
+        code = self.process.wait(120)
         self.process = None
         if number == signal.SIGKILL and os.path.exists(self.address):
             os.unlink(self.address)  # so that start() sees the next one's
@@ -91,13 +91,13 @@ class Sluiced:
 
     def end_holder(self):
         subprocess.run([workplace.HOLDER, "--socket", os.path.join(self.sockets, "holder.sock"),
-                        "--abort"], stderr=subprocess.DEVNULL, check=False, timeout=30)
+                        "--abort"], stderr=subprocess.DEVNULL, check=False, timeout=120)
 
     def stop(self):
         if self.process:
             self.process.terminate()
             try:
-                self.process.wait(30)
+                self.process.wait(120)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()

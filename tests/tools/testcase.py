@@ -1,5 +1,6 @@
 """What every end-to-end test has: a place, a registry, the command, and a clean exit."""
 
+import contextlib
 import json
 import os
 import re
@@ -118,7 +119,8 @@ class EndToEnd(unittest.TestCase):
     def leave_nothing(cls):
         """Ends what a failed test left behind, then removes the directory."""
         for pid, _ in servers_under(cls.directory):
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         for point in mounts_under(cls.directory):
             subprocess.run(["umount", "-l", point], check=False, stderr=subprocess.DEVNULL)
         if not mounts_under(cls.directory):
@@ -175,7 +177,7 @@ class EndToEnd(unittest.TestCase):
     def status(self, point):
         return json.loads(self.sluice("status", point, "--json").stdout)
 
-    def wait_until(self, condition, what, seconds=30):
+    def wait_until(self, condition, what, seconds=60):
         deadline = time.monotonic() + seconds
         while not condition():
             if time.monotonic() > deadline:
