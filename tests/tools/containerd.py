@@ -189,10 +189,17 @@ class Containerd:
 
     def run(self, reference, name, *command, snapshotter="overlayfs", options=(),
             namespace="default"):
-        """What a container printed that ran to its end. (To runc, names are the machine's.)"""
+        """What a container printed that ran to its end. (To runc, names are the machine's.) ctr may
+        miss what comes through it from one that ends at once; a file gets all."""
         name += f"-{os.getpid()}"
-        return self.ctr("-n", namespace, "run", "--rm", "--cgroup", f"{self.cgroup}/{name}",
-                        "--snapshotter", snapshotter, *options, reference, name, *command).stdout
+        output = os.path.join(self.sockets.name, name + ".output")
+        self.ctr("-n", namespace, "run", "--rm", "--cgroup", f"{self.cgroup}/{name}",
+                 "--log-uri", f"file://{output}", "--snapshotter", snapshotter, *options,
+                 reference, name, *command)
+        with open(output, encoding="utf-8", errors="backslashreplace") as file:
+            text = file.read()
+        os.unlink(output)
+        return text
 
     def mount(self, reference, directory):
         """The image's file tree, read-only."""
