@@ -34,6 +34,15 @@ def states_of(pid):
     return found
 
 
+def held_by(holder):
+    """How many connections and journals."""
+    held = 0
+    for path in glob.glob(f"/proc/{holder}/fd/*"):
+        with contextlib.suppress(OSError):
+            held += os.readlink(path).startswith(("/dev/fuse", "/memfd:"))
+    return held
+
+
 class Restart(EndToEnd):
     """Two images, by a front door each where the kernel has both."""
 
@@ -230,10 +239,12 @@ class Restart(EndToEnd):
         self.open_both()
 
         def disturb():
-            for pid in self.holder_processes():
+            before = self.holder_processes()
+            held = [held_by(pid) for pid in before]
+            for pid in before:
                 os.kill(pid, signal.SIGKILL)
-            self.wait_until(self.holder_processes, "there is another")
-            time.sleep(1)
+            self.wait_until(lambda: [held_by(pid) for pid in self.holder_processes()
+                                     if pid not in before] == held, "another has all")
             self.next_node()
             self.forget_pages()
         self.while_it_is_read(disturb)
