@@ -288,6 +288,18 @@ static int open_image(struct node_server *server, json_t *command, int *to, stru
     return -1;
 }
 
+/* Of what one layer changes, that layer alone is told: each has a mount, and those below it would be
+ * there as often as there are layers above them. */
+static void keep_last_layer(json_t *status)
+{
+    json_t *layers = json_object_get(status, "layers");
+    size_t count = json_array_size(layers);
+    if (count < 2) return;
+    json_t *last = json_incref(json_array_get(layers, count - 1));
+    json_array_clear(layers);
+    json_array_append_new(layers, last);
+}
+
 static json_t *images_status(struct node_server *server)
 {
     struct served_image *served;
@@ -297,6 +309,7 @@ static json_t *images_status(struct node_server *server)
     {
         json_t *status = served->image ? mounted_image_status(served->image) : NULL;
         if (!status) continue;
+        if (served->open.options.difference) keep_last_layer(status);
         json_object_set_new(status, "id", json_integer((json_int_t)served->open.number));
         json_array_append_new(images, status);
     }

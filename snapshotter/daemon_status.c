@@ -44,11 +44,11 @@ static json_t *process_part(const struct daemon *daemon)
 }
 
 /* A new reference; NULL: there is none. */
-static json_t *node_status(struct daemon *daemon)
+static json_t *node_status(struct daemon *daemon, struct error **error)
 {
     cleanup_buffer struct buffer text = { 0 };
-    if (node_client_status(daemon->node, &text, NULL) < 0) return NULL;
-    return json_read_object(text.data, text.length, "the node's status", NULL);
+    if (node_client_status(daemon->node, &text, error) < 0) return NULL;
+    return json_read_object(text.data, text.length, "the node's status", error);
 }
 
 static json_t *server_part(json_t *node)
@@ -75,7 +75,7 @@ static json_t *cache_part(const json_t *node)
 
 json_t *daemon_status(struct daemon *daemon)
 {
-    cleanup_json json_t *node = node_status(daemon);
+    cleanup_json json_t *node = node_status(daemon, NULL);
     cleanup_json json_t *status = json_object();
     if (!status || !node || json_object_set_new(status, "daemon", process_part(daemon)) < 0 ||
         json_object_set_new(status, "server", server_part(node)) < 0 ||
@@ -88,8 +88,10 @@ json_t *daemon_status(struct daemon *daemon)
 
 char *daemon_unhealthy(struct daemon *daemon)
 {
-    cleanup_json json_t *node = node_status(daemon);
+    cleanup_error struct error *error = NULL;
+    cleanup_json json_t *node = node_status(daemon, &error);
+    if (!node) return format_text("the server of images cannot be asked: %s", error_message(error));
     if (json_is_object(json_object_get(node, "server"))) return NULL;
-    const char *reason = node ? json_optional_text(node, "server_reason") : NULL;
+    const char *reason = json_optional_text(node, "server_reason");
     return format_text("the server of images does not run: %s", reason ? reason : "out of memory");
 }

@@ -158,6 +158,8 @@ char *lazy_view_path(const struct lazy_images *images, const struct lazy_view *v
 struct lazy_view lazy_view_of(const struct lazy_image *image, uint32_t layers);
 /* Of which image a mount of the node is (its "id"). */
 uint64_t lazy_view_image(uint64_t id);
+/* How many layers it has open; 0: all. */
+uint32_t lazy_view_layers(uint64_t id);
 /* Has it mounted. `ret_answer` (or NULL) is freed by node_image_answer_free(). */
 int lazy_view_open(struct lazy_images *images, const struct lazy_view *view, uint64_t timeout_ms,
                    struct node_image_answer *ret_answer, struct error **error);

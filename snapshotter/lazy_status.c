@@ -1,7 +1,7 @@
 /*
  * What is told of lazy images. The node's server counts by mount; an image may have several, that
  * show all of its layers or the first ones, so that what one shows of a layer the others repeat:
- * layers are counted by the mount that has the most, reads by all.
+ * a layer is counted once, by whichever mount tells of it, reads by all.
  */
 #include <string.h>
 
@@ -36,40 +36,67 @@ static const json_t *layers_of(const json_t *view)
     return json_object_get(view, "layers");
 }
 
-static const json_t *widest_of(const json_t *views)
+/* How many layers a mount has open; 0: it is not open. */
+static size_t shown_by(const struct lazy_record *record, const json_t *view)
+{
+    if (json_array_size(layers_of(view)) == 0) return 0;
+    uint32_t first = lazy_view_layers((uint64_t)size_of(view, "id"));
+    return first ? first : record->layer_count;
+}
+
+static const json_t *widest_of(const struct lazy_record *record, const json_t *views)
 {
     size_t i;
     const json_t *view, *widest = NULL;
     json_array_foreach(views, i, view)
     {
-        if (json_array_size(layers_of(view)) > json_array_size(layers_of(widest))) widest = view;
+        if (shown_by(record, view) > (widest ? shown_by(record, widest) : 0)) widest = view;
     }
     return widest;
 }
 
 /* Whether mounts of other images have the layer at that position, too. */
-static bool is_shared(const json_t *views, size_t position, const json_t *layer)
+static bool is_shared(const struct lazy_record *record, const json_t *views, size_t position,
+                      const json_t *layer)
 {
     size_t i;
     json_int_t own = 0;
     const json_t *view;
-    json_array_foreach(views, i, view) own += json_array_size(layers_of(view)) > position;
+    json_array_foreach(views, i, view) own += shown_by(record, view) > position;
     return size_of(layer, "mounts") > own;
 }
 
-static void add_layers(json_t *status, const json_t *views)
+/* By their position, NULL where no mount tells of it. What one layer changes tells of the last it
+ * shows alone. */
+static void find_layers(const struct lazy_record *record, const json_t *views,
+                        const json_t **ret_layers)
 {
-    size_t i;
-    const json_t *layer, *widest = widest_of(views);
+    size_t i, k;
+    const json_t *view, *layer;
+    json_array_foreach(views, i, view)
+    {
+        size_t told = json_array_size(layers_of(view)), shown = shown_by(record, view);
+        size_t first = shown > told ? shown - told : 0;
+        json_array_foreach(layers_of(view), k, layer)
+        {
+            if (first + k < record->layer_count) ret_layers[first + k] = layer;
+        }
+    }
+}
+
+static void add_layers(json_t *status, const struct lazy_record *record, const json_t *views)
+{
+    const json_t *layers[LAZY_LAYERS_MAX] = { NULL }, *widest = widest_of(record, views);
     json_int_t whole = 0, present = 0, all = 0, shared = 0;
     if (!widest) return;
-    json_array_foreach(layers_of(widest), i, layer)
-    {
-        json_int_t here = size_of(layer, "bytes_present");
-        whole += here == size_of(layer, "stream_bytes");
+    find_layers(record, views, layers);
+    for (size_t i = 0; i < record->layer_count; i++) {
+        json_int_t here = size_of(layers[i], "bytes_present");
+        if (!layers[i]) continue;
+        whole += here == size_of(layers[i], "stream_bytes");
         present += here;
-        all += size_of(layer, "stream_bytes");
-        if (is_shared(views, i, layer)) shared += here;
+        all += size_of(layers[i], "stream_bytes");
+        if (is_shared(record, views, i, layers[i])) shared += here;
     }
     add_size(status, "layers_complete", whole);
     add_size(status, "bytes_present", present);
@@ -78,20 +105,6 @@ static void add_layers(json_t *status, const json_t *views)
     add_size(status, "chunks_fetched", size_of(widest, "chunks_fetched"));
     add_size(status, "bytes_fetched", size_of(widest, "bytes_fetched"));
     json_object_set(status, "fill", json_object_get(widest, "fill"));
-}
-
-/* Each layer once, or an image whose layers are mounted one by one had their number squared. */
-static void shorten(json_t *views)
-{
-    size_t i;
-    json_t *view;
-    const json_t *widest = widest_of(views);
-    json_array_foreach(views, i, view)
-    {
-        json_t *shorter = view != widest ? json_copy(view) : NULL;
-        json_object_del(shorter, "layers");
-        if (shorter) json_array_set_new(views, i, shorter);
-    }
 }
 
 /* ---- reads ---- */
@@ -157,10 +170,9 @@ static json_t *image_status(const struct lazy_image *image, const json_t *mounte
         digest_format(&record->index, digest), "trust", index_trust_name(record->trust), "layers",
         (int)record->layer_count, "used", (int)(image->users != 0), "state", state_of(views));
     if (image->decision_ms) add_size(status, "decision_ms", (json_int_t)image->decision_ms);
-    add_layers(status, views);
+    add_layers(status, record, views);
     add_reads(status, views);
     add_last_error(status, views);
-    shorten(views);
     json_object_set_new(status, "views", views);
     return status;
 }

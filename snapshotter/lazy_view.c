@@ -67,6 +67,11 @@ uint64_t lazy_view_image(uint64_t id)
     return (id & ~ID_OF_DIFFERENCE) / (LAZY_LAYERS_MAX + 1);
 }
 
+uint32_t lazy_view_layers(uint64_t id)
+{
+    return (id & ~ID_OF_DIFFERENCE) % (LAZY_LAYERS_MAX + 1);
+}
+
 int lazy_view_open(struct lazy_images *images, const struct lazy_view *view, uint64_t timeout_ms,
                    struct node_image_answer *ret_answer, struct error **error)
 {
