@@ -288,8 +288,8 @@ static int open_image(struct node_server *server, json_t *command, int *to, stru
     return -1;
 }
 
-/* Of what one layer changes, that layer alone is told: each has a mount, and those below it would be
- * there as often as there are layers above them. */
+/* Of what one layer changes, that layer alone is told: each has a mount, and those below it would
+ * be there as often as there are layers above them. */
 static void keep_last_layer(json_t *status)
 {
     json_t *layers = json_object_get(status, "layers");
