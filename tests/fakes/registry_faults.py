@@ -578,7 +578,7 @@ class Tokens(Handler):
         token = "issued-%d" % count("token")
         with lock:
             tokens[token] = 5
-        lifetime = 1 if service == "brief" else 300
+        lifetime = 3 if service == "brief" else 300
         key = "access_token" if service == "user" else "token"
         self.answer(200, json.dumps({key: token, "expires_in": lifetime}).encode())
 

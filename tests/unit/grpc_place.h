@@ -138,10 +138,10 @@ static inline int place_tear_down(void **state)
     return result;
 }
 
-/* Waits at most ten seconds for a count. */
+/* Waits at most a minute for a count. */
 static inline void expect_count(atomic_int *count, int wanted)
 {
-    for (int i = 0; i < 10000 && atomic_load(count) != wanted; i++)
+    for (int i = 0; i < 60000 && atomic_load(count) != wanted; i++)
         usleep(1000);
     assert_int_equal(atomic_load(count), wanted);
 }

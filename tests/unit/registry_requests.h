@@ -2,6 +2,8 @@
 #ifndef SLUICE_TESTS_UNIT_REGISTRY_REQUESTS_H
 #define SLUICE_TESTS_UNIT_REGISTRY_REQUESTS_H
 
+#include "late_answers.h"
+
 #include "faulty_registry.h"
 
 static struct digest manifest_digest; /* of what the fake has under "tag" */
@@ -73,6 +75,7 @@ static inline int fresh_client(void **state)
     registry_client_free(client);
     write_config("{}");
     client = registry_client_new(&options, NULL);
+    if (client) wait_for_late_answers(client);
     return client ? 0 : -1;
 }
 

@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "fuse/layer_device-internal.h"
 #include "tests/unit/asked_read.h"
+#include "tests/unit/late_answers.h"
 #include "tests/unit/range_server.h"
 #include "tests/unit/temporary_directory.h"
 
@@ -55,7 +56,7 @@ static int set_up(void **state)
 {
     struct fixture *fixture = calloc(1, sizeof *fixture);
     struct registry_options options = { .attempts = 1, .connections = 4 };
-    struct data_path_options path_options = { .read_timeout_ms = 20000 };
+    struct data_path_options path_options = { .read_timeout_ms = 60000 };
     fixture->directory = temporary_directory_make();
     make_layer(fixture);
     fixture->server.blob = fixture->stream;
@@ -68,6 +69,7 @@ static int set_up(void **state)
                                           .table_digest = { { 1 } } };
     fixture->client = registry_client_new(&options, NULL);
     assert_non_null(fixture->client);
+    wait_for_late_answers(fixture->client);
     assert_int_equal(cache_open(&fixture->cache, fixture->directory, NULL), 0);
     assert_int_equal(
         data_path_new(&fixture->path, fixture->client, fixture->cache, &path_options, NULL), 0);

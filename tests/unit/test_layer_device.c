@@ -488,10 +488,10 @@ static void read_ends_when_nobody_answers(void **state)
 static void late_reader_gets_time_of_its_own(void **state)
 {
     struct fixture *fixture = *state;
-    reopen(fixture, &(struct data_path_options){ .read_timeout_ms = 4000 });
+    reopen(fixture, &(struct data_path_options){ .read_timeout_ms = 8000 });
     fake_try_in_vain(1);
     struct asked *early = ask(fixture->device, 0, 100);
-    usleep(1500 * 1000);
+    usleep(4000 * 1000);
     assert_false(is_answered(early));
     struct asked *late = ask(fixture->device, 50, 100);
     expect_failure(early);

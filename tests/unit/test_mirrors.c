@@ -6,6 +6,8 @@
 
 #include <cmocka.h>
 
+#include "late_answers.h"
+
 #include "faulty_registry.h"
 
 #define NOT_SOON 3600u
@@ -41,6 +43,7 @@ static void use_mirrors(const char *faults, const char *capabilities, const char
     registry_client_free(client);
     client = registry_client_new(&options, NULL);
     assert_non_null(client);
+    wait_for_late_answers(client);
     free(root);
 }
 

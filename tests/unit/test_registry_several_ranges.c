@@ -101,6 +101,7 @@ static void assert_learns(const char *name, unsigned requests)
     registry_client_free(client);
     client = registry_client_new(NULL, NULL);
     assert_non_null(client);
+    wait_for_late_answers(client);
     assert_true(registry_takes_ranges(client));
     assert_fetches_places(name, requests);
     assert_false(registry_takes_ranges(client));
