@@ -8,7 +8,7 @@ import signal
 import subprocess
 
 from tools import images, workplace
-from tools.testcase import EndToEnd, brokers_under, servers_under
+from tools.testcase import EndToEnd, brokers_under, servers_under, suspend
 
 # What scripts may rely on.
 STATUS = {"reference": str, "manifest_digest": str, "index_digest": str, "trust": str,
@@ -105,9 +105,9 @@ class Mounts(EndToEnd):
         """They hold up nobody who asks for the status of all."""
         points = [self.mount(self.image_reference, name=name) for name in ("well", "one", "two")]
         stopped = [pid for point in points[1:] for pid, _ in servers_under(point)]
-        for pid in stopped:
-            os.kill(pid, signal.SIGSTOP)
         try:
+            for pid in stopped:
+                suspend(pid)
             with concurrent.futures.ThreadPoolExecutor() as pool:
                 told = pool.submit(self.sluice, "status", "--json")
                 text = pool.submit(self.sluice, "status")

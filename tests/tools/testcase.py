@@ -90,6 +90,28 @@ def brokers_under(directory):
     return [pid for pid, words in _processes_naming(directory) if words[0] == "sluice-broker"]
 
 
+def _is_stopped(pid):
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        try:
+            with open(f"/proc/{pid}/task/{thread}/stat", encoding="utf-8") as file:
+                state = file.read().rpartition(") ")[2][:1]
+        except OSError:  # it has ended meanwhile
+            continue
+        if state != "T":
+            return False
+    return True
+
+
+def suspend(pid):
+    """Stops a process. On a busy machine its threads go on for a while after the signal."""
+    os.kill(pid, signal.SIGSTOP)
+    deadline = time.monotonic() + 60
+    while not _is_stopped(pid):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"process {pid} does not stop")
+        time.sleep(0.005)
+
+
 class EndToEnd(unittest.TestCase):
     """Each class has a directory, a cache, and a registry of its own."""
 
