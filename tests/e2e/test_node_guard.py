@@ -7,6 +7,7 @@ import signal
 from e2e.test_image_node import ImageNodeTest
 from tools.container_images import PROGRAM, TREE, family_sums
 from tools.sluiced_node import SluicedNode
+from tools.testcase import suspend
 
 class Guard(ImageNodeTest):
     """Faults of servers are those of node_driver.c."""
@@ -130,7 +131,7 @@ class HangingServer(SluicedNode):
         reference = self.reference("family-0")
         self.cri.pull(reference)
         container = self.cri.start(self.pod(), "reads", reference, PROGRAM, "pause")
-        os.kill(self.sluiced.server(), signal.SIGSTOP)
+        suspend(self.sluiced.server())
         self.assertIn("does not answer", str(self.sluiced_status()["server"]["reason"]))
         self.assertEqual((0, family_sums(0)), self.cri.execute(container, PROGRAM, "sum", TREE))
         server = self.sluiced_status()["server"]

@@ -13,7 +13,7 @@ from tools.registry import push
 from tools.services import connect
 from tools.sluiced_node import Restarts, SluicedNode
 from tools.snapshots import Mounted, Side
-from tools.testcase import fields_of
+from tools.testcase import fields_of, suspend
 
 _PYTHON = ("/usr/bin/python3", "-c")
 
@@ -115,7 +115,7 @@ class LazyImages(Workloads, Restarts, LazyNode):
         reference = self.reference("chain-3")
         pod = self.pod()
         holder = self.sluiced.holder()
-        os.kill(holder, signal.SIGSTOP)
+        suspend(holder)
         try:
             self.cri.pull(reference)
             container = self.cri.start(pod, "lives", reference, PROGRAM, "pause")

@@ -17,7 +17,7 @@ from tools.services import Definitions, Service, connect
 from tools.sluiced import Sluiced
 from tools.sluiced_node import SluicedNode
 from tools.snapshots import Mounted
-from tools.testcase import EndToEnd
+from tools.testcase import EndToEnd, suspend
 
 _API = "github.com/containerd/containerd/api/services/snapshots/v1/snapshots.proto"
 _CRI = "containerd.io/snapshot/cri."
@@ -103,7 +103,7 @@ class Waits(Silence):
         self.check_stop()
 
     def test_stop_with_a_server_that_hangs(self):
-        self.check_stop(lambda: os.kill(self.sluiced.server(), signal.SIGSTOP))
+        self.check_stop(lambda: suspend(self.sluiced.server()))
 
 
 class Budget(Silence):
@@ -132,7 +132,7 @@ class Reads(SluicedNode):
         self.cri.pull(reference)
         pod = self.pod()
         server = self.sluiced.server()
-        os.kill(server, signal.SIGSTOP)
+        suspend(server)
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             waiting = pool.submit(self.cri.create, pod, "waits", reference, PROGRAM, "pause")
             self.wait_until(self.sluiced_waits, "sluiced reads from its mount")
@@ -190,7 +190,7 @@ class CopyUps(SluicedNode):
             directory = tree + TREE
             os.stat(directory)
             server = self.sluiced.server()
-            os.kill(server, signal.SIGSTOP)
+            suspend(server)
             change = subprocess.Popen(["chmod", "0700", directory])
             self.addCleanup(self.give_up, change)
             self.wait_until(lambda: "ovl_copy_up" in stack_of(change.pid), "it is copied up")
