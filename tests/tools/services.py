@@ -30,8 +30,10 @@ class Definitions:
 
 
 def connect(path):
-    """A channel to a unix socket. Without a name of its own the path would be the authority."""
-    return grpc.insecure_channel("unix:" + path, options=[("grpc.default_authority", "localhost")])
+    """A channel to a unix socket. Without a name of its own the path would be the authority; and
+    another channel may have a connection on which nobody listens any more."""
+    return grpc.insecure_channel("unix:" + path, options=[
+        ("grpc.default_authority", "localhost"), ("grpc.use_local_subchannel_pool", 1)])
 
 
 class Service:
