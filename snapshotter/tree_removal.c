@@ -103,12 +103,18 @@ static int go_up(struct removal *removal)
     return 0;
 }
 
+/* Removed, or not there; not a directory that has something in it (ENOTEMPTY). */
+static bool is_gone(int parent, const char *name)
+{
+    return unlinkat(parent, name, 0) == 0 || errno == ENOENT ||
+           (errno == EISDIR && unlinkat(parent, name, AT_REMOVEDIR) == 0);
+}
+
 /* Of the directory that is read; it stays where it can neither be removed nor entered. */
 static void remove_entry(struct removal *removal, const struct dirent *entry, long place)
 {
     int directory = dirfd(removal->entries);
-    if (unlinkat(directory, entry->d_name, 0) == 0 || errno == ENOENT ||
-        (errno == EISDIR && unlinkat(directory, entry->d_name, AT_REMOVEDIR) == 0)) {
+    if (is_gone(directory, entry->d_name)) {
         removal->advanced = true;
         return;
     }
@@ -134,12 +140,6 @@ static void pass_through(struct removal *removal)
         if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
             remove_entry(removal, entry, place);
     }
-}
-
-static bool is_gone(int parent, const char *name)
-{
-    return unlinkat(parent, name, 0) == 0 || errno == ENOENT ||
-           (errno == EISDIR && unlinkat(parent, name, AT_REMOVEDIR) == 0);
 }
 
 void tree_removal_run(int parent, const char *name, const char *path, const atomic_bool *stop)
