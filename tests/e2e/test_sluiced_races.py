@@ -15,14 +15,13 @@ import grpc
 
 from tools import container_images, rounds, workplace
 from tools.registry import push
-from tools.services import Definitions, Service, connect
+from tools.services import connect
 from tools.sluiced import Sluiced
-from tools.snapshots import KINDS
+from tools.snapshots import KINDS, service_at
 from tools.testcase import EndToEnd, mounts_under
 
 _CLIENTS = 16
 _ROUND_SECONDS = 4
-_API = "github.com/containerd/containerd/api/services/snapshots/v1/snapshots.proto"
 _CRI = "containerd.io/snapshot/cri."
 # What a call may come to when others are about the same, and when the daemon goes.
 _EXPECTED = {grpc.StatusCode.NOT_FOUND, grpc.StatusCode.ALREADY_EXISTS,
@@ -180,8 +179,7 @@ class Races(EndToEnd):
         cls.addClassCleanup(cls.sluiced.stop)
         channel = connect(cls.sluiced.address)
         cls.addClassCleanup(channel.close)
-        cls.service = Service(channel, Definitions(_API),
-                              "containerd.services.snapshots.v1.Snapshots")
+        cls.service = service_at(channel)
 
     @classmethod
     def index(cls, image):

@@ -13,13 +13,12 @@ import grpc
 
 from tools import small_disk
 from tools.container_images import PROGRAM, TREE
-from tools.services import Definitions, Service, connect
+from tools.services import connect
 from tools.sluiced import Sluiced
 from tools.sluiced_node import SluicedNode
-from tools.snapshots import Mounted
+from tools.snapshots import Mounted, service_at
 from tools.testcase import EndToEnd, suspend
 
-_API = "github.com/containerd/containerd/api/services/snapshots/v1/snapshots.proto"
 _CRI = "containerd.io/snapshot/cri."
 
 
@@ -58,8 +57,7 @@ class Silence(EndToEnd):
         self.addCleanup(self.sluiced.stop)
         channel = connect(self.sluiced.address)
         self.addCleanup(channel.close)
-        self.service = Service(channel, Definitions(_API),
-                               "containerd.services.snapshots.v1.Snapshots")
+        self.service = service_at(channel)
 
     def prepare(self, number):
         """The status of a call for the first layer of an image of its own."""
@@ -185,7 +183,7 @@ class CopyUps(SluicedNode):
         self.cri.pull(self.reference("family-0"))
         channel = connect(self.sluiced.address)
         self.addCleanup(channel.close)
-        service = Service(channel, Definitions(_API), "containerd.services.snapshots.v1.Snapshots")
+        service = service_at(channel)
         with Mounted(self.prepare_container(service), self.make_directory("tree")) as tree:
             directory = tree + TREE
             os.stat(directory)
@@ -204,10 +202,8 @@ class CopyUps(SluicedNode):
             self.assertEqual(0o700, os.stat(directory).st_mode & 0o777)
         self.wait_until(self.is_reached, "containerd has connected again")
         with contextlib.closing(connect(self.sluiced.address)) as channel:
-            service = Service(channel, Definitions(_API),
-                              "containerd.services.snapshots.v1.Snapshots")
             try:
-                service.call("Remove", key="container")
+                service_at(channel).call("Remove", key="container")
             except grpc.RpcError as error:
                 # containerd, which has not asked for it, may have collected it already.
                 self.assertEqual(grpc.StatusCode.NOT_FOUND, error.code())

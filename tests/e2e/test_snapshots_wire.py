@@ -2,11 +2,10 @@
 
 import grpc
 
-from tools.services import Definitions, Service, connect
+from tools.services import connect
 from tools.sluiced import Sluiced
+from tools.snapshots import SERVICE, service_at
 from tools.testcase import EndToEnd
-
-_SERVICE = "containerd.services.snapshots.v1.Snapshots"
 
 
 def field(number, data):
@@ -22,11 +21,10 @@ class SnapshotsWire(EndToEnd):
         cls.addClassCleanup(cls.daemon.stop)
         cls.channel = connect(cls.daemon.address)
         cls.addClassCleanup(cls.channel.close)
-        cls.service = Service(cls.channel, Definitions(
-            "github.com/containerd/containerd/api/services/snapshots/v1/snapshots.proto"), _SERVICE)
+        cls.service = service_at(cls.channel)
 
     def call_raw(self, method, data):
-        return self.channel.unary_unary(f"/{_SERVICE}/{method}")(data, timeout=60)
+        return self.channel.unary_unary(f"/{SERVICE}/{method}")(data, timeout=60)
 
     def expect(self, code, method, data):
         with self.assertRaises(grpc.RpcError) as caught:

@@ -11,7 +11,13 @@ from tools.services import Definitions, Service
 
 _API = "github.com/containerd/containerd/api/services/"
 _DIRECTORY = re.compile(r"[^=:,]*/snapshots/([^/]+)/(fs|work)(?![^:])")
+SERVICE = "containerd.services.snapshots.v1.Snapshots"
 KINDS = {0: "unknown", 1: "view", 2: "active", 3: "committed"}
+
+
+def service_at(channel, metadata=()):
+    """The service, of whoever listens there."""
+    return Service(channel, Definitions(_API + "snapshots/v1/snapshots.proto"), SERVICE, metadata)
 
 
 class Side:
@@ -29,8 +35,7 @@ class Side:
             leases = Service(channel, Definitions(_API + "leases/v1/leases.proto"),
                              "containerd.services.leases.v1.Leases", metadata)
             metadata.append(("containerd-lease", leases.call("Create", id=snapshotter).lease.id))
-        self.service = Service(channel, Definitions(_API + "snapshots/v1/snapshots.proto"),
-                               "containerd.services.snapshots.v1.Snapshots", metadata)
+        self.service = service_at(channel, metadata)
 
     def call(self, method, **fields):
         return self.service.call(method, snapshotter=self.snapshotter, **fields)
